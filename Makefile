@@ -1,0 +1,57 @@
+# `make` lists the targets. Everything runs in .venv, which the first target that needs it makes.
+
+PYTHON ?= python3
+# The CPU build of PyTorch stands in an index of its own; where it can't be reached, the usual build is taken.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+BIN := .venv/bin
+READY := .venv/ready
+
+.DEFAULT_GOAL := help
+.PHONY: help train test test-slow lint format types check docs constraints clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+
+train: $(READY) ## train on drawn cats, or on your pictures: make train SOURCE=~/archive.zip ARGS="--seed 3"
+	$(BIN)/catae train $(if $(SOURCE),--source "$(SOURCE)") $(ARGS)
+
+test: $(READY) ## run the tests: make test ARGS="-k split"
+	$(BIN)/pytest -m "not slow" $(ARGS)
+
+test-slow: $(READY) ## run the tests that take minutes
+	$(BIN)/pytest -m slow $(ARGS)
+
+lint: $(READY) ## look for mistakes and for code out of form
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(READY) ## check the types
+	$(BIN)/mypy
+
+check: lint types test ## all that a change must pass
+
+format: $(READY) ## put the code into form
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+docs: $(READY) ## make the tables of settings anew, from catae/settings.py
+	$(BIN)/python docs/make.py
+
+constraints: ## pin the newest versions that work together: makes constraints.txt anew, from a new .venv
+	rm -rf .venv
+	$(MAKE) $(READY) CONSTRAINTS=
+	$(BIN)/pip list --format freeze --exclude-editable --exclude pip --exclude setuptools \
+		| grep -vE '^(nvidia|cuda|triton)' | sed -E 's/\+[a-z0-9.]+$$//' > constraints.txt
+
+clean: ## remove the environment and the caches, never the artifacts
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache catae.egg-info build
+
+CONSTRAINTS ?= -c constraints.txt
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "catae needs Python 3.11 or newer; name one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q $(CONSTRAINTS) --retries 0 --timeout 5 --extra-index-url "$(TORCH_INDEX)" torch torchvision
+	$(BIN)/pip install -q $(CONSTRAINTS) -e '.[dev]'
+	@touch $@

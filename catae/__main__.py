@@ -1,0 +1,181 @@
+"""The command line: `catae`, or `python -m catae`. It parses, calls, prints and sets the exit code."""
+
+import argparse
+import json
+import logging
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from catae import settings
+from catae.errors import UserError
+
+RUN_HELP = "the run whose model to use: latest, its id, or its folder (default: latest)"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command that `arguments` (those of the process, by default) ask for; gives the exit code.
+
+    0 done; 1 an error of ours, with its traceback; 2 the user's to mend, with one line on standard error; 130
+    and 143 interrupted.
+    """
+    options = _parser().parse_args(arguments)
+    _log_to_standard_error()
+    try:
+        options.command(options)
+    except UserError as error:
+        print(f"catae: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("catae: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except Exception:  # noqa: BLE001 - the edge: what nobody foresaw is ours, and is shown whole
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def _train(options: argparse.Namespace) -> None:
+    # Here the library's own lines tell what happens; Prefect's would say it again, and of an error a traceback.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    given = {name: value for name in settings.Settings.model_fields if (value := getattr(options, name)) is not None}
+    settings.load(given)  # a wrong value is told at once, not after Prefect's 10 s
+    from flows.train import catae
+
+    folder = catae(given)
+    print(folder / "report.html")
+
+
+def _generate(options: argparse.Namespace) -> None:
+    from catae import gallery, latent, run, weights
+
+    chosen = settings.load({"samples": options.count, "seed": options.seed, "prior": options.prior})
+    source = run.find(options.run, chosen.output_dir)
+    model, gaussian = weights.load(source.model), latent.Gaussian.load(source.prior)
+    gallery.generate(model, gaussian, chosen.prior, chosen.samples, chosen.seed, options.out)
+    print(options.out)
+
+
+def _interpolate(options: argparse.Namespace) -> None:
+    from catae import gallery, run, weights
+
+    chosen = settings.load({"interpolation_steps": options.steps})
+    source = run.find(options.run, chosen.output_dir)
+    model = weights.load(source.model)
+    ends = gallery.pictures(source, [options.a, options.b], model.image_size)
+    gallery.draw_walk(model, ends, [options.a, options.b], chosen.interpolation_steps, options.out)
+    print(options.out)
+
+
+def _reconstruct(options: argparse.Namespace) -> None:
+    from catae import gallery, run, weights
+
+    source = run.find(options.run, settings.load().output_dir)
+    model = weights.load(source.model)
+    pixels = gallery.pictures(source, options.files, model.image_size)
+    gallery.restore(model, pixels, options.out, "pictures")
+    print(options.out)
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    import tempfile
+
+    from catae import images
+
+    chosen = settings.load({"source": options.source})
+    with tempfile.TemporaryDirectory(prefix="catae-") as store:
+        _, report = images.read(chosen.source, Path(store), chosen.image_size)
+    print(json.dumps(report.to_dict(), indent=2, ensure_ascii=False) if options.json else report.to_text())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "catae",
+        description="Train a convolutional autoencoder on small pictures, on a CPU, and see what it learned.",
+        epilog="example: catae train --source cats.zip",
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def command(name: str, run: object, text: str, example: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(
+            name, help=text, description=text[0].upper() + text[1:] + ".", epilog=f"example: {example}"
+        )
+        added.set_defaults(command=run)
+        return added
+
+    train = command(
+        "train", _train, "run the whole job: read, split, train, show, report",
+        "catae train --source cats.zip --max-epochs 20",
+    )  # fmt: skip
+    for group in settings.GROUPS:
+        flags = train.add_argument_group(str(group.__doc__).rstrip("."))
+        for name, field in group.model_fields.items():
+            text = f"{field.description} (default: {field.default!s})".replace("%", "%%").replace("`", "")
+            flags.add_argument(f"--{name.replace('_', '-')}", help=text, metavar=name.split("_")[-1].upper())
+
+    generate = command(
+        "generate", _generate, "draw new pictures from random latents",
+        "catae generate --run latest --count 64 --seed 3 --prior gaussian --out new.png",
+    )  # fmt: skip
+    generate.add_argument("--run", default="latest", help=RUN_HELP)
+    generate.add_argument("--count", help="how many pictures (default: CATAE_SAMPLES)")
+    generate.add_argument("--seed", help="another seed draws others (default: CATAE_SEED)")
+    generate.add_argument("--prior", help="randn or gaussian (default: CATAE_PRIOR)")
+    generate.add_argument("--out", type=_picture_path, default=Path("generated.png"), help="the PNG to write")
+
+    interpolate = command(
+        "interpolate", _interpolate, "draw the walk between two pictures",
+        "catae interpolate --run latest cats/17.jpg ~/tom.png --steps 50 --out walk.gif",
+    )  # fmt: skip
+    interpolate.add_argument("a", metavar="A", help="a test picture's name, or a picture's path")
+    interpolate.add_argument("b", metavar="B", help="another")
+    interpolate.add_argument("--run", default="latest", help=RUN_HELP)
+    interpolate.add_argument("--steps", help="pictures in the walk (default: CATAE_INTERPOLATION_STEPS)")
+    interpolate.add_argument("--out", type=_picture_path, default=Path("walk.gif"), help="the GIF or PNG to write")
+
+    reconstruct = command(
+        "reconstruct", _reconstruct, "draw pictures over their restorations",
+        "catae reconstruct --run latest ~/tom.png ~/kitty.jpg --out restored.png",
+    )  # fmt: skip
+    reconstruct.add_argument("files", metavar="FILE", nargs="+", help="a test picture's name, or a picture's path")
+    reconstruct.add_argument("--run", default="latest", help=RUN_HELP)
+    reconstruct.add_argument("--out", type=_picture_path, default=Path("restored.png"), help="the PNG to write")
+
+    inspect = command(
+        "inspect",
+        _inspect,
+        "report what a folder or an archive holds, without training",
+        "catae inspect cats.zip --json",
+    )
+    inspect.add_argument("source", metavar="SOURCE", help="as for catae train --source")
+    inspect.add_argument("--json", action="store_true", help="for machines")
+    return parser
+
+
+def _picture_path(text: str) -> Path:
+    path = Path(text).expanduser()
+    if path.suffix.lower() not in (".png", ".gif"):
+        raise argparse.ArgumentTypeError(f"{text} should end in .png or .gif")
+    return path
+
+
+def _log_to_standard_error() -> None:
+    """Shows what the library logs: above the progress bar on a terminal, as plain lines elsewhere."""
+    from rich.logging import RichHandler
+
+    from catae.progress import console
+
+    handler: logging.Handler = logging.StreamHandler()
+    if console.is_terminal:
+        handler = RichHandler(console=console, show_path=False, show_level=False)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("catae")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

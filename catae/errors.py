@@ -1,0 +1,9 @@
+"""The one error that is the user's to mend."""
+
+
+class UserError(Exception):
+    """Something that the user can mend: bad input, settings, files, disks or networks.
+
+    Its text is one line that says what is wrong, where, and what to do about it. The command line prints that
+    line and exits with 2, without a traceback.
+    """

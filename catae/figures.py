@@ -1,0 +1,137 @@
+"""Pictures for people: curves, grids, strips and an animation. Every pixel is shown as it is, never stretched."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from catae import files
+from catae.images import Pixels
+
+DPI = 100
+GAP = 4  # white pixels between two pictures
+INK, GREY, TRAIN, TEST = "#1f2328", "#6e7781", "#3b76af", "#e0702e"
+FRAME_MS, PAUSE_MS = 60, 700
+
+
+def curves(scalars: Mapping[str, Mapping[int, float]], path: Path) -> None:
+    """Draws the losses of an event log over the epochs, with the best epoch and the steps of the learning rate.
+
+    Args:
+        scalars: as `catae.events.read_scalars` gives them.
+        path: the PNG to write.
+    """
+    train, test, rate = (scalars[tag] for tag in ("loss/train", "loss/test", "learning_rate"))
+    best = min(test, key=test.__getitem__)
+    figure = Figure(figsize=(8, 5.6), dpi=DPI, layout="constrained")
+    losses, rates = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+
+    losses.plot(list(train), list(train.values()), "o-", color=TRAIN, markersize=3, label="Train")
+    losses.plot(list(test), list(test.values()), "o-", color=TEST, markersize=3, label="Test")
+    losses.plot(best, test[best], "o", color=TEST, markersize=10, markerfacecolor="none", markeredgewidth=1.5)
+    losses.annotate(
+        f"best: {test[best]:.4f}, epoch {best}", (best, test[best]), (0, 22), textcoords="offset points", ha="right",
+        color=INK, arrowprops={"arrowstyle": "-", "color": GREY},
+    )  # fmt: skip
+    losses.set_ylabel("L1 loss, pixels in [-1, 1]")
+    losses.set_title("Loss after each epoch", loc="left")
+    losses.legend(frameon=False)
+    rates.step(list(rate), list(rate.values()), color=INK, where="post")
+    rates.set_yscale("log", base=2)
+    rates.set_yticks(sorted(set(rate.values())), [f"{value:.2g}" for value in sorted(set(rate.values()))], fontsize=7)
+    rates.minorticks_off()
+    rates.set_ylabel("learning rate")
+    rates.set_xlabel("epoch")
+    rates.xaxis.get_major_locator().set_params(integer=True)
+    falls = [step for before, step in zip(rate, list(rate)[1:], strict=False) if rate[step] < rate[before]]
+    for axes in (losses, rates):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color="#eaeef2")
+        for step in falls:
+            axes.axvline(step, color=GREY, linewidth=0.7, linestyle=":")
+    _save(figure, path)
+
+
+def grid(pixels: Pixels, path: Path, title: str, columns: int = 8, scale: int = 2) -> None:
+    """Draws pictures in rows, under a title.
+
+    Args:
+        pixels: uint8 (pictures, height, width, 3).
+        path: the PNG to write.
+        title: one line, or several.
+        columns: pictures in a row.
+        scale: how many times as large each pixel is drawn.
+    """
+    _draw(_tiles(pixels, columns, scale), path, title)
+
+
+def pairs(above: Pixels, below: Pixels, path: Path, title: str, columns: int = 8, scale: int = 2) -> None:
+    """Draws pictures in rows of `columns`, each row over the row of their counterparts.
+
+    Args:
+        above: uint8 (pictures, height, width, 3).
+        below: the same shape.
+        path: the PNG to write.
+        title: one line, or several.
+        columns: pictures in a row.
+        scale: how many times as large each pixel is drawn.
+    """
+    bands = [
+        np.vstack([_tiles(part[start : start + columns], columns, scale) for part in (above, below)])
+        for start in range(0, len(above), columns)
+    ]
+    space = np.full((4 * GAP, bands[0].shape[1], 3), 255, np.uint8)
+    _draw(np.vstack([row for band in bands for row in (band, space)][:-1]), path, title)
+
+
+def animation(pixels: Pixels, path: Path, scale: int = 4) -> None:
+    """Writes pictures as a GIF that goes from the first to the last and back, for ever, resting at both ends.
+
+    Args:
+        pixels: uint8 (frames, height, width, 3).
+        path: the GIF to write.
+        scale: how many times as large each pixel is drawn.
+    """
+    frames = [Image.fromarray(frame.repeat(scale, 0).repeat(scale, 1)) for frame in pixels]
+    there_and_back = frames + frames[-2:0:-1]
+    durations = [FRAME_MS] * len(there_and_back)
+    durations[0] = durations[len(frames) - 1] = PAUSE_MS
+    with files.replacing(path) as temporary:
+        there_and_back[0].save(
+            temporary,
+            save_all=True,
+            append_images=there_and_back[1:],
+            duration=durations,
+            loop=0,
+            optimize=False,
+        )
+
+
+def _tiles(pixels: Pixels, columns: int, scale: int) -> Pixels:
+    """Pictures in rows, with white between them and in the places that are left over."""
+    pixels = pixels.repeat(scale, 1).repeat(scale, 2)
+    columns = min(columns, len(pixels))
+    framed = np.pad(pixels, ((0, -len(pixels) % columns), (0, GAP), (0, GAP), (0, 0)), constant_values=255)
+    framed[len(pixels) :] = 255
+    rows, height, width = len(framed) // columns, *framed.shape[1:3]
+    tiled = framed.reshape(rows, columns, height, width, 3).swapaxes(1, 2)
+    return tiled.reshape(rows * height, columns * width, 3)[:-GAP, :-GAP]
+
+
+def _draw(canvas: Pixels, path: Path, title: str) -> None:
+    """A picture under its title, each pixel of the picture on one of the figure."""
+    lines: Sequence[str] = title.splitlines()
+    margin, head = 16, 20 + 18 * len(lines)
+    height, width = canvas.shape[0] + head + margin, max(canvas.shape[1], 420) + 2 * margin
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
+    figure.text(margin / width, 1 - 12 / height, title, va="top", fontsize=9, color=INK, linespacing=1.4)
+    figure.figimage(canvas, margin, margin, origin="upper")
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with files.replacing(path) as temporary:
+        # Without the library's version in the file, so that the same picture is the same bytes.
+        figure.savefig(temporary, metadata={"Software": None})

@@ -1,0 +1,163 @@
+"""What a trained model shows: pictures restored, new ones, and walks between two."""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from catae import batches, figures, images, latent, randomness, split
+from catae.errors import UserError
+from catae.images import ImageSet, Pixels
+from catae.latent import Gaussian, Prior
+from catae.model import AutoEncoder
+from catae.run import Run
+
+PRIORS: dict[Prior, str] = {
+    "randn": "random latents of N(0, I): torch.randn(1, latent_dim, 1, 1) through the decoder",
+    "gaussian": "random latents of a Gaussian fitted to the train latents (mean and full covariance)",
+}
+
+
+@torch.inference_mode()
+def restore(model: AutoEncoder, pixels: Pixels, path: Path, what: str) -> None:
+    """Draws pictures over their restorations.
+
+    Args:
+        model: what restores them.
+        pixels: uint8 (pictures, size, size, 3), at least one.
+        path: the PNG to write.
+        what: what the pictures are, for the title.
+    """
+    pictures = batches.normalise(pixels)
+    restored = batches.viewable(model(pictures))
+    figures.pairs(pixels, restored, path, f"{len(pixels)} {what} (upper rows), as the model restores them (lower rows)")
+
+
+def generate(model: AutoEncoder, gaussian: Gaussian, prior: Prior, count: int, seed: int, path: Path) -> None:
+    """Draws pictures decoded from random latents; the same seed gives the same file.
+
+    Args:
+        model: what decodes them.
+        gaussian: fitted to the train latents; used by the prior 'gaussian'.
+        prior: what the latents are samples of.
+        count: how many pictures.
+        seed: decides the samples.
+        path: the PNG to write.
+    """
+    noise = latent.randn(count, model.latent_dim, randomness.generator(seed, "samples"))
+    codes = gaussian.shape(noise) if prior == "gaussian" else noise
+    figures.grid(latent.decode(model, codes), path, f"{count} {PRIORS[prior]}, seed {seed}")
+
+
+@torch.inference_mode()
+def walk(model: AutoEncoder, ends: Pixels, steps: int) -> Pixels:
+    """The pictures of a straight walk through the latents, from one picture to another.
+
+    Args:
+        model: what encodes and decodes.
+        ends: uint8 (2, size, size, 3).
+        steps: pictures in the walk, both ends included.
+
+    Returns:
+        uint8 (steps, size, size, 3).
+    """
+    a, b = model.encoder(batches.normalise(ends)).split(1)
+    return latent.decode(model, latent.interpolate(a, b, steps))
+
+
+def draw_walk(model: AutoEncoder, ends: Pixels, names: Sequence[str], steps: int, path: Path) -> None:
+    """Draws a walk between two pictures: a GIF moves through it, a PNG shows all of it with the two pictures.
+
+    Args:
+        model: what encodes and decodes.
+        ends: uint8 (2, size, size, 3).
+        names: of the two pictures, for the title.
+        steps: pictures in the walk, both ends included.
+        path: the `.gif` or `.png` to write.
+    """
+    pixels = walk(model, ends, steps)
+    if path.suffix.lower() == ".gif":
+        figures.animation(pixels, path)
+        return
+    title = (
+        f"{names[0]} (first), {names[1]} (last), and between them {steps} steps of\n"
+        "z = (1 - alpha) * A + alpha * B through the latents, row by row"
+    )
+    columns = next((columns for columns in (10, 9, 8, 7, 13) if (steps + 2) % columns == 0), 10)
+    figures.grid(np.concatenate([ends[:1], pixels, ends[1:]]), path, title, columns)
+
+
+def pair(names: Sequence[str], test: Sequence[int], wanted: str, seed: int) -> list[int]:
+    """The positions of two test pictures to walk between.
+
+    Args:
+        names: of all pictures.
+        test: the positions of the test pictures.
+        wanted: two names, as 'a,b'; two are taken by seed where it is empty.
+        seed: decides which.
+
+    Raises:
+        UserError: a name that is wanted is not one of a test picture.
+    """
+    if not wanted:
+        order = torch.randperm(len(test), generator=randomness.generator(seed, "interpolation pair")).tolist()
+        return [test[order[0]], test[order[-1]]]
+    return [position_of(name.strip(), names, test) for name in wanted.split(",")]
+
+
+def position_of(name: str, names: Sequence[str], test: Sequence[int]) -> int:
+    """The position of the test picture called `name`.
+
+    Raises:
+        UserError: no test picture has that name; says which is nearest.
+    """
+    positions = {names[position]: position for position in test}
+    if name not in positions:
+        near = difflib.get_close_matches(name, positions, n=1, cutoff=0.0)
+        why = "is a train picture" if name in names else "is no picture of this run"
+        raise UserError(f"{name!r} {why}; name one of the {len(test)} test pictures in split.json, like {near[0]}")
+    return positions[name]
+
+
+def pictures(run: Run, wanted: Sequence[str], size: int) -> Pixels:
+    """Pictures that the user names: by the path of a file, or by the name of one of the run's test pictures.
+
+    Args:
+        run: whose test pictures.
+        wanted: at least one.
+        size: height and width to give, in pixels.
+
+    Returns:
+        uint8 (pictures, size, size, 3).
+
+    Raises:
+        UserError: there is no such picture, or it can't be decoded.
+    """
+    return np.stack(
+        [
+            _from_file(Path(name).expanduser(), size) if Path(name).expanduser().is_file() else _from_run(run, name)
+            for name in wanted
+        ]
+    )
+
+
+def _from_file(path: Path, size: int) -> Pixels:
+    try:
+        return images.decode(path.read_bytes(), size)[0]
+    except OSError as error:
+        raise UserError(f"{path} can't be read: {error.strerror}") from error
+    except images.Unreadable as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _from_run(run: Run, name: str) -> Pixels:
+    store = Path(run.read()["data"]["store"])
+    if not store.is_dir():
+        raise UserError(
+            f"{name!r} is no file, and the run's pictures are gone from {store}; give the path of a picture"
+        )
+    image_set = ImageSet.open(store)
+    parts = split.open_split(run.split, image_set.names)
+    return np.asarray(image_set.pixels[position_of(name, image_set.names, parts.test)])

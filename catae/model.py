@@ -1,0 +1,68 @@
+"""The convolutional autoencoder: a picture of 3x64x64 to a code of 128x1x1 and back.
+
+Every convolution has a kernel of 4, as in DCGAN (Radford et al. 2016, https://arxiv.org/abs/1511.06434), so that
+at stride 2 each pixel is covered by the same number of kernel places; there is no batch normalisation.
+"""
+
+from collections.abc import Iterable
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+KERNEL = 4
+
+
+def channels(image_size: int, width: int) -> list[int]:
+    """Channels at each size, from the picture's 3 to those at 4x4: [3, 32, 64, 128, 256] for 64 and 32."""
+    halvings = image_size.bit_length() - KERNEL.bit_length()
+    return [3, *(width * 2**step for step in range(halvings))]
+
+
+class Encoder(nn.Sequential):
+    """A picture to its code: (batch, 3, size, size) in [-1, 1] to (batch, latent_dim, 1, 1)."""
+
+    def __init__(self, image_size: int, latent_dim: int, width: int) -> None:
+        sizes = channels(image_size, width)
+        layers: list[nn.Module] = []
+        for narrow, wide in pairwise(sizes):  #                              for 64x64 and a width of 32:
+            layers += [nn.Conv2d(narrow, wide, KERNEL, 2, padding=1), nn.ReLU()]  # 32x32x32 … 256x4x4
+        layers += [nn.Conv2d(sizes[-1], latent_dim, KERNEL)]  #                     128x1x1
+        super().__init__(*layers)
+
+
+class Decoder(nn.Sequential):
+    """A code to a picture: (batch, latent_dim, 1, 1) to (batch, 3, size, size) in [-1, 1]."""
+
+    def __init__(self, image_size: int, latent_dim: int, width: int) -> None:
+        sizes = channels(image_size, width)[::-1]
+        layers: list[nn.Module] = [nn.ConvTranspose2d(latent_dim, sizes[0], KERNEL)]  # 256x4x4
+        for wide, narrow in pairwise(sizes):
+            layers += [nn.ReLU(), nn.ConvTranspose2d(wide, narrow, KERNEL, 2, padding=1)]  # 128x8x8 … 3x64x64
+        layers += [nn.Tanh()]
+        super().__init__(*layers)
+
+
+class AutoEncoder(nn.Module):
+    """Encoder and decoder.
+
+    Args:
+        image_size: height and width of the pictures, in pixels; a power of two, at least 8.
+        latent_dim: channels of the code.
+        width: channels after the first convolution.
+    """
+
+    def __init__(self, image_size: int = 64, latent_dim: int = 128, width: int = 32) -> None:
+        super().__init__()
+        self.image_size, self.latent_dim, self.width = image_size, latent_dim, width
+        self.encoder = Encoder(image_size, latent_dim, width)
+        self.decoder = Decoder(image_size, latent_dim, width)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Restorations of pictures, both (batch, 3, size, size) in [-1, 1]."""
+        restored: Tensor = self.decoder(self.encoder(pictures))
+        return restored
+
+
+def convolutions(model: nn.Module) -> Iterable[nn.Conv2d | nn.ConvTranspose2d]:
+    """The layers with weights, in the order of the data."""
+    return (layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d))

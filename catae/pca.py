@@ -1,0 +1,68 @@
+"""Principal components of pictures: the best linear autoencoder of a given code size, to compare with."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from catae.batches import Loader
+
+OVERSAMPLING = 32
+ITERATIONS = 6
+
+
+@dataclass(frozen=True)
+class PCA:
+    """A mean picture and the directions in which pictures vary most.
+
+    Attributes:
+        mean: (3, size, size).
+        directions: (components, 3 * size * size), orthonormal rows, the largest variance first.
+    """
+
+    mean: Tensor
+    directions: Tensor
+
+    def restore(self, pictures: Tensor) -> Tensor:
+        """Pictures projected onto the components and back, clamped to [-1, 1]: (batch, 3, size, size)."""
+        centred = (pictures - self.mean).flatten(1)
+        restored = self.mean + (centred @ self.directions.T @ self.directions).view_as(pictures)
+        return restored.clamp(-1, 1)
+
+
+@torch.inference_mode()
+def fit(loader: Loader, components: int, generator: torch.Generator) -> PCA:
+    """The PCA of the loader's pictures, in passes over them, so that memory doesn't grow with their number.
+
+    Randomised subspace iteration (Halko, Martinsson and Tropp 2011, https://arxiv.org/abs/0909.4061, algorithm
+    4.4): scikit-learn's and PyTorch's own want all pictures as floats in memory at once. With 32 further
+    directions and 6 passes it keeps the same share of the variance as an exact PCA, to 4 digits.
+
+    Args:
+        loader: gives (batch, 3, size, size), the same pictures each time that it is gone through.
+        components: how many; as many as the pictures span, if that is less.
+        generator: for the directions to start from.
+    """
+    count = 0
+    total: Tensor = torch.zeros(())
+    for batch in loader:
+        count += len(batch)
+        total = total + batch.sum(0, dtype=torch.float64)
+    mean = (total / count).float()
+    pixels = mean.numel()
+    subspace = min(components + OVERSAMPLING, count, pixels)
+
+    directions = torch.linalg.qr(torch.randn(pixels, subspace, generator=generator)).Q
+    for _ in range(ITERATIONS):
+        image = torch.zeros(pixels, subspace)
+        for batch in loader:
+            centred = (batch - mean).flatten(1)
+            image += centred.T @ (centred @ directions)
+        directions = torch.linalg.qr(image).Q
+
+    gram = torch.zeros(subspace, subspace, dtype=torch.float64)
+    for batch in loader:
+        codes = ((batch - mean).flatten(1) @ directions).double()
+        gram += codes.T @ codes
+    rotation = torch.linalg.eigh(gram).eigenvectors.flip(1)[:, :components].float()
+    return PCA(mean, (directions @ rotation).T.contiguous())

@@ -1,0 +1,204 @@
+"""Every setting of the job, once: its type, its range, its default, and why.
+
+Each is an environment variable with the prefix `CATAE_` and a flag of `catae train`. Flags win over the
+environment, the environment over `.env`, `.env` over the defaults. The tables in README.md and `.env.example`
+are made from this file: `make docs`.
+"""
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from dotenv import dotenv_values
+from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from catae.errors import UserError
+
+PREFIX = "CATAE_"
+ENV_FILE = Path(".env")
+
+
+class DataSettings(BaseModel):
+    """Which pictures, and how they are divided."""
+
+    source: str = Field(
+        "drawn:2000",
+        min_length=1,
+        description="Where the pictures come from: a folder, a `.zip` or `.tar*` archive, or "
+        "`drawn[:COUNT[:SEED]]`, cat faces drawn by code.",
+    )
+    image_size: int = Field(
+        64,
+        ge=16,
+        le=256,
+        description="Height and width in pixels, a power of two; other pictures are centre-cropped and resized to it.",
+    )
+    test_fraction: float = Field(
+        0.1,
+        gt=0,
+        lt=1,
+        description="Share of the distinct pictures that is kept out of training, for the test.",
+    )
+    duplicates: Literal["group", "drop"] = Field(
+        "group",
+        description="Pictures with identical pixels: `group` keeps them all, on the same side of the split; "
+        "`drop` keeps one of each.",
+    )
+
+    @field_validator("image_size")
+    @classmethod
+    def _power_of_two(cls, value: int) -> int:
+        # Every convolution of the encoder halves the picture, down to 4x4.
+        if value.bit_count() != 1:
+            raise ValueError("must be a power of two")
+        return value
+
+
+class ModelSettings(BaseModel):
+    """The shape of the autoencoder."""
+
+    latent_dim: int = Field(128, ge=1, le=4096, description="Channels of the 1x1 code between the two halves.")
+    width: int = Field(
+        32, ge=1, le=512, description="Channels of the first convolution; each further one has twice as many."
+    )
+    init: Literal["torch", "kaiming"] = Field(
+        "torch",
+        description="The weights that training starts from: PyTorch's default, or He et al.'s for ReLU.",
+    )
+
+
+class TrainingSettings(BaseModel):
+    """How the weights are found, and when the search ends."""
+
+    seed: int = Field(0, ge=0, lt=2**63, description="Decides the split, the first weights, the order and the samples.")
+    batch_size: int = Field(64, ge=1, description="Pictures in a step of the optimizer.")
+    learning_rate: float = Field(0.001, gt=0, allow_inf_nan=False, description="Adam's step size at the start.")
+    lr_step_size: int = Field(10, ge=1, description="Epochs after which the learning rate falls.")
+    lr_gamma: float = Field(0.5, gt=0, le=1, description="What the learning rate is multiplied by when it falls.")
+    max_epochs: int = Field(100, ge=1, description="Training ends after this many epochs at the latest.")
+    patience: int = Field(
+        3, ge=1, description="Training ends after this many epochs in a row that are no better than the best."
+    )
+    min_delta: float = Field(
+        0.001,
+        ge=0,
+        lt=1,
+        description="An epoch is better only if its test loss is below the best by more than this share of it.",
+    )
+    device: Literal["cpu"] = Field("cpu", description="Where the arithmetic is done.")
+    threads: int = Field(0, ge=0, le=1024, description="Threads for the arithmetic; 0 takes what the machine allows.")
+
+
+class PictureSettings(BaseModel):
+    """What is written, and where."""
+
+    output_dir: Path = Field(
+        Path("artifacts"),
+        description="The folder for runs and decoded pictures: a mounted volume, in a container.",
+    )
+    samples: int = Field(64, ge=1, le=1024, description="How many random pictures to generate.")
+    prior: Literal["randn", "gaussian"] = Field(
+        "randn",
+        description="What `catae generate` draws latents from, if not told: N(0, I), or a Gaussian fitted to the "
+        "latents of the train pictures.",
+    )
+    interpolation_steps: int = Field(50, ge=2, le=1000, description="Pictures in a walk, both ends included.")
+    interpolation_pair: str = Field(
+        "",
+        description="Names of two test pictures to walk between, with a comma between them; empty takes two by seed.",
+    )
+
+    @field_validator("interpolation_pair")
+    @classmethod
+    def _two_names(cls, value: str) -> str:
+        if value and len([name for name in value.split(",") if name.strip()]) != 2:
+            raise ValueError("must be two names with a comma between them, like cats/1.jpg,cats/2.jpg")
+        return value
+
+
+GROUPS: tuple[type[BaseModel], ...] = (DataSettings, ModelSettings, TrainingSettings, PictureSettings)
+
+
+class Settings(PictureSettings, TrainingSettings, ModelSettings, DataSettings, BaseSettings):
+    """All of the settings, frozen. Made with `load`, which speaks to the user of what is wrong."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_file=ENV_FILE,
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+    )
+
+
+def load(given: Mapping[str, Any] | None = None) -> Settings:
+    """The settings as resolved: what is `given` (flags, parameters of a flow) over environment, `.env`, defaults.
+
+    Raises:
+        UserError: a value is out of its range, or a name is no setting; says which, and from where.
+    """
+    given = {name: value for name, value in (given or {}).items() if value is not None}
+    for name in given:
+        if name not in Settings.model_fields:
+            raise UserError(f"{name!r} is no setting{_nearest(name, list(Settings.model_fields))}")
+    _refuse_unknown_variables()
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        came_from = origins(given)
+        raise UserError("; ".join(_describe(detail, came_from) for detail in error.errors())) from error
+
+
+def origins(given: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """Where each setting's value comes from: 'given', 'environment', '.env' or 'default'."""
+    said = {name for name, value in (given or {}).items() if value is not None}
+    environment = _named(os.environ)
+    file = _named(dotenv_values(ENV_FILE)) if ENV_FILE.is_file() else {}
+
+    def origin(name: str) -> str:
+        places = {
+            "given": name in said,
+            "environment": name in environment,
+            ".env": name in file,
+            "default": True,
+        }
+        return next(place for place, holds in places.items() if holds)
+
+    return {name: origin(name) for name in Settings.model_fields}
+
+
+def _named(variables: Mapping[str, str | None]) -> dict[str, str]:
+    """The `CATAE_` variables that say something, by the name of the setting."""
+    upper = {name.upper(): value for name, value in variables.items()}
+    return {n.removeprefix(PREFIX).lower(): v for n, v in upper.items() if n.startswith(PREFIX) and v}
+
+
+def _refuse_unknown_variables() -> None:
+    """A misspelt variable would otherwise be a setting silently not made."""
+    file = dotenv_values(ENV_FILE) if ENV_FILE.is_file() else {}
+    for place, variables in ((".env", file), ("the environment", os.environ)):
+        for name in _named(variables):
+            if name not in Settings.model_fields:
+                known = [PREFIX + known.upper() for known in Settings.model_fields]
+                variable = PREFIX + name.upper()
+                raise UserError(f"{variable}, in {place}, is no setting{_nearest(variable, known)}")
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+    return f": did you mean {near[0]}?" if near else ""
+
+
+def _describe(detail: Any, came_from: dict[str, str]) -> str:
+    """One line of pydantic's findings, in the user's words."""
+    name = str(detail["loc"][0])
+    place = {"given": f"--{name.replace('_', '-')}", "default": name}.get(
+        came_from[name], f"{PREFIX}{name.upper()} (in {came_from[name]})"
+    )
+    message = detail["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    message = message if message.startswith("must") else f"must be {message}"
+    return f"{place} is {detail['input']!r}: it {message}; the default is {Settings.model_fields[name].default!s}"

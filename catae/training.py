@@ -1,0 +1,215 @@
+"""Training: one epoch, one evaluation, and the whole of it until the error hardly decreases."""
+
+import logging
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam
+from torch.optim.lr_scheduler import StepLR
+
+from catae import batches, checkpoint, events, initial, progress, randomness
+from catae.batches import Loader, ordered_loader, train_loader, viewable
+from catae.errors import UserError
+from catae.images import ImageSet
+from catae.model import AutoEncoder
+from catae.settings import Settings
+from catae.split import Split
+from catae.stopping import EarlyStopping
+
+logger = logging.getLogger(__name__)
+
+LAST, BEST = "last.pt", "best.pt"
+PICTURES_EVERY = 5  # epochs; a look takes 0.1 s, so it costs nothing
+PICTURES = 32
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """The figures of one epoch. Losses are L1 in [-1, 1], means over pictures."""
+
+    number: int
+    train_loss: float
+    test_loss: float
+    learning_rate: float
+    images_per_second: float
+    seconds: float
+    is_best: bool
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training ended."""
+
+    epochs: int
+    best_epoch: int
+    best_loss: float
+    stopped_because: str
+    seconds: float
+    seconds_per_epoch: float
+
+
+class Training:
+    """Everything that changes while training, with the recipe's optimizer, schedule and stopping."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.model = AutoEncoder(settings.image_size, settings.latent_dim, settings.width)
+        initial.initialise(self.model, settings.init, randomness.generator(settings.seed, "initialisation"))
+        # The pictures come channels-last, and oneDNN's convolutions are 1.1 times as fast on that layout.
+        self.model.to(memory_format=torch.channels_last)
+        self.optimizer = Adam(self.model.parameters(), settings.learning_rate, fused=True)
+        self.schedule = StepLR(self.optimizer, settings.lr_step_size, settings.lr_gamma)
+        self.stopping = EarlyStopping(settings.patience, settings.min_delta)
+        self.epoch = 0
+
+    @property
+    def reason_to_stop(self) -> str | None:
+        """Why there is no further epoch, or None if there is one."""
+        if self.stopping.should_stop:
+            return (
+                f"the test loss fell by no more than {self.stopping.min_delta:.1%} "
+                f"for {self.stopping.patience} epochs in a row"
+            )
+        if self.epoch >= self.settings.max_epochs:
+            return f"the {self.settings.max_epochs} epochs allowed by max_epochs are over"
+        return None
+
+    def run_epoch(self, images: ImageSet, split: Split) -> Epoch:
+        """Trains on every train picture once, in the epoch's order, and evaluates on the test pictures.
+
+        Raises:
+            UserError: the loss is no longer a number.
+        """
+        self.epoch += 1
+        learning_rate = self.optimizer.param_groups[0]["lr"]
+        loader = train_loader(images, split.train, self.settings.batch_size, self.settings.seed, self.epoch)
+        start = time.perf_counter()
+        train_loss = train(self.model, loader, self.optimizer, f"epoch {self.epoch}")
+        trained = time.perf_counter()
+        test_loss = evaluate(self.model, ordered_loader(images, split.test))
+        if not math.isfinite(train_loss + test_loss):
+            raise UserError(
+                f"the loss is {train_loss} on train and {test_loss} on test in epoch {self.epoch}: training has "
+                f"diverged; lower CATAE_LEARNING_RATE, which is {self.settings.learning_rate}"
+            )
+        self.schedule.step()
+        return Epoch(
+            number=self.epoch,
+            train_loss=train_loss,
+            test_loss=test_loss,
+            learning_rate=learning_rate,
+            images_per_second=len(split.train) / (trained - start),
+            seconds=time.perf_counter() - start,
+            is_best=self.stopping.update(self.epoch, test_loss),
+        )
+
+    def state_dict(self) -> dict[str, object]:
+        """All that going on needs, in tensors and plain values."""
+        return {
+            "epoch": self.epoch,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "stopping": self.stopping.state_dict(),
+        }
+
+
+def train(model: nn.Module, loader: Loader, optimizer: torch.optim.Optimizer, description: str = "") -> float:
+    """Takes one step of the optimizer for each batch; gives the mean L1 loss over pictures, as it was at each."""
+    model.train()
+    total = torch.zeros(())
+    pictures = 0
+    for batch in progress.track(loader, description, len(loader)):
+        optimizer.zero_grad()
+        loss = nn.functional.l1_loss(model(batch), batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        total += loss.detach() * len(batch)  # a tensor: asking for the number would wait for it at every step
+        pictures += len(batch)
+    return total.item() / pictures
+
+
+@torch.inference_mode()
+def evaluate(model: nn.Module, loader: Loader) -> float:
+    """The mean L1 loss over the loader's pictures, in [-1, 1]."""
+    model.eval()
+    losses = [nn.functional.l1_loss(model(batch), batch).item() * len(batch) for batch in loader]
+    return sum(losses) / sum(len(batch) for batch in loader)
+
+
+def fit(images: ImageSet, split: Split, settings: Settings, events_dir: Path, checkpoints_dir: Path) -> Outcome:
+    """Trains an autoencoder until its test loss hardly decreases.
+
+    After each epoch, the event files in `events_dir` have its figures, and `checkpoints_dir` has `last.pt`, and
+    `best.pt` as of the best epoch so far.
+
+    Raises:
+        UserError: the loss is no longer a number.
+    """
+    training = Training(settings)
+    watch = Watch.of(images, split, settings)
+    seconds: list[float] = []
+    with events.writing(events_dir) as log:
+        while not (reason := training.reason_to_stop):
+            epoch = training.run_epoch(images, split)
+            seconds.append(epoch.seconds)
+            log.scalars(
+                epoch.number,
+                {
+                    "loss/train": epoch.train_loss,
+                    "loss/test": epoch.test_loss,
+                    "learning_rate": epoch.learning_rate,
+                    "images_per_second": epoch.images_per_second,
+                },
+            )
+            if epoch.number == 1 or epoch.number % PICTURES_EVERY == 0:
+                watch.write(training.model, epoch.number, log)
+            checkpoint.save(checkpoints_dir / LAST, training.state_dict())
+            if epoch.is_best:
+                checkpoint.save(checkpoints_dir / BEST, training.state_dict())
+            logger.info(_line(epoch, settings.max_epochs))
+    logger.info("training ends: %s", reason)
+    return Outcome(
+        epochs=training.epoch,
+        best_epoch=training.stopping.best_epoch,
+        best_loss=training.stopping.best or math.nan,
+        stopped_because=reason,
+        seconds=sum(seconds),
+        seconds_per_epoch=sorted(seconds)[len(seconds) // 2],
+    )
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What TensorBoard shows of the training: a few test pictures restored, and a few latents decoded."""
+
+    pictures: Tensor
+    noise: Tensor
+
+    @classmethod
+    def of(cls, images: ImageSet, split: Split, settings: Settings) -> "Watch":
+        """The first test pictures, and noise that stays the same from epoch to epoch."""
+        generator = randomness.generator(settings.seed, "noise to watch")
+        noise = torch.randn(PICTURES, settings.latent_dim, 1, 1, generator=generator)
+        return cls(batches.normalise(images.pixels[list(split.test[:PICTURES])]), noise)
+
+    @torch.inference_mode()
+    def write(self, model: AutoEncoder, epoch: int, log: events.EventLog) -> None:
+        """Shows them as the model makes them at the end of `epoch`."""
+        model.eval()
+        log.pictures(epoch, "restored", viewable(model(self.pictures)))
+        log.pictures(epoch, "noise_decoded", viewable(model.decoder(self.noise)))
+
+
+def _line(epoch: Epoch, max_epochs: int) -> str:
+    """One epoch in one line, with the time that is left at the most: stopping early can't be foreseen."""
+    left = time.strftime("%H:%M:%S", time.gmtime((max_epochs - epoch.number) * epoch.seconds))
+    return (
+        f"epoch {epoch.number:>3}/{max_epochs}  train {epoch.train_loss:.4f}  test {epoch.test_loss:.4f}"
+        f"{' (best)' if epoch.is_best else '       '}  lr {epoch.learning_rate:.2g}"
+        f"  {epoch.images_per_second:,.0f} images/s  ETA {left} at the latest"
+    )

@@ -1,0 +1,40 @@
+"""The trained model in one safetensors file, with its shape in the header: no pickle, so no code is run."""
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from catae import files
+from catae.errors import UserError
+from catae.model import AutoEncoder
+
+SHAPE = ("image_size", "latent_dim", "width")
+
+
+def save(model: AutoEncoder, path: Path) -> None:
+    """Writes the weights to `path`, with the model's shape and the pictures' normalisation in the header."""
+    header = {name: str(getattr(model, name)) for name in SHAPE}
+    header["pixels"] = "RGB, (x / 255 - 0.5) / 0.5, in [-1, 1]"
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    with files.replacing(path) as temporary:
+        save_file(tensors, temporary, header)
+
+
+def load(path: Path) -> AutoEncoder:
+    """The model in the file `path`, ready to use.
+
+    Raises:
+        UserError: the file can't be read, or is not a model of catae's.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            shape = {name: int((file.metadata() or {})[name]) for name in SHAPE}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+        model = AutoEncoder(**shape)
+        model.load_state_dict(weights)
+    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path} is no model of catae's: {str(error).splitlines()[0]}") from error
+    model.to(memory_format=torch.channels_last)
+    return model.eval()

@@ -1,0 +1,151 @@
+"""The steps of the job as tasks: they take and give paths and small values, and leave the work to `catae`.
+
+Nothing is cached: Prefect would hand back the path of a file without a look whether it is still there.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from catae import (
+    batches,
+    checkpoint,
+    events,
+    figures,
+    files,
+    gallery,
+    images,
+    latent,
+    randomness,
+    report,
+    scores,
+    split,
+    training,
+    weights,
+)
+from catae.images import ImageSet
+from catae.model import AutoEncoder
+from catae.run import Run
+from catae.settings import Settings
+
+RESTORED = 32  # test pictures in reconstructions.png
+
+
+@task(name="read pictures", cache_policy=NO_CACHE)
+def read(folder: Path, settings: Settings) -> Path:
+    """Decodes the source's pictures; gives the image set's folder."""
+    run = Run(folder)
+    image_set, data_report = images.read(settings.source, settings.output_dir / "cache", settings.image_size)
+    files.write_json(run.data, data_report.to_dict())
+    run.record(
+        data={
+            "source": settings.source,
+            "pictures": data_report.pictures,
+            "distinct": data_report.distinct,
+            "rejects": len(data_report.rejects),
+            "store": str(image_set.path.resolve()),
+        },
+        digests={"data": image_set.digest},
+    )
+    return image_set.path
+
+
+@task(name="split", cache_policy=NO_CACHE)
+def divide(folder: Path, images_path: Path, settings: Settings) -> None:
+    """Decides by content which picture is train and which is test."""
+    run, image_set = Run(folder), ImageSet.open(images_path)
+    parts = split.split(image_set.digests, settings.seed, settings.test_fraction, settings.duplicates)
+    split.save(parts, image_set.names, run.split)
+    run.record(
+        split={
+            "train": len(parts.train),
+            "test": len(parts.test),
+            "dropped": len(parts.dropped),
+            "distinct_test": len({image_set.digests[position] for position in parts.test}),
+            "test_pixels_in_train": split.shared(parts, image_set.digests),
+        },
+        digests=run.read()["digests"] | {"split": files.digest(run.split)},
+    )
+
+
+@task(name="train", cache_policy=NO_CACHE)
+def train(folder: Path, images_path: Path, settings: Settings) -> None:
+    """Trains, and keeps the weights of the best epoch and the Gaussian of its train latents."""
+    run, image_set, parts = _inputs(folder, images_path)
+    outcome = training.fit(image_set, parts, settings, run.events, run.checkpoints)
+    model = AutoEncoder(settings.image_size, settings.latent_dim, settings.width)
+    model.load_state_dict(checkpoint.load(run.checkpoints / training.BEST)["model"])
+    weights.save(model, run.model)
+    codes = latent.encode(weights.load(run.model), batches.ordered_loader(image_set, parts.train))
+    latent.Gaussian.fit(codes).save(run.prior)
+    run.record(training=asdict(outcome), digests=run.read()["digests"] | {"weights": files.digest(run.model)})
+
+
+@task(name="draw the curves", cache_policy=NO_CACHE)
+def draw_curves(folder: Path) -> None:
+    """Draws the loss curves from the event files."""
+    run = Run(folder)
+    figures.curves(events.read_scalars(run.events), run.curves)
+
+
+@task(name="restore test pictures", cache_policy=NO_CACHE)
+def reconstruct(folder: Path, images_path: Path) -> None:
+    """Draws test pictures over their restorations: the first distinct ones, not chosen by looks."""
+    run, image_set, parts = _inputs(folder, images_path)
+    first = {image_set.digests[position]: position for position in reversed(parts.test)}
+    shown = image_set.pixels[sorted(first.values())[:RESTORED]]
+    gallery.restore(weights.load(run.model), shown, run.reconstructions, "test pictures")
+
+
+@task(name="generate", cache_policy=NO_CACHE)
+def generate(folder: Path, settings: Settings) -> None:
+    """Draws random pictures: the recipe's latents of N(0, I), and those of the fitted Gaussian beside them."""
+    run = Run(folder)
+    model, gaussian = weights.load(run.model), latent.Gaussian.load(run.prior)
+    gallery.generate(model, gaussian, "randn", settings.samples, settings.seed, run.generated)
+    gallery.generate(model, gaussian, "gaussian", settings.samples, settings.seed, run.generated_gaussian)
+
+
+@task(name="interpolate", cache_policy=NO_CACHE)
+def interpolate(folder: Path, images_path: Path, settings: Settings) -> None:
+    """Draws the walk between two test pictures, as a picture and as an animation."""
+    run, image_set, parts = _inputs(folder, images_path)
+    ends = gallery.pair(image_set.names, parts.test, settings.interpolation_pair, settings.seed)
+    names = [image_set.names[position] for position in ends]
+    for path in (run.interpolation, run.animation):
+        gallery.draw_walk(
+            weights.load(run.model),
+            np.asarray(image_set.pixels[ends]),
+            names,
+            settings.interpolation_steps,
+            path,
+        )
+    run.record(interpolation=names)
+
+
+@task(name="score", cache_policy=NO_CACHE)
+def score(folder: Path, images_path: Path, settings: Settings) -> None:
+    """Scores the restorations of the test pictures, beside those of a PCA and of the mean picture."""
+    run, image_set, parts = _inputs(folder, images_path)
+    comparison = scores.compare(
+        weights.load(run.model),
+        batches.ordered_loader(image_set, parts.train),
+        batches.ordered_loader(image_set, parts.test),
+        randomness.generator(settings.seed, "PCA"),
+    )
+    run.record(scores=asdict(comparison))
+
+
+@task(name="write the report", cache_policy=NO_CACHE)
+def write_report(folder: Path) -> None:
+    """Writes the one page that shows all of the run."""
+    report.write(Run(folder))
+
+
+def _inputs(folder: Path, images_path: Path) -> tuple[Run, ImageSet, split.Split]:
+    """What most steps start from: the run, its pictures and their split."""
+    run, image_set = Run(folder), ImageSet.open(images_path)
+    return run, image_set, split.open_split(run.split, image_set.names)

@@ -1,0 +1,59 @@
+"""What every test stands on: an environment without settings, a folder of its own, and small real image sets."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from catae import images, settings
+from catae.images import ImageSet
+from catae.settings import Settings
+
+ROOT = Path(__file__).parent.parent
+CATS = ROOT.parent / "shared" / "data" / "cats.zip"
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Neither the developer's variables nor their .env decide a test."""
+    for name in os.environ:
+        if name.startswith(settings.PREFIX):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def drawn_set(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
+    """120 drawn cats of 32x32."""
+    return images.read("drawn:120", tmp_path_factory.mktemp("store"), 32)[0]
+
+
+@pytest.fixture(scope="session")
+def cats_zip() -> Path:
+    """The archive of real cats."""
+    if not CATS.exists():
+        pytest.skip("the real cats are not here: ../shared/data/cats.zip")
+    return CATS
+
+
+@pytest.fixture(scope="session")
+def cats_set(cats_zip: Path, tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
+    """The real cats, decoded."""
+    return images.read(str(cats_zip), tmp_path_factory.mktemp("cats"), 64)[0]
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Settings:
+    """Settings of a job of seconds."""
+    return settings.load(
+        {
+            "source": "drawn:120",
+            "image_size": 32,
+            "latent_dim": 16,
+            "width": 8,
+            "max_epochs": 3,
+            "samples": 6,
+            "interpolation_steps": 7,
+            "output_dir": tmp_path / "artifacts",
+        }
+    )

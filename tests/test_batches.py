@@ -1,0 +1,54 @@
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from torchvision.transforms import Compose, Normalize, ToTensor
+
+from catae import batches
+from catae.images import ImageSet
+
+TRANSFORM = Compose([ToTensor(), Normalize(mean=[0.5] * 3, std=[0.5] * 3)])
+
+
+def test_pixels_become_what_torchvisions_transforms_give_bit_for_bit_for_all_256_values() -> None:
+    pixels = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 16, 16, 3)
+    assert torch.equal(batches.normalise(pixels)[0], TRANSFORM(pixels[0]))
+    assert batches.normalise(pixels).aminmax() == (-1.0, 1.0)
+
+
+def test_the_loaders_batches_are_what_torchvisions_transforms_give(drawn_set: ImageSet) -> None:
+    positions = [3, 1, 100]
+    (batch,) = batches.ordered_loader(drawn_set, positions)
+    expected = torch.stack([TRANSFORM(np.array(drawn_set.pixels[position])) for position in positions])
+    assert torch.equal(batch, expected)
+    assert torch.equal(batches.Pictures(drawn_set, positions)[1], expected[1])
+
+
+def test_loading_goes_through_pytorchs_dataloader(drawn_set: ImageSet) -> None:
+    assert isinstance(batches.train_loader(drawn_set, [0, 1], 64, 0, 1), DataLoader)
+    assert isinstance(batches.ordered_loader(drawn_set, [0, 1]), DataLoader)
+
+
+def test_an_epoch_shows_every_picture_once_in_an_order_of_its_own(drawn_set: ImageSet) -> None:
+    def shown(seed: int, epoch: int) -> torch.Tensor:
+        return torch.cat(list(batches.train_loader(drawn_set, range(120), 64, seed, epoch)))
+
+    one = shown(seed=0, epoch=1)
+    torch.rand(7)  # the global generator has no say
+    assert torch.equal(one, shown(seed=0, epoch=1))
+    assert not torch.equal(one, shown(seed=0, epoch=2))
+    assert not torch.equal(one, shown(seed=1, epoch=1))
+    (all_of_them,) = batches.ordered_loader(drawn_set, range(120))
+    assert torch.equal(one.flatten(1).sum(1).sort().values, all_of_them.flatten(1).sum(1).sort().values)
+
+
+def test_batches_have_the_asked_size_and_the_last_one_the_rest(drawn_set: ImageSet) -> None:
+    assert [len(batch) for batch in batches.train_loader(drawn_set, range(120), 50, 0, 1)] == [50, 50, 20]
+
+
+def test_a_picture_that_is_shown_is_not_stretched() -> None:
+    batch = torch.tensor([-3.0, -1.0, 0.0, 0.2, 1.0, 9.0]).expand(1, 3, 1, 6)
+    assert batches.viewable(batch)[0, 0, :, 0].tolist() == [0, 0, 128, 153, 255, 255]
+
+
+def test_what_is_shown_of_a_picture_is_the_picture(drawn_set: ImageSet) -> None:
+    assert np.array_equal(batches.viewable(batches.normalise(drawn_set.pixels[:10])), drawn_set.pixels[:10])

@@ -1,0 +1,43 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from catae.model import AutoEncoder, convolutions
+
+
+def test_the_layers_are_those_of_the_recipe() -> None:
+    model = AutoEncoder()
+    kinds = {nn.Conv2d: "conv", nn.ReLU: "relu", nn.ConvTranspose2d: "transposed", nn.Tanh: "tanh"}
+    assert [kinds[type(layer)] for layer in model.encoder] == ["conv", "relu"] * 4 + ["conv"]
+    assert [kinds[type(layer)] for layer in model.decoder] == ["transposed", "relu"] * 4 + ["transposed", "tanh"]
+    assert sum(weights.numel() for weights in model.parameters()) == 2_428_995
+
+
+@pytest.mark.parametrize("size", [16, 32, 64, 128])
+@pytest.mark.parametrize("latent_dim", [1, 128])
+def test_a_picture_becomes_a_code_of_1x1_and_a_picture_again(size: int, latent_dim: int) -> None:
+    model = AutoEncoder(size, latent_dim, width=4)
+    pictures = torch.rand(3, 3, size, size) * 2 - 1
+    assert model.encoder(pictures).shape == (3, latent_dim, 1, 1)
+    assert model(pictures).shape == pictures.shape
+
+
+def test_what_is_decoded_is_in_the_range_of_the_pictures_whatever_the_code() -> None:
+    model = AutoEncoder(width=4)
+    pictures = model.decoder(torch.randn(5, 128, 1, 1) * 1000)
+    assert pictures.abs().max() <= 1
+    assert pictures.abs().max() > 0.9
+
+
+def test_the_channels_last_layout_gives_the_same_as_the_plain_one() -> None:
+    # PyTorch 2.0 gave random numbers for transposed convolutions of 1x1 codes in that layout.
+    plain = AutoEncoder(width=8)
+    last = copy.deepcopy(plain).to(memory_format=torch.channels_last)
+    pictures = torch.rand(4, 3, 64, 64) * 2 - 1
+    torch.testing.assert_close(last(pictures.to(memory_format=torch.channels_last)), plain(pictures), atol=1e-5, rtol=0)
+    for layer, same in zip(convolutions(plain), convolutions(last), strict=True):
+        size = 1 if isinstance(layer, nn.ConvTranspose2d) and layer.stride == (1, 1) else 4
+        given = torch.randn(2, layer.in_channels, size, size)
+        torch.testing.assert_close(same(given.to(memory_format=torch.channels_last)), layer(given), atol=1e-5, rtol=0)

@@ -1,0 +1,91 @@
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from catae import settings
+from catae.errors import UserError
+
+
+def test_what_is_given_wins_over_the_environment_the_environment_over_the_file_and_the_file_over_defaults(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Path(".env").write_text("CATAE_SEED=1\nCATAE_WIDTH=1\nCATAE_PATIENCE=1\nPREFECT_API_URL=\n")
+    monkeypatch.setenv("CATAE_SEED", "2")
+    monkeypatch.setenv("CATAE_WIDTH", "2")
+
+    resolved = settings.load({"seed": 3})
+    came_from = settings.origins({"seed": 3})
+
+    assert (resolved.seed, resolved.width, resolved.patience, resolved.batch_size) == (3, 2, 1, 64)
+    assert {name: came_from[name] for name in ("seed", "width", "patience", "batch_size")} == {
+        "seed": "given",
+        "width": "environment",
+        "patience": ".env",
+        "batch_size": "default",
+    }
+
+
+def test_the_defaults_are_the_recipe() -> None:
+    resolved = settings.load()
+    assert resolved.model_dump() == resolved.model_dump() | {
+        "image_size": 64,
+        "test_fraction": 0.1,
+        "batch_size": 64,
+        "latent_dim": 128,
+        "learning_rate": 0.001,
+        "lr_step_size": 10,
+        "lr_gamma": 0.5,
+        "patience": 3,
+        "min_delta": 0.001,
+        "interpolation_steps": 50,
+        "device": "cpu",
+    }
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("CATAE_BATCH_SIZE", "many", "CATAE_BATCH_SIZE (in environment) is 'many': it must be a valid integer"),
+        ("CATAE_LEARNING_RATE", "nan", "must be a finite number"),
+        ("CATAE_TEST_FRACTION", "1", "must be less than 1"),
+        ("CATAE_IMAGE_SIZE", "60", "must be a power of two"),
+        ("CATAE_INIT", "zeros", "must be 'torch' or 'kaiming'"),
+        ("CATAE_DEVICE", "cuda", "must be 'cpu'"),
+        ("CATAE_INTERPOLATION_PAIR", "one", "must be two names"),
+        ("CATAE_BATCHSIZE", "64", "is no setting: did you mean CATAE_BATCH_SIZE?"),
+    ],
+)
+def test_a_wrong_variable_is_named_with_its_value_and_what_it_must_be(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(UserError) as error:
+        settings.load()
+    assert said in str(error.value)
+    assert variable in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_misspelt_variable_in_the_file_is_an_error_that_says_where() -> None:
+    Path(".env").write_text("CATAE_SEEED=1\n")
+    with pytest.raises(UserError, match=r"CATAE_SEEED, in \.env, is no setting: did you mean CATAE_SEED\?"):
+        settings.load()
+
+
+def test_a_flag_that_is_wrong_is_named_as_a_flag() -> None:
+    with pytest.raises(UserError, match="--max-epochs is 0"):
+        settings.load({"max_epochs": 0})
+    with pytest.raises(UserError, match="'max_epoch' is no setting: did you mean max_epochs"):
+        settings.load({"max_epoch": 1})
+
+
+def test_empty_variables_and_flags_that_were_not_given_leave_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CATAE_SEED", "")
+    assert settings.load({"width": None}) == settings.Settings()
+    assert settings.origins({"width": None})["seed"] == "default"
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValidationError):
+        settings.load().seed = 1

@@ -1,0 +1,85 @@
+import random
+from pathlib import Path
+
+import pytest
+
+from catae import split
+from catae.errors import UserError
+from catae.images import ImageSet
+from catae.split import Split
+
+DIGESTS = [f"picture {number}" for number in range(3000)]
+
+
+def sides(digests: list[str], **options: object) -> dict[str, set[str]]:
+    parts = split.split(digests, **options)  # type: ignore[arg-type]
+    return {side: {digests[p] for p in getattr(parts, side)} for side in ("train", "test")}
+
+
+def test_about_the_asked_share_is_test_and_every_picture_is_on_one_side() -> None:
+    parts = split.split(DIGESTS, test_fraction=0.1)
+    assert 250 < len(parts.test) < 350  # 300 on average, with a standard deviation of 16
+    assert sorted(parts.train + parts.test) == list(range(3000))
+
+
+def test_neither_order_nor_added_files_move_a_picture_to_the_other_side() -> None:
+    shuffled = random.Random(0).sample(DIGESTS, len(DIGESTS))
+    before, reordered, more = sides(DIGESTS), sides(shuffled), sides([*DIGESTS, *(f"new {n}" for n in range(3000))])
+    assert before == reordered
+    assert before["test"] <= more["test"]
+    assert before["train"] <= more["train"]
+
+
+def test_another_seed_is_another_split() -> None:
+    first, second = sides(DIGESTS, seed=0)["test"], sides(DIGESTS, seed=1)["test"]
+    assert len(first & second) < 60  # 30 by chance
+
+
+def test_copies_are_always_on_the_same_side() -> None:
+    twice = DIGESTS + DIGESTS[:2000]
+    parts = split.split(twice)
+    assert len(parts.train) + len(parts.test) == 5000
+    assert split.shared(parts, twice) == 0
+
+
+def test_drop_keeps_the_first_of_each() -> None:
+    twice = DIGESTS + DIGESTS[:2000]
+    parts = split.split(twice, duplicates="drop")
+    assert parts.dropped == tuple(range(3000, 5000))
+    assert (parts.train, parts.test) == (split.split(DIGESTS).train, split.split(DIGESTS).test)
+
+
+def test_leaks_are_counted() -> None:
+    assert split.shared(Split(train=(0, 1), test=(2, 3)), ["a", "b", "a", "c"]) == 1
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_of_a_handful_each_side_has_one(seed: int) -> None:
+    for count in (2, 3, 5):
+        parts = split.split(DIGESTS[:count], seed)
+        assert parts.train
+        assert parts.test
+
+
+def test_what_cant_be_divided_is_told() -> None:
+    with pytest.raises(UserError, match="3 pictures, 1 of them distinct"):
+        split.split(["a", "a", "a"])
+
+
+def test_a_split_is_the_same_after_writing_and_reading(tmp_path: Path) -> None:
+    parts = split.split(DIGESTS + DIGESTS[:5], duplicates="drop")
+    names = [f"{number}.jpg" for number in range(3005)]
+    split.save(parts, names, tmp_path / "split.json")
+    assert split.open_split(tmp_path / "split.json", names) == parts
+    with pytest.raises(UserError, match="which the pictures beside it have not"):
+        split.open_split(tmp_path / "split.json", names[:100])
+
+
+@pytest.mark.cats
+def test_no_real_test_cat_stands_in_train(cats_set: ImageSet) -> None:
+    parts = split.split(cats_set.digests)
+    assert split.shared(parts, cats_set.digests) == 0
+    # A plain random split has 72 % of them in train: what is promised is not there by itself.
+    order = random.Random(0).sample(range(len(cats_set)), len(cats_set))
+    plain = Split(train=tuple(order[1575:]), test=tuple(order[:1575]))
+    assert split.shared(plain, cats_set.digests) > 1000

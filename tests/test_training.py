@@ -1,0 +1,144 @@
+import logging
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from catae import batches, checkpoint, events, split, training
+from catae.errors import UserError
+from catae.images import ImageSet
+from catae.settings import Settings
+from catae.split import Split
+from catae.training import Outcome, Training
+
+
+@pytest.fixture(scope="module")
+def parts(drawn_set: ImageSet) -> Split:
+    return split.split(drawn_set.digests, test_fraction=0.3)
+
+
+def fit(images: ImageSet, parts: Split, settings: Settings, folder: Path) -> Outcome:
+    return training.fit(images, parts, settings, folder / "events", folder / "checkpoints")
+
+
+def weights(folder: Path, name: str) -> dict[str, torch.Tensor]:
+    return checkpoint.load(folder / "checkpoints" / name)["model"]  # type: ignore[no-any-return]
+
+
+def test_optimizer_schedule_and_stopping_are_those_of_the_recipe() -> None:
+    state = Training(Settings())
+    assert isinstance(state.optimizer, torch.optim.Adam)
+    assert state.optimizer.param_groups[0]["lr"] == 0.001
+    assert isinstance(state.schedule, torch.optim.lr_scheduler.StepLR)
+    assert (state.schedule.step_size, state.schedule.gamma) == (10, 0.5)
+    assert (state.stopping.patience, state.stopping.min_delta) == (3, 0.001)
+
+
+def test_an_evaluation_is_the_mean_over_pictures_and_not_over_batches(drawn_set: ImageSet) -> None:
+    model = nn.Identity()
+
+    class Black(nn.Module):
+        def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+            return torch.full_like(pictures, -1)
+
+    positions = range(120)
+    loader = torch.utils.data.DataLoader(batches.Pictures(drawn_set, positions), 119, collate_fn=lambda batch: batch)
+    by_picture = torch.stack([(picture + 1).abs().mean() for batch in loader for picture in batch]).mean().item()
+    by_batch = torch.stack([(batch + 1).abs().mean() for batch in loader]).mean().item()
+    assert training.evaluate(Black(), loader) == pytest.approx(by_picture, rel=1e-6)
+    assert abs(by_picture - by_batch) > 1e-3
+    assert training.evaluate(model, loader) == 0
+
+
+def test_a_training_step_is_pytorchs_own(drawn_set: ImageSet, small: Settings) -> None:
+    """The same batches through a loop as everyone writes it: plain layout, plain Adam, losses by hand."""
+    state = Training(small)
+    plain = Training(small).model.to(memory_format=torch.contiguous_format)
+    optimizer = torch.optim.Adam(plain.parameters(), lr=0.001)
+    total = 0.0
+    for batch in batches.train_loader(drawn_set, range(100), 64, small.seed, 1):
+        optimizer.zero_grad()
+        loss = nn.L1Loss()(plain(batch.contiguous()), batch.contiguous())
+        loss.backward()
+        optimizer.step()
+        total += loss.item() * len(batch)
+    loss = training.train(state.model, batches.train_loader(drawn_set, range(100), 64, small.seed, 1), state.optimizer)
+    assert loss == pytest.approx(total / 100, rel=1e-5)
+    for ours, theirs in zip(state.model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+
+def test_the_same_seed_gives_the_same_bytes(drawn_set: ImageSet, parts: Split, small: Settings, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        fit(drawn_set, parts, small, tmp_path / name)
+        torch.rand(3)  # the global generator has no say
+    assert (tmp_path / "one/checkpoints/last.pt").read_bytes() == (tmp_path / "two/checkpoints/last.pt").read_bytes()
+    fit(drawn_set, parts, small.model_copy(update={"seed": 1}), tmp_path / "three")
+    one, three = weights(tmp_path / "one", "last.pt"), weights(tmp_path / "three", "last.pt")
+    assert not torch.equal(one["encoder.0.weight"], three["encoder.0.weight"])
+
+
+def test_training_makes_the_loss_fall_and_logs_each_epoch(
+    drawn_set: ImageSet, parts: Split, small: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    outcome = fit(drawn_set, parts, small.model_copy(update={"max_epochs": 6, "lr_step_size": 4}), tmp_path)
+    curves = events.read_scalars(tmp_path / "events")
+
+    assert set(curves) == {"loss/train", "loss/test", "learning_rate", "images_per_second"}
+    assert all(list(curve) == [1, 2, 3, 4, 5, 6] for curve in curves.values())
+    assert curves["loss/test"][6] < 0.9 * curves["loss/test"][1]
+    assert list(curves["learning_rate"].values()) == pytest.approx([0.001] * 4 + [0.0005] * 2)
+    assert outcome.best_loss == pytest.approx(min(curves["loss/test"].values()), rel=1e-6)
+    assert outcome.stopped_because == "the 6 epochs allowed by max_epochs are over"
+    assert sum("ETA" in message for message in caplog.messages) == 6
+
+
+def test_it_stops_early_and_keeps_the_weights_of_the_best_epoch(
+    drawn_set: ImageSet, parts: Split, small: Settings, tmp_path: Path
+) -> None:
+    # Nothing is better by 90 %: the first epoch stays the best.
+    settings = small.model_copy(update={"max_epochs": 50, "min_delta": 0.9, "patience": 2})
+    outcome = fit(drawn_set, parts, settings, tmp_path)
+    assert (outcome.epochs, outcome.best_epoch) == (3, 1)
+    assert outcome.stopped_because == "the test loss fell by no more than 90.0% for 2 epochs in a row"
+
+    best = Training(settings)
+    best.model.load_state_dict(weights(tmp_path, "best.pt"))
+    loss = training.evaluate(best.model, batches.ordered_loader(drawn_set, parts.test))
+    assert loss == outcome.best_loss
+    assert not torch.equal(
+        weights(tmp_path, "best.pt")["encoder.0.weight"], weights(tmp_path, "last.pt")["encoder.0.weight"]
+    )
+
+
+def test_a_loss_that_is_no_number_stops_the_training_and_says_what_to_do(
+    drawn_set: ImageSet, parts: Split, small: Settings, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        UserError, match=r"the loss is .*nan.* in epoch 1: .* lower CATAE_LEARNING_RATE, which is 1e\+30"
+    ):
+        fit(drawn_set, parts, small.model_copy(update={"learning_rate": 1e30}), tmp_path)
+
+
+def test_the_log_shows_pictures_in_a_folder_of_their_own(
+    drawn_set: ImageSet, parts: Split, small: Settings, tmp_path: Path
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    fit(drawn_set, parts, small.model_copy(update={"max_epochs": 5}), tmp_path)
+    log = EventAccumulator(str(tmp_path / "events/pictures"), size_guidance={"images": 0})
+    log.Reload()
+    assert set(log.Tags()["images"]) == {"restored", "noise_decoded"}
+    assert [point.step for point in log.Images("restored")] == [1, 5]
+    assert (tmp_path / "events/scalars").stat().st_size < 20_000
+
+
+def test_the_time_that_is_left_is_told_as_a_limit() -> None:
+    epoch = training.Epoch(10, 0.5, 0.6, 0.001, 500.0, 30.0, is_best=True)
+    assert "ETA 00:45:00 at the latest" in training._line(epoch, 100)
+    assert "(best)" not in training._line(replace(epoch, is_best=False), 100)
+    assert math.isfinite(epoch.seconds)
