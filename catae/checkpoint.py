@@ -26,5 +26,7 @@ def load(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror or error}") from error
     except Exception as error:  # of a broken file torch.load raises half a dozen kinds
-        raise UserError(f"{path} is no whole checkpoint: {str(error).splitlines()[0]}") from error
+        raise UserError(
+            f"{path} is no whole checkpoint: {(str(error) or type(error).__name__).splitlines()[0]}"
+        ) from error
     return state

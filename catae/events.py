@@ -50,12 +50,9 @@ def read_scalars(folder: Path) -> dict[str, dict[int, float]]:
     Raises:
         UserError: there is no log.
     """
+    if not any((folder / SCALARS).glob("*tfevents*")):
+        raise UserError(f"{folder} holds no TensorBoard scalars; train first")
     # 0 means all: the reader's default keeps a random 10,000 points of a tag.
     log = EventAccumulator(str(folder / SCALARS), size_guidance={"scalars": 0})
     log.Reload()
-    curves = {
-        tag: dict(sorted((point.step, point.value) for point in log.Scalars(tag))) for tag in log.Tags()["scalars"]
-    }
-    if not curves:
-        raise UserError(f"{folder} holds no TensorBoard scalars; train first")
-    return curves
+    return {tag: dict(sorted((point.step, point.value) for point in log.Scalars(tag))) for tag in log.Tags()["scalars"]}

@@ -64,7 +64,7 @@ def grid(pixels: Pixels, path: Path, title: str, columns: int = 8, scale: int = 
         columns: pictures in a row.
         scale: how many times as large each pixel is drawn.
     """
-    _draw(_tiles(pixels, columns, scale), path, title)
+    _draw(_tiles(pixels, min(columns, len(pixels)), scale), path, title)
 
 
 def pairs(above: Pixels, below: Pixels, path: Path, title: str, columns: int = 8, scale: int = 2) -> None:
@@ -78,6 +78,7 @@ def pairs(above: Pixels, below: Pixels, path: Path, title: str, columns: int = 8
         columns: pictures in a row.
         scale: how many times as large each pixel is drawn.
     """
+    columns = min(columns, len(above))
     bands = [
         np.vstack([_tiles(part[start : start + columns], columns, scale) for part in (above, below)])
         for start in range(0, len(above), columns)
@@ -112,7 +113,6 @@ def animation(pixels: Pixels, path: Path, scale: int = 4) -> None:
 def _tiles(pixels: Pixels, columns: int, scale: int) -> Pixels:
     """Pictures in rows, with white between them and in the places that are left over."""
     pixels = pixels.repeat(scale, 1).repeat(scale, 2)
-    columns = min(columns, len(pixels))
     framed = np.pad(pixels, ((0, -len(pixels) % columns), (0, GAP), (0, GAP), (0, 0)), constant_values=255)
     framed[len(pixels) :] = 255
     rows, height, width = len(framed) // columns, *framed.shape[1:3]

@@ -24,17 +24,14 @@ def initialise(model: AutoEncoder, init: Literal["torch", "kaiming"], generator:
             bound = 1 / math.sqrt(nn.init._calculate_fan_in_and_fan_out(layer.weight)[0])
             nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
         else:
-            fan_in = _inputs(layer)
-            nn.init.normal_(layer.weight, 0, math.sqrt(2 / fan_in), generator=generator)
+            nn.init.normal_(layer.weight, 0, math.sqrt(2 / _fan_in(layer)), generator=generator)
             nn.init.zeros_(layer.bias)
 
 
-def _inputs(layer: nn.Conv2d | nn.ConvTranspose2d) -> float:
-    """How many products each output of the layer is a sum of.
-
-    A transposed convolution's kernel meets each output in kernel / stride places a side, not in all of it.
-    """
-    kernel = layer.kernel_size[0] * layer.kernel_size[1]
+def _fan_in(layer: nn.Conv2d | nn.ConvTranspose2d) -> float:
+    """How many products each output is a sum of."""
+    places = layer.kernel_size[0] * layer.kernel_size[1]
     if isinstance(layer, nn.ConvTranspose2d):
-        kernel //= layer.stride[0] * layer.stride[1] if layer.stride[0] > 1 else kernel
-    return layer.in_channels * kernel
+        # Its kernel meets an output in every stride-th place; the one that unfolds the 1x1 code, in a single one.
+        places = 1 if layer.stride[0] == 1 else places // (layer.stride[0] * layer.stride[1])
+    return layer.in_channels * places

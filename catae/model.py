@@ -18,28 +18,39 @@ def channels(image_size: int, width: int) -> list[int]:
     return [3, *(width * 2**step for step in range(halvings))]
 
 
-class Encoder(nn.Sequential):
-    """A picture to its code: (batch, 3, size, size) in [-1, 1] to (batch, latent_dim, 1, 1)."""
+class Encoder(nn.Module):
+    """A picture to its code."""
 
     def __init__(self, image_size: int, latent_dim: int, width: int) -> None:
+        super().__init__()
         sizes = channels(image_size, width)
         layers: list[nn.Module] = []
-        for narrow, wide in pairwise(sizes):  #                              for 64x64 and a width of 32:
-            layers += [nn.Conv2d(narrow, wide, KERNEL, 2, padding=1), nn.ReLU()]  # 32x32x32 … 256x4x4
-        layers += [nn.Conv2d(sizes[-1], latent_dim, KERNEL)]  #                     128x1x1
-        super().__init__(*layers)
+        for narrow, wide in pairwise(sizes):  # for 64x64 and a width of 32: 32x32x32, 64x16x16, 128x8x8, 256x4x4
+            layers += [nn.Conv2d(narrow, wide, KERNEL, stride=2, padding=1), nn.ReLU()]
+        layers += [nn.Conv2d(sizes[-1], latent_dim, KERNEL)]  # 128x1x1
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Codes (batch, latent_dim, 1, 1) of pictures (batch, 3, size, size) in [-1, 1]."""
+        codes: Tensor = self.layers(pictures)
+        return codes
 
 
-class Decoder(nn.Sequential):
-    """A code to a picture: (batch, latent_dim, 1, 1) to (batch, 3, size, size) in [-1, 1]."""
+class Decoder(nn.Module):
+    """A code to a picture."""
 
     def __init__(self, image_size: int, latent_dim: int, width: int) -> None:
+        super().__init__()
         sizes = channels(image_size, width)[::-1]
         layers: list[nn.Module] = [nn.ConvTranspose2d(latent_dim, sizes[0], KERNEL)]  # 256x4x4
-        for wide, narrow in pairwise(sizes):
-            layers += [nn.ReLU(), nn.ConvTranspose2d(wide, narrow, KERNEL, 2, padding=1)]  # 128x8x8 … 3x64x64
-        layers += [nn.Tanh()]
-        super().__init__(*layers)
+        for wide, narrow in pairwise(sizes):  # 128x8x8, 64x16x16, 32x32x32, 3x64x64
+            layers += [nn.ReLU(), nn.ConvTranspose2d(wide, narrow, KERNEL, stride=2, padding=1)]
+        self.layers = nn.Sequential(*layers, nn.Tanh())
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Pictures (batch, 3, size, size) in [-1, 1] of codes (batch, latent_dim, 1, 1)."""
+        pictures: Tensor = self.layers(codes)
+        return pictures
 
 
 class AutoEncoder(nn.Module):

@@ -12,6 +12,8 @@ from catae import pca
 from catae.batches import Loader
 from catae.model import AutoEncoder
 
+BORDER = 5  # pixels, half of SSIM's window of 11
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -21,7 +23,7 @@ class Scores:
         l1: mean absolute error of pixels in [-1, 1], which is the loss.
         l1_unit: the same of pixels in [0, 1].
         psnr: peak signal-to-noise ratio of the mean squared error over all pictures, in dB.
-        ssim: structural similarity, at most 1 (Wang et al. 2004).
+        ssim: structural similarity, at most 1 (Wang et al. 2004, https://doi.org/10.1109/TIP.2003.819861).
     """
 
     l1: float
@@ -53,9 +55,12 @@ def score(loader: Loader, restore: Callable[[Tensor], Tensor]) -> Scores:
         l1 += (restored - pictures).abs().mean().item() * len(batch)
         pictures, restored = (pictures + 1) / 2, (restored + 1) / 2
         psnr.update(restored, pictures)
-        each = structural_similarity_index_measure(restored, pictures, data_range=1.0, reduction="none")
-        assert isinstance(each, Tensor)
-        ssim += each.sum().item()
+        _, similarity = structural_similarity_index_measure(
+            restored, pictures, data_range=1.0, reduction="none", return_full_image=True
+        )
+        # torchmetrics mirrors the pictures at their borders; the definition has only windows that lie inside.
+        inside = similarity[..., BORDER:-BORDER, BORDER:-BORDER]
+        ssim += inside.mean((1, 2, 3)).sum().item()
         count += len(batch)
     return Scores(l1 / count, l1 / count / 2, psnr.compute().item(), ssim / count)
 

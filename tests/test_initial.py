@@ -40,7 +40,7 @@ def test_kaiming_keeps_the_variance_through_the_relus() -> None:
     noise = torch.randn(64, 3, 64, 64, generator=randomness.generator(0, "noise"))
     with torch.inference_mode():
         code = model.encoder(noise)
-        before_tanh = model.decoder[:-1](code)
+        before_tanh = model.decoder.layers[:-1](code)
     # He's rule keeps the mean square, from layer to layer, up to what padding takes: default weights lose 99 %.
     assert 0.3 < code.square().mean() < 3
     assert 0.3 < before_tanh.square().mean() / code.square().mean() < 3

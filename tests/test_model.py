@@ -10,8 +10,8 @@ from catae.model import AutoEncoder, convolutions
 def test_the_layers_are_those_of_the_recipe() -> None:
     model = AutoEncoder()
     kinds = {nn.Conv2d: "conv", nn.ReLU: "relu", nn.ConvTranspose2d: "transposed", nn.Tanh: "tanh"}
-    assert [kinds[type(layer)] for layer in model.encoder] == ["conv", "relu"] * 4 + ["conv"]
-    assert [kinds[type(layer)] for layer in model.decoder] == ["transposed", "relu"] * 4 + ["transposed", "tanh"]
+    assert [kinds[type(layer)] for layer in model.encoder.layers] == ["conv", "relu"] * 4 + ["conv"]
+    assert [kinds[type(layer)] for layer in model.decoder.layers] == ["transposed", "relu"] * 4 + ["transposed", "tanh"]
     assert sum(weights.numel() for weights in model.parameters()) == 2_428_995
 
 

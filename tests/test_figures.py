@@ -1,0 +1,84 @@
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+
+from catae import figures
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (11, 16, 16, 3), np.uint8)
+
+
+def contains(canvas: Image.Image, picture: np.ndarray, scale: int) -> bool:
+    """Whether a picture stands in the canvas, pixel for pixel, each `scale` times as large."""
+    whole = np.asarray(canvas.convert("RGB"))
+    wanted = picture.repeat(scale, 0).repeat(scale, 1)
+    height, width = wanted.shape[:2]
+    rows, columns = np.nonzero((whole == wanted[0, 0]).all(-1))
+    return any(
+        np.array_equal(whole[row : row + height, column : column + width], wanted)
+        for row, column in zip(rows, columns, strict=True)
+    )
+
+
+def test_a_grid_shows_every_picture_as_it_is(tmp_path: Path) -> None:
+    figures.grid(PIXELS, tmp_path / "grid.png", "eleven pictures", columns=4)
+    canvas = Image.open(io.BytesIO((tmp_path / "grid.png").read_bytes()))
+    assert all(contains(canvas, picture, 2) for picture in PIXELS)
+
+
+def test_pairs_show_every_picture_over_its_counterpart(tmp_path: Path) -> None:
+    figures.pairs(PIXELS, 255 - PIXELS, tmp_path / "pairs.png", "eleven pictures", columns=4)
+    canvas = Image.open(io.BytesIO((tmp_path / "pairs.png").read_bytes()))
+    assert all(contains(canvas, np.vstack([picture]), 2) for picture in (*PIXELS, *(255 - PIXELS)))
+    assert contains(canvas, np.vstack([PIXELS[0], np.full((2, 16, 3), 255, np.uint8), 255 - PIXELS[0]]), 2)
+
+
+def test_the_same_pictures_give_the_same_bytes(tmp_path: Path) -> None:
+    curve = {"loss/train": {1: 1.0, 2: 0.5}, "loss/test": {1: 1.0, 2: 0.6}, "learning_rate": {1: 1e-3, 2: 5e-4}}
+    for name in ("one", "two"):
+        figures.grid(PIXELS, tmp_path / f"{name}-grid.png", "t")
+        figures.animation(PIXELS, tmp_path / f"{name}-walk.gif")
+        figures.curves(curve, tmp_path / f"{name}-curves.png")
+    for part in ("grid.png", "walk.gif", "curves.png"):
+        assert (tmp_path / f"one-{part}").read_bytes() == (tmp_path / f"two-{part}").read_bytes()
+
+
+def test_an_animation_goes_there_and_back_for_ever_and_rests_at_the_ends(tmp_path: Path) -> None:
+    figures.animation(PIXELS, tmp_path / "walk.gif", scale=2)
+    with Image.open(tmp_path / "walk.gif") as walk:
+        frames = [(frame.convert("RGB").copy(), frame.info["duration"]) for frame in ImageSequence.Iterator(walk)]
+        assert walk.info["loop"] == 0
+    assert len(frames) == 11 + 9
+    assert [duration for _, duration in frames] == [700] + [60] * 9 + [700] + [60] * 9
+    assert frames[1][0].tobytes() == frames[-1][0].tobytes()
+    assert frames[0][0].size == (32, 32)
+
+
+def test_the_curves_mark_the_best_epoch_and_the_steps_of_the_learning_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+    monkeypatch.setattr(figures, "_save", lambda figure, path: drawn.append(figure))
+    epochs = range(1, 23)
+    figures.curves(
+        {
+            "loss/train": {epoch: 1 / epoch for epoch in epochs},
+            "loss/test": {epoch: 0.2 + abs(epoch - 19) / 100 for epoch in epochs},
+            "learning_rate": {epoch: 0.001 * 0.5 ** ((epoch - 1) // 10) for epoch in epochs},
+        },
+        tmp_path / "curves.png",
+    )
+    losses, rates = drawn[0].axes
+    assert [text.get_text() for text in losses.texts] == ["best: 0.2000, epoch 19"]
+    assert [text.get_text() for text in losses.get_legend().get_texts()] == ["Train", "Test"]
+    falls = [line.get_xdata()[0] for line in rates.lines if line.get_linestyle() == ":"]
+    assert falls == [11, 21]
+    assert list(losses.lines[0].get_ydata()) == [1 / epoch for epoch in epochs]
+
+
+def test_a_single_epoch_can_be_drawn(tmp_path: Path) -> None:
+    figures.curves({"loss/train": {1: 1.0}, "loss/test": {1: 1.0}, "learning_rate": {1: 0.001}}, tmp_path / "c.png")
+    with Image.open(tmp_path / "c.png") as picture:
+        assert picture.size == (800, 560)

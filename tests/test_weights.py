@@ -1,0 +1,36 @@
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from catae import weights
+from catae.errors import UserError
+from catae.model import AutoEncoder
+
+
+def test_a_model_is_the_same_after_saving_and_loading_and_its_shape_is_in_the_file(tmp_path: Path) -> None:
+    model = AutoEncoder(image_size=32, latent_dim=7, width=4).to(memory_format=torch.channels_last)
+    weights.save(model, tmp_path / "model.safetensors")
+    loaded = weights.load(tmp_path / "model.safetensors")
+    assert (loaded.image_size, loaded.latent_dim, loaded.width) == (32, 7, 4)
+    assert not loaded.training
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), loaded.parameters(), strict=True))
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        assert file.metadata() == {
+            "image_size": "32", "latent_dim": "7", "width": "4", "pixels": "RGB, (x / 255 - 0.5) / 0.5, in [-1, 1]",
+        }  # fmt: skip
+
+
+def test_what_is_no_model_is_told(tmp_path: Path) -> None:
+    weights.save(AutoEncoder(image_size=32, width=4), tmp_path / "whole.safetensors")
+    (tmp_path / "torn.safetensors").write_bytes((tmp_path / "whole.safetensors").read_bytes()[:5000])
+    (tmp_path / "empty.safetensors").write_bytes(b"")
+    save_file({"a": torch.zeros(3)}, tmp_path / "foreign.safetensors")
+    save_file(
+        {"a": torch.zeros(3)}, tmp_path / "lying.safetensors", {"image_size": "32", "latent_dim": "7", "width": "4"}
+    )
+    for name in ("torn", "empty", "foreign", "lying", "gone"):
+        with pytest.raises(UserError, match=f"{name}.safetensors is no model of catae's"):
+            weights.load(tmp_path / f"{name}.safetensors")
