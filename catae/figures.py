@@ -79,12 +79,16 @@ def pairs(above: Pixels, below: Pixels, path: Path, title: str, columns: int = 8
         scale: how many times as large each pixel is drawn.
     """
     columns = min(columns, len(above))
-    bands = [
-        np.vstack([_tiles(part[start : start + columns], columns, scale) for part in (above, below)])
-        for start in range(0, len(above), columns)
-    ]
-    space = np.full((4 * GAP, bands[0].shape[1], 3), 255, np.uint8)
-    _draw(np.vstack([row for band in bands for row in (band, space)][:-1]), path, title)
+    rows: list[Pixels] = []
+    for start in range(0, len(above), columns):
+        upper, lower = (_tiles(part[start : start + columns], columns, scale) for part in (above, below))
+        rows += [_white(4 * GAP, upper), upper, _white(GAP, upper), lower]
+    _draw(np.vstack(rows[1:]), path, title)
+
+
+def _white(height: int, like: Pixels) -> Pixels:
+    """A white band as wide as another."""
+    return np.full((height, *like.shape[1:]), 255, np.uint8)
 
 
 def animation(pixels: Pixels, path: Path, scale: int = 4) -> None:

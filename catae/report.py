@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image, ImageSequence
 
@@ -50,7 +51,7 @@ LEFT = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture inside the page: its address, which holds it, and its size in pixels."""
+    """A picture inside the page: its address, which holds it, and the size in pixels to show it at."""
 
     address: str
     width: int
@@ -107,17 +108,24 @@ def write(run: Run) -> None:
 
 
 def embed(path: Path) -> Picture:
-    """The picture in the file `path`, as lossless WebP: the same pixels and the same pace in half the bytes.
+    """The picture in the file `path`, as lossless WebP: the same pixels at the same pace, in less than half the bytes.
 
-    The grids and the animation of a run have 3 MB and more as PNG and GIF, and a third on top in base64.
+    The grids and the animation of a run have 5 MB as PNG and GIF, and a third on top in base64.
     """
-    buffer = io.BytesIO()
     with Image.open(path) as picture:
-        pace = [frame.info.get("duration", 0) for frame in ImageSequence.Iterator(picture)]
-        picture.seek(0)
-        moving: dict[str, Any] = {"save_all": True, "duration": pace, "loop": 0} if len(pace) > 1 else {}
-        picture.save(buffer, "WEBP", lossless=True, exact=True, **moving)
         width, height = picture.size
+        timed = [(frame.convert("RGB"), frame.info.get("duration", 0)) for frame in ImageSequence.Iterator(picture)]
+    frames = _unscaled([frame for frame, _ in timed])
+    buffer = io.BytesIO()
+    frames[0].save(
+        buffer,
+        "WEBP",
+        lossless=True,
+        save_all=True,
+        append_images=frames[1:],
+        duration=[pace for _, pace in timed],
+        minimize_size=True,
+    )
     return Picture(f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}", width, height)
 
 
@@ -134,7 +142,7 @@ def difference(value: float, reference: float) -> str:
     if where == "level with" or reference == 0:
         return where
     percent = 100 * abs(value - reference) / abs(reference)
-    return f"{percent:.{1 if percent < 10 else 0}f} % {where}"
+    return f"{percent:.{1 if percent < 10 else 0}f}\N{NO-BREAK SPACE}% {where}"
 
 
 def headline(comparison: Mapping[str, Any]) -> str:
@@ -168,9 +176,9 @@ def other_scores(comparison: Mapping[str, Any]) -> str:
 def score_rows(comparison: Mapping[str, Any]) -> list[Row]:
     """The scores of the model, of PCA and of the mean picture, as the table shows them."""
     names = {
-        "model": "The model",
+        "model": "Model",
         "pca": f"PCA, {count(comparison['pca_components'], 'component')}",
-        "mean_picture": "The mean picture",
+        "mean_picture": "Mean picture",
     }
     best = {key: (min if less else max)(comparison[name][key] for name in names) for key, _, _, less, _ in COLUMNS}
     longest = max(comparison[name]["l1"] for name in names) or 1
@@ -216,3 +224,13 @@ def _gap(gap: float, decimals: int, unit: str = "") -> str:
     """A difference of scores, like '0.84 dB higher' or 'the same'."""
     size = f"{abs(gap):.{decimals}f}"
     return "the same" if float(size) == 0 else f"{size}{unit} {'higher' if gap > 0 else 'lower'}"
+
+
+def _unscaled(frames: list[Image.Image]) -> list[Image.Image]:
+    """The frames without the enlargement that `figures.animation` gives them: the browser can do that itself."""
+    pixels = [np.asarray(frame) for frame in frames]
+    for scale in (4, 2):
+        small = [frame[::scale, ::scale] for frame in pixels]
+        if all(np.array_equal(s.repeat(scale, 0).repeat(scale, 1), p) for s, p in zip(small, pixels, strict=True)):
+            return [Image.fromarray(np.ascontiguousarray(frame)) for frame in small]
+    return frames

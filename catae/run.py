@@ -68,7 +68,9 @@ def create(settings: Settings, origins: Mapping[str, str]) -> Run:
         files.write_json(
             run.settings, {name: {"value": value, "from": origins[name]} for name, value in values.items()}
         )
-        files.write_json(run.manifest, {"id": run.id, "state": "running", "started": _now()})
+        files.write_json(
+            run.manifest, {"id": run.id, "state": "running", "started": _now(), "machine": machine.describe()}
+        )
         _point(root / LATEST, run.path)
     except OSError as error:
         raise UserError(
@@ -86,7 +88,6 @@ def recorded(run: Run) -> Iterator[None]:
     def end(state: str, error: str | None = None) -> None:
         run.record(state=state, ended=_now(), seconds=round(time.monotonic() - start, 1), error=error)
 
-    run.record(machine=machine.describe())
     try:
         yield
     except Exception as error:

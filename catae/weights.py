@@ -1,5 +1,6 @@
 """The trained model in one safetensors file, with its shape in the header: no pickle, so no code is run."""
 
+import json
 from pathlib import Path
 
 import torch
@@ -10,13 +11,14 @@ from catae import files
 from catae.errors import UserError
 from catae.model import AutoEncoder
 
+HEADER = "catae"
 SHAPE = ("image_size", "latent_dim", "width")
 
 
 def save(model: AutoEncoder, path: Path) -> None:
     """Writes the weights to `path`, with the model's shape and the pictures' normalisation in the header."""
-    header = {name: str(getattr(model, name)) for name in SHAPE}
-    header["pixels"] = "RGB, (x / 255 - 0.5) / 0.5, in [-1, 1]"
+    facts = {**{name: getattr(model, name) for name in SHAPE}, "pixels": "RGB, (x / 255 - 0.5) / 0.5, in [-1, 1]"}
+    header = {HEADER: json.dumps(facts)}  # one entry: safetensors writes several in an order that changes
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     with files.replacing(path) as temporary:
         save_file(tensors, temporary, header)
@@ -30,11 +32,11 @@ def load(path: Path) -> AutoEncoder:
     """
     try:
         with safe_open(path, "pt") as file:
-            shape = {name: int((file.metadata() or {})[name]) for name in SHAPE}
+            facts = json.loads((file.metadata() or {})[HEADER])
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-        model = AutoEncoder(**shape)
+        model = AutoEncoder(**{name: int(facts[name]) for name in SHAPE})
         model.load_state_dict(weights)
-    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path} is no model of catae's: {str(error).splitlines()[0]}") from error
     model.to(memory_format=torch.channels_last)
     return model.eval()

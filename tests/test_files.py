@@ -9,9 +9,14 @@ from catae.errors import UserError
 def test_a_file_is_replaced_whole_or_stays_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "new" / "a.json"
     files.write_json(path, {"a": "ä"})
-    with pytest.raises(RuntimeError), files.replacing(path) as temporary:
-        temporary.write_text("half of")
-        raise RuntimeError
+
+    def fail_half_way() -> None:
+        with files.replacing(path) as temporary:
+            temporary.write_text("half of")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
     assert files.read_json(path) == {"a": "ä"}
     assert list(path.parent.iterdir()) == [path]
 

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from sklearn.decomposition import PCA as ExactPCA
+from sklearn import decomposition
 from torch import Tensor
 
 from catae import batches, pca, randomness, scores
@@ -19,7 +19,7 @@ def flat(images: ImageSet, positions: range) -> Tensor:
 def test_pca_restores_as_well_as_an_exact_one(drawn_set: ImageSet, components: int) -> None:
     train, test = range(90), range(90, 120)
     fitted = pca.fit(batches.ordered_loader(drawn_set, train), components, randomness.generator(0, "PCA"))
-    exact = ExactPCA(components, svd_solver="full").fit(flat(drawn_set, train).numpy())
+    exact = decomposition.PCA(components, svd_solver="full").fit(flat(drawn_set, train).numpy())
     pictures = flat(drawn_set, test)
     expected = torch.from_numpy(exact.inverse_transform(exact.transform(pictures.numpy()))).float().clamp(-1, 1)
     ours = fitted.restore(pictures.view(-1, 3, 32, 32)).flatten(1)

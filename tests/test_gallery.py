@@ -1,0 +1,96 @@
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+
+from catae import batches, gallery, latent, randomness
+from catae.errors import UserError
+from catae.images import ImageSet
+from catae.latent import Gaussian
+from catae.model import AutoEncoder
+from catae.run import Run
+
+
+@pytest.fixture(scope="module")
+def model() -> AutoEncoder:
+    return AutoEncoder(32, 16, 4).eval()
+
+
+@pytest.fixture(scope="module")
+def gaussian(model: AutoEncoder, drawn_set: ImageSet) -> Gaussian:
+    return Gaussian.fit(latent.encode(model, batches.ordered_loader(drawn_set, range(120))))
+
+
+def test_the_same_seed_gives_the_same_file_and_another_seed_or_prior_another(
+    model: AutoEncoder, gaussian: Gaussian, tmp_path: Path
+) -> None:
+    def made(prior: latent.Prior, seed: int) -> bytes:
+        gallery.generate(model, gaussian, prior, 5, seed, tmp_path / "new.png")
+        return (tmp_path / "new.png").read_bytes()
+
+    assert made("randn", 3) == made("randn", 3)
+    assert len({made("randn", 3), made("randn", 4), made("gaussian", 3), made("gaussian", 4)}) == 4
+
+
+def test_a_walk_starts_at_the_restoration_of_one_picture_and_ends_at_that_of_the_other(
+    model: AutoEncoder, drawn_set: ImageSet
+) -> None:
+    ends = drawn_set.pixels[[3, 70]]
+    walk = gallery.walk(model, ends, 50)
+    restored = batches.viewable(model(batches.normalise(ends)).detach())
+    assert walk.shape == (50, 32, 32, 3)
+    assert np.abs(walk[[0, -1]].astype(int) - restored).max() <= 1
+    middle = sum(model.encoder(batches.normalise(end[None])).detach() for end in ends) / 2
+    between = gallery.walk(model, ends, 51)[25]
+    assert np.abs(between.astype(int) - latent.decode(model, middle)[0]).max() <= 1
+
+
+def test_a_walk_is_drawn_as_an_animation_or_as_a_picture(
+    model: AutoEncoder, drawn_set: ImageSet, tmp_path: Path
+) -> None:
+    for name in ("walk.gif", "walk.png"):
+        gallery.draw_walk(model, drawn_set.pixels[[3, 70]], ["a.png", "b.png"], 50, tmp_path / name)
+    with Image.open(tmp_path / "walk.gif") as walk:
+        # Frames that are alike are one that lasts longer.
+        assert sum(frame.info["duration"] for frame in ImageSequence.Iterator(walk)) == 2 * 700 + 96 * 60
+    with Image.open(tmp_path / "walk.png") as picture:
+        assert picture.width > 300
+
+
+def test_two_test_pictures_are_taken_by_seed_or_by_name(drawn_set: ImageSet) -> None:
+    test = [4, 9, 30, 77]
+    names = drawn_set.names
+    by_seed = gallery.pair(names, test, "", 0)
+    assert by_seed == gallery.pair(names, test, "", 0)
+    assert set(by_seed) < set(test)
+    assert len(set(by_seed)) == 2
+    assert gallery.pair(names, test, f"{names[30]}, {names[4]}", 0) == [30, 4]
+    with pytest.raises(UserError, match="is a train picture; name one of the 4 test pictures"):
+        gallery.pair(names, test, f"{names[30]},{names[5]}", 0)
+    with pytest.raises(UserError, match=r"'cat\.png' is no picture of this run; .* like drawn/"):
+        gallery.pair(names, test, f"cat.png,{names[30]}", 0)
+
+
+def test_pictures_that_cant_be_read_are_told_by_path(tmp_path: Path) -> None:
+    (tmp_path / "words.jpg").write_text("words")
+    with pytest.raises(UserError, match=r"words\.jpg: it is no picture of a known format"):
+        gallery.pictures(Run(tmp_path), [str(tmp_path / "words.jpg")], 32)
+
+
+def test_a_picture_of_the_users_is_read_as_those_of_the_source(drawn_set: ImageSet, tmp_path: Path) -> None:
+    data = io.BytesIO()
+    Image.fromarray(drawn_set.pixels[7]).save(data, "PNG")
+    (tmp_path / "tom.png").write_bytes(data.getvalue())
+    assert np.array_equal(gallery.pictures(Run(tmp_path), [str(tmp_path / "tom.png")], 32)[0], drawn_set.pixels[7])
+
+
+def test_random_pictures_are_the_decoders_and_nothing_else(
+    model: AutoEncoder, gaussian: Gaussian, tmp_path: Path
+) -> None:
+    gallery.generate(model, gaussian, "randn", 1, 3, tmp_path / "one.png")
+    noise = latent.randn(1, 16, randomness.generator(3, "samples"))
+    expected = latent.decode(model, noise)[0].repeat(2, 0).repeat(2, 1)
+    with Image.open(tmp_path / "one.png") as picture:
+        assert np.array_equal(np.asarray(picture.convert("RGB"))[-16 - 64 : -16, 16 : 16 + 64], expected)

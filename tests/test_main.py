@@ -1,0 +1,138 @@
+"""The command line, as a user types it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+
+from catae import files, run, settings
+from catae.__main__ import main
+from catae.run import Run
+from catae.settings import Settings
+from flows import tasks
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An output folder with a trained run."""
+    resolved = Settings(
+        source="drawn:60", image_size=32, latent_dim=8, width=4, max_epochs=1, output_dir=tmp_path_factory.mktemp("a")
+    )
+    new = run.create(resolved, settings.origins())
+    images = tasks.read.fn(new.path, resolved)
+    tasks.divide.fn(new.path, images, resolved)
+    tasks.train.fn(new.path, images, resolved)
+    return resolved.output_dir
+
+
+@pytest.fixture(autouse=True)
+def _output_dir(artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CATAE_OUTPUT_DIR", str(artifacts))
+
+
+def test_generate_gives_the_same_bytes_for_the_same_seed(artifacts: Path) -> None:
+    for out, arguments in {
+        "1.png": ["--seed", "3"], "2.png": ["--seed", "3", "--prior", "randn"], "3.png": ["--seed", "4"],
+        "4.png": ["--seed", "3", "--prior", "gaussian"], "5.png": ["--seed", "3", "--count", "4"],
+    }.items():  # fmt: skip
+        assert main(["generate", "--run", "latest", "--count", "9", *arguments, "--out", out]) == 0
+    made = [Path(f"{number}.png").read_bytes() for number in range(1, 6)]
+    assert made[0] == made[1]
+    assert len(set(made)) == 4
+
+
+def test_interpolate_walks_between_test_pictures_by_name_and_pictures_by_path(artifacts: Path) -> None:
+    test = files.read_json(run.find("latest", artifacts).split)["test"]
+    Image.fromarray(np.full((50, 70, 3), 99, np.uint8)).save("tom.jpg")
+    assert main(["interpolate", test[0], "tom.jpg", "--steps", "5", "--out", "walk.gif"]) == 0
+    assert main(["interpolate", test[0], test[1], "--steps", "5", "--out", "walk.png"]) == 0
+    with Image.open("walk.gif") as walk:
+        assert sum(frame.info["duration"] for frame in ImageSequence.Iterator(walk)) == 2 * 700 + 6 * 60
+    assert Path("walk.png").stat().st_size > 1000
+
+
+def test_reconstruct_draws_pictures_over_their_restorations(artifacts: Path) -> None:
+    Image.fromarray(np.full((50, 70, 3), 99, np.uint8)).save("tom.jpg")
+    test = files.read_json(run.find("latest", artifacts).split)["test"]
+    assert main(["reconstruct", "tom.jpg", test[0], "--out", "restored.png"]) == 0
+    with Image.open("restored.png") as picture:
+        assert picture.height > 128
+
+
+def test_inspect_reports_what_a_folder_holds_for_people_and_machines(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("cats").mkdir()
+    Image.new("RGB", (20, 20)).save("cats/a.png")
+    Path("cats/b.jpg").write_text("no picture")
+    assert main(["inspect", "cats", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rejects"][0]["name"] == "b.jpg"
+    assert main(["inspect", "cats"]) == 0
+    assert "b.jpg: it is no picture of a known format" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["generate", "--run", "nope"], "--run is 'nope': no such run in"),
+        (["generate", "--count", "none"], "--samples is 'none': it must be a valid integer"),
+        (["generate", "--count", "0"], "--samples is '0': it must be greater than or equal to 1"),
+        (["generate", "--prior", "uniform"], "--prior is 'uniform': it must be 'randn' or 'gaussian'"),
+        (["interpolate", "nope.png", "nope.png"], "'nope.png' is no picture of this run"),
+        (["reconstruct", "nope.png"], "'nope.png' is no picture of this run"),
+        (["inspect", "nowhere"], "nowhere can't be read: No such file or directory"),
+        (["train", "--seed", "x"], "--seed is 'x': it must be a valid integer"),
+    ],
+)
+def test_what_the_user_can_mend_is_one_line_and_exit_code_2(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert printed.err.startswith("catae: ")
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""
+
+
+@pytest.mark.parametrize("arguments", [["generate", "--out", "x.bmp"], ["nonsense"], [], ["inspect"]])
+def test_words_that_are_no_command_are_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as error:
+        main(arguments)
+    assert error.value.code == 2
+    assert "usage: catae" in capsys.readouterr().err
+
+
+def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("train", "generate", "interpolate", "reconstruct", "inspect"):
+        with pytest.raises(SystemExit) as error:
+            main([command, "--help"])
+        assert error.value.code == 0
+        assert f"example: catae {command}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_every_setting_is_a_flag_of_train(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    shown = capsys.readouterr().out
+    assert not [name for name in Settings.model_fields if f"--{name.replace('_', '-')} " not in shown]
+
+
+def test_an_interrupt_is_exit_code_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(*arguments: object) -> Run:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "find", interrupted)
+    assert main(["generate"]) == 130
+    assert capsys.readouterr().err == "catae: interrupted\n"
+
+
+def test_commands_other_than_train_need_no_prefect() -> None:
+    code = (
+        "import sys; sys.modules['prefect'] = None\n"
+        "from catae.__main__ import main; sys.exit(main(['generate', '--out', 'x.png']))"
+    )
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert (made.returncode, made.stdout) == (0, "x.png\n"), made.stderr

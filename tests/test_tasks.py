@@ -1,0 +1,86 @@
+"""The tasks called as functions, with no server: what each leaves in the run's folder."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from catae import files, run, settings
+from catae.images import ImageSet
+from catae.run import Run
+from catae.settings import Settings
+from flows import tasks
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A whole job of seconds."""
+    resolved = Settings(
+        source="drawn:120", image_size=32, latent_dim=16, width=8, max_epochs=2, samples=6, interpolation_steps=7,
+        output_dir=tmp_path_factory.mktemp("artifacts"),
+    )  # fmt: skip
+    new = run.create(resolved, settings.origins())
+    images = tasks.read.fn(new.path, resolved)
+    tasks.divide.fn(new.path, images, resolved)
+    tasks.train.fn(new.path, images, resolved)
+    tasks.draw_curves.fn(new.path)
+    tasks.reconstruct.fn(new.path, images)
+    tasks.generate.fn(new.path, resolved)
+    tasks.interpolate.fn(new.path, images, resolved)
+    tasks.score.fn(new.path, images, resolved)
+    tasks.write_report.fn(new.path)
+    return new
+
+
+def test_a_run_leaves_behind_what_the_readme_lists(done: Run, pytestconfig: pytest.Config) -> None:
+    left = {path.relative_to(done.path).parts[0] for path in done.path.rglob("*") if path.is_file()}
+    readme = (pytestconfig.rootpath / "README.md").read_text()
+    assert left == {
+        "run.json", "settings.json", "data.json", "split.json", "events", "checkpoints", "model.safetensors",
+        "prior.safetensors", "curves.png", "reconstructions.png", "generated.png", "generated-gaussian.png",
+        "interpolation.png", "interpolation.gif", "report.html",
+    }  # fmt: skip
+    assert not [name for name in left if f"`{name}" not in readme]
+
+
+def test_the_manifest_has_counts_scores_and_digests(done: Run) -> None:
+    said = done.read()
+    split = files.read_json(done.split)
+    assert said["data"]["pictures"] == 120
+    assert said["split"]["train"] == len(split["train"])
+    assert said["split"]["test"] == len(split["test"]) == said["scores"]["pictures"]
+    assert said["split"]["test_pixels_in_train"] == 0
+    assert said["training"]["epochs"] == 2
+    assert said["training"]["stopped_because"]
+    assert said["digests"] == {
+        "data": ImageSet.open(Path(said["data"]["store"])).digest,
+        "split": files.digest(done.split),
+        "weights": files.digest(done.model),
+    }
+    assert {"model", "pca", "mean_picture"} <= set(said["scores"])
+
+
+def test_the_models_score_is_the_loss_of_its_best_epoch(done: Run) -> None:
+    said = done.read()
+    assert said["scores"]["model"]["l1"] == pytest.approx(said["training"]["best_loss"], rel=1e-4)
+
+
+def test_every_picture_of_the_run_opens_and_is_no_plain_area(done: Run) -> None:
+    for path in (
+        done.curves, done.reconstructions, done.generated, done.generated_gaussian, done.interpolation, done.animation,
+    ):  # fmt: skip
+        with Image.open(path) as picture:
+            assert np.asarray(picture.convert("RGB")).std() > 10, path
+
+
+def test_the_library_imports_no_orchestrator() -> None:
+    code = (
+        "import pkgutil, importlib, sys, catae\n"
+        "for module in pkgutil.iter_modules(catae.__path__): importlib.import_module(f'catae.{module.name}')\n"
+        "print([name for name in sys.modules if name.split('.')[0] in ('prefect', 'flows')])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert found.stdout.strip() == "[]"
