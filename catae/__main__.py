@@ -7,7 +7,8 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from catae import settings
@@ -23,9 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     and 143 interrupted.
     """
     options = _parser().parse_args(arguments)
-    _log_to_standard_error()
     try:
-        options.command(options)
+        with _log_on_standard_error():
+            options.command(options)
     except UserError as error:
         print(f"catae: {error}", file=sys.stderr)
         return 2
@@ -162,7 +163,8 @@ def _picture_path(text: str) -> Path:
     return path
 
 
-def _log_to_standard_error() -> None:
+@contextmanager
+def _log_on_standard_error() -> Iterator[None]:
     """Shows what the library logs: above the progress bar on a terminal, as plain lines elsewhere."""
     from rich.logging import RichHandler
 
@@ -173,8 +175,12 @@ def _log_to_standard_error() -> None:
         handler = RichHandler(console=console, show_path=False, show_level=False)
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("catae")
-    logger.addHandler(handler)
     logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 if __name__ == "__main__":

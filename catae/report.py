@@ -17,15 +17,15 @@ from catae.run import Run
 
 Side = Literal["below", "level with", "above"]
 
-LEVEL = 0.0005  # a smaller difference, as a share, would show as 0.0 %
+LEVEL = 0.0005  # a smaller difference, as a share, would show as 0.0%
 NAMES = 20  # of rejected files
 FEW = 5  # groups of copies, names in a group, files passed over
 KINDS = 8  # of sizes and of modes
 
 # Attribute of the score, heading, what is good, whether less is better, decimals.
 COLUMNS = (
-    ("l1", "L1 in [-1, 1]", "less is better", True, 4),
-    ("l1_unit", "L1 in [0, 1]", "less is better", True, 4),
+    ("l1", "L1 in [-1,\N{NO-BREAK SPACE}1]", "less is better", True, 4),
+    ("l1_unit", "L1 in [0,\N{NO-BREAK SPACE}1]", "less is better", True, 4),
     ("psnr", "PSNR, dB", "more is better", False, 2),
     ("ssim", "SSIM", "more is better", False, 4),
 )
@@ -137,12 +137,12 @@ def side(value: float, reference: float) -> Side:
 
 
 def difference(value: float, reference: float) -> str:
-    """How far `value` stands from `reference`, like '12 % below', '3.4 % above' or 'level with'."""
+    """How far `value` stands from `reference`, like '12% below', '3.4% above' or 'level with'."""
     where = side(value, reference)
     if where == "level with" or reference == 0:
         return where
     percent = 100 * abs(value - reference) / abs(reference)
-    return f"{percent:.{1 if percent < 10 else 0}f}\N{NO-BREAK SPACE}% {where}"
+    return f"{percent:.{1 if percent < 10 else 0}f}% {where}"
 
 
 def headline(comparison: Mapping[str, Any]) -> str:

@@ -18,8 +18,8 @@ def test_a_model_is_the_same_after_saving_and_loading_and_its_shape_is_in_the_fi
     assert not loaded.training
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), loaded.parameters(), strict=True))
     with safe_open(tmp_path / "model.safetensors", "pt") as file:
-        assert file.metadata() == {
-            "image_size": "32", "latent_dim": "7", "width": "4", "pixels": "RGB, (x / 255 - 0.5) / 0.5, in [-1, 1]",
+        assert json.loads(file.metadata()["catae"]) == {
+            "image_size": 32, "latent_dim": 7, "width": 4, "pixels": "RGB, (x / 255 - 0.5) / 0.5, in [-1, 1]",
         }  # fmt: skip
 
 
@@ -28,9 +28,9 @@ def test_what_is_no_model_is_told(tmp_path: Path) -> None:
     (tmp_path / "torn.safetensors").write_bytes((tmp_path / "whole.safetensors").read_bytes()[:5000])
     (tmp_path / "empty.safetensors").write_bytes(b"")
     save_file({"a": torch.zeros(3)}, tmp_path / "foreign.safetensors")
-    save_file(
-        {"a": torch.zeros(3)}, tmp_path / "lying.safetensors", {"image_size": "32", "latent_dim": "7", "width": "4"}
-    )
-    for name in ("torn", "empty", "foreign", "lying", "gone"):
+    shape = '{"image_size": 32, "latent_dim": 7, "width": 4}'
+    save_file({"a": torch.zeros(3)}, tmp_path / "lying.safetensors", {"catae": shape})
+    save_file({"a": torch.zeros(3)}, tmp_path / "odd.safetensors", {"catae": "[1]"})
+    for name in ("torn", "empty", "foreign", "lying", "odd", "gone"):
         with pytest.raises(UserError, match=f"{name}.safetensors is no model of catae's"):
             weights.load(tmp_path / f"{name}.safetensors")
