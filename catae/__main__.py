@@ -53,7 +53,8 @@ def _train(options: argparse.Namespace) -> None:
 def _generate(options: argparse.Namespace) -> None:
     from catae import gallery, latent, run, weights
 
-    chosen = settings.load({"samples": options.count, "seed": options.seed, "prior": options.prior})
+    given = {"samples": options.count, "seed": options.seed, "prior": options.prior}
+    chosen = settings.load(given, {"samples": "--count"})
     source = run.find(options.run, chosen.output_dir)
     model, gaussian = weights.load(source.model), latent.Gaussian.load(source.prior)
     gallery.generate(model, gaussian, chosen.prior, chosen.samples, chosen.seed, options.out)
@@ -63,7 +64,7 @@ def _generate(options: argparse.Namespace) -> None:
 def _interpolate(options: argparse.Namespace) -> None:
     from catae import gallery, run, weights
 
-    chosen = settings.load({"interpolation_steps": options.steps})
+    chosen = settings.load({"interpolation_steps": options.steps}, {"interpolation_steps": "--steps"})
     source = run.find(options.run, chosen.output_dir)
     model = weights.load(source.model)
     ends = gallery.pictures(source, [options.a, options.b], model.image_size)

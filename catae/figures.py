@@ -14,17 +14,18 @@ DPI = 100
 GAP = 4  # white pixels between two pictures
 INK, GREY, TRAIN, TEST = "#1f2328", "#6e7781", "#3b76af", "#e0702e"
 FRAME_MS, PAUSE_MS = 60, 700
+FRAME_SCALE = 3
 
 
-def curves(scalars: Mapping[str, Mapping[int, float]], path: Path) -> None:
-    """Draws the losses of an event log over the epochs, with the best epoch and the steps of the learning rate.
+def curves(scalars: Mapping[str, Mapping[int, float]], best: int, path: Path) -> None:
+    """Draws the losses of an event log over the epochs, with the epoch that was kept and the learning rate's steps.
 
     Args:
         scalars: as `catae.events.read_scalars` gives them.
+        best: the epoch whose weights were kept.
         path: the PNG to write.
     """
     train, test, rate = (scalars[tag] for tag in ("loss/train", "loss/test", "learning_rate"))
-    best = min(test, key=test.__getitem__)
     figure = Figure(figsize=(8, 5.6), dpi=DPI, layout="constrained")
     losses, rates = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
 
@@ -32,9 +33,14 @@ def curves(scalars: Mapping[str, Mapping[int, float]], path: Path) -> None:
     losses.plot(list(test), list(test.values()), "o-", color=TEST, markersize=3, label="Test")
     losses.plot(best, test[best], "o", color=TEST, markersize=10, markerfacecolor="none", markeredgewidth=1.5)
     losses.annotate(
-        f"best: {test[best]:.4f}, epoch {best}", (best, test[best]), (0, 22), textcoords="offset points", ha="right",
-        color=INK, arrowprops={"arrowstyle": "-", "color": GREY},
-    )  # fmt: skip
+        f"best: {test[best]:.4f}, epoch {best}",
+        (best, test[best]),
+        (0, 24),
+        textcoords="offset points",
+        ha="left" if best < max(test) / 2 else "right",
+        color=INK,
+        arrowprops={"arrowstyle": "-", "color": GREY},
+    )
     losses.set_ylabel("L1 loss, pixels in [-1, 1]")
     losses.set_title("Loss after each epoch", loc="left")
     losses.legend(frameon=False)
@@ -91,7 +97,7 @@ def _white(height: int, like: Pixels) -> Pixels:
     return np.full((height, *like.shape[1:]), 255, np.uint8)
 
 
-def animation(pixels: Pixels, path: Path, scale: int = 4) -> None:
+def animation(pixels: Pixels, path: Path, scale: int = FRAME_SCALE) -> None:
     """Writes pictures as a GIF that goes from the first to the last and back, for ever, resting at both ends.
 
     Args:

@@ -85,8 +85,7 @@ def draw_walk(model: AutoEncoder, ends: Pixels, names: Sequence[str], steps: int
         f"{names[0]} (first), {names[1]} (last), and between them {steps} steps of\n"
         "z = (1 - alpha) * A + alpha * B through the latents, row by row"
     )
-    columns = next((columns for columns in (10, 9, 8, 7, 13) if (steps + 2) % columns == 0), 10)
-    figures.grid(np.concatenate([ends[:1], pixels, ends[1:]]), path, title, columns)
+    figures.grid(np.concatenate([ends[:1], pixels, ends[1:]]), path, title)
 
 
 def pair(names: Sequence[str], test: Sequence[int], wanted: str, seed: int) -> list[int]:

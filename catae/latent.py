@@ -6,7 +6,8 @@ from typing import Literal
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from catae import files
@@ -71,8 +72,7 @@ class Gaussian:
 
     def save(self, path: Path) -> None:
         """Writes it to `path`, as safetensors."""
-        with files.replacing(path) as temporary:
-            save_file({"mean": self.mean, "factor": self.factor.contiguous()}, temporary)
+        files.write_bytes(path, to_bytes({"mean": self.mean, "factor": self.factor.contiguous()}))
 
     def shape(self, noise: Tensor) -> Tensor:
         """Turns samples of N(0, I) into samples of this Gaussian, both (count, latent_dim, 1, 1)."""

@@ -8,11 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image, ImageSequence
 
-from catae import files, sources
+from catae import figures, files, sources
 from catae.run import Run
 
 Side = Literal["below", "level with", "above"]
@@ -92,30 +91,32 @@ def write(run: Run) -> None:
         rows=score_rows(comparison),
         pictures={
             path.name: embed(path)
-            for path in (
-                run.curves,
-                run.reconstructions,
-                run.generated,
-                run.generated_gaussian,
-                run.interpolation,
-                run.animation,
-            )
-        },
+            for path in (run.curves, run.reconstructions, run.generated, run.generated_gaussian, run.interpolation)
+        }
+        | {run.animation.name: embed(run.animation, enlarged=figures.FRAME_SCALE)},
         left={name: what for name, what in LEFT.items() if (run.path / name).exists()},
         limits={"names": NAMES, "few": FEW, "kinds": KINDS},
     )
     files.write_bytes(run.report, page.encode())
 
 
-def embed(path: Path) -> Picture:
+def embed(path: Path, enlarged: int = 1) -> Picture:
     """The picture in the file `path`, as lossless WebP: the same pixels at the same pace, in less than half the bytes.
 
     The grids and the animation of a run have 5 MB as PNG and GIF, and a third on top in base64.
+
+    Args:
+        path: a PNG or GIF.
+        enlarged: how many times as large as it need be each pixel is drawn in it: the browser can do that itself.
     """
     with Image.open(path) as picture:
         width, height = picture.size
-        timed = [(frame.convert("RGB"), frame.info.get("duration", 0)) for frame in ImageSequence.Iterator(picture)]
-    frames = _unscaled([frame for frame, _ in timed])
+        small = (width // enlarged, height // enlarged)
+        timed = [
+            (frame.convert("RGB").resize(small, Image.Resampling.NEAREST), frame.info.get("duration", 0))
+            for frame in ImageSequence.Iterator(picture)
+        ]
+    frames = [frame for frame, _ in timed]
     buffer = io.BytesIO()
     frames[0].save(
         buffer,
@@ -224,13 +225,3 @@ def _gap(gap: float, decimals: int, unit: str = "") -> str:
     """A difference of scores, like '0.84 dB higher' or 'the same'."""
     size = f"{abs(gap):.{decimals}f}"
     return "the same" if float(size) == 0 else f"{size}{unit} {'higher' if gap > 0 else 'lower'}"
-
-
-def _unscaled(frames: list[Image.Image]) -> list[Image.Image]:
-    """The frames without the enlargement that `figures.animation` gives them: the browser can do that itself."""
-    pixels = [np.asarray(frame) for frame in frames]
-    for scale in (4, 2):
-        small = [frame[::scale, ::scale] for frame in pixels]
-        if all(np.array_equal(s.repeat(scale, 0).repeat(scale, 1), p) for s, p in zip(small, pixels, strict=True)):
-            return [Image.fromarray(np.ascontiguousarray(frame)) for frame in small]
-    return frames

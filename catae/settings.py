@@ -135,8 +135,12 @@ class Settings(PictureSettings, TrainingSettings, ModelSettings, DataSettings, B
     )
 
 
-def load(given: Mapping[str, Any] | None = None) -> Settings:
-    """The settings as resolved: what is `given` (flags, parameters of a flow) over environment, `.env`, defaults.
+def load(given: Mapping[str, Any] | None = None, flags: Mapping[str, str] | None = None) -> Settings:
+    """The settings as resolved.
+
+    Args:
+        given: by name, what wins over the environment, `.env` and the defaults; None is not given.
+        flags: by name, the flags that were called otherwise than the setting, to speak of them as the user does.
 
     Raises:
         UserError: a value is out of its range, or a name is no setting; says which, and from where.
@@ -150,7 +154,7 @@ def load(given: Mapping[str, Any] | None = None) -> Settings:
         return Settings(**given)
     except ValidationError as error:
         came_from = origins(given)
-        raise UserError("; ".join(_describe(detail, came_from) for detail in error.errors())) from error
+        raise UserError("; ".join(_describe(detail, came_from, flags or {}) for detail in error.errors())) from error
 
 
 def origins(given: Mapping[str, Any] | None = None) -> dict[str, str]:
@@ -193,10 +197,10 @@ def _nearest(name: str, known: list[str]) -> str:
     return f": did you mean {near[0]}?" if near else ""
 
 
-def _describe(detail: Any, came_from: dict[str, str]) -> str:
+def _describe(detail: Any, came_from: Mapping[str, str], flags: Mapping[str, str]) -> str:
     """One line of pydantic's findings, in the user's words."""
     name = str(detail["loc"][0])
-    place = {"given": f"--{name.replace('_', '-')}", "default": name}.get(
+    place = {"given": flags.get(name, f"--{name.replace('_', '-')}"), "default": name}.get(
         came_from[name], f"{PREFIX}{name.upper()} (in {came_from[name]})"
     )
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Input should be ")

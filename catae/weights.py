@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 
 from catae import files
 from catae.errors import UserError
@@ -20,8 +20,7 @@ def save(model: AutoEncoder, path: Path) -> None:
     facts = {**{name: getattr(model, name) for name in SHAPE}, "pixels": "RGB, (x / 255 - 0.5) / 0.5, in [-1, 1]"}
     header = {HEADER: json.dumps(facts)}  # one entry: safetensors writes several in an order that changes
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    with files.replacing(path) as temporary:
-        save_file(tensors, temporary, header)
+    files.write_bytes(path, to_bytes(tensors, header))
 
 
 def load(path: Path) -> AutoEncoder:

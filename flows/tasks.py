@@ -88,7 +88,7 @@ def train(folder: Path, images_path: Path, settings: Settings) -> None:
 def draw_curves(folder: Path) -> None:
     """Draws the loss curves from the event files."""
     run = Run(folder)
-    figures.curves(events.read_scalars(run.events), run.curves)
+    figures.curves(events.read_scalars(run.events), run.read()["training"]["best_epoch"], run.curves)
 
 
 @task(name="restore test pictures", cache_policy=NO_CACHE)

@@ -40,7 +40,7 @@ def test_the_same_pictures_give_the_same_bytes(tmp_path: Path) -> None:
     for name in ("one", "two"):
         figures.grid(PIXELS, tmp_path / f"{name}-grid.png", "t")
         figures.animation(PIXELS, tmp_path / f"{name}-walk.gif")
-        figures.curves(curve, tmp_path / f"{name}-curves.png")
+        figures.curves(curve, 2, tmp_path / f"{name}-curves.png")
     for part in ("grid.png", "walk.gif", "curves.png"):
         assert (tmp_path / f"one-{part}").read_bytes() == (tmp_path / f"two-{part}").read_bytes()
 
@@ -68,6 +68,7 @@ def test_the_curves_mark_the_best_epoch_and_the_steps_of_the_learning_rate(
             "loss/test": {epoch: 0.2 + abs(epoch - 19) / 100 for epoch in epochs},
             "learning_rate": {epoch: 0.001 * 0.5 ** ((epoch - 1) // 10) for epoch in epochs},
         },
+        19,
         tmp_path / "curves.png",
     )
     losses, rates = drawn[0].axes
@@ -79,6 +80,6 @@ def test_the_curves_mark_the_best_epoch_and_the_steps_of_the_learning_rate(
 
 
 def test_a_single_epoch_can_be_drawn(tmp_path: Path) -> None:
-    figures.curves({"loss/train": {1: 1.0}, "loss/test": {1: 1.0}, "learning_rate": {1: 0.001}}, tmp_path / "c.png")
+    figures.curves({"loss/train": {1: 1.0}, "loss/test": {1: 1.0}, "learning_rate": {1: 0.001}}, 1, tmp_path / "c.png")
     with Image.open(tmp_path / "c.png") as picture:
         assert picture.size == (800, 560)

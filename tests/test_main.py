@@ -77,9 +77,10 @@ def test_inspect_reports_what_a_folder_holds_for_people_and_machines(capsys: pyt
     ("arguments", "said"),
     [
         (["generate", "--run", "nope"], "--run is 'nope': no such run in"),
-        (["generate", "--count", "none"], "--samples is 'none': it must be a valid integer"),
-        (["generate", "--count", "0"], "--samples is '0': it must be greater than or equal to 1"),
+        (["generate", "--count", "none"], "--count is 'none': it must be a valid integer"),
+        (["generate", "--count", "0"], "--count is '0': it must be greater than or equal to 1"),
         (["generate", "--prior", "uniform"], "--prior is 'uniform': it must be 'randn' or 'gaussian'"),
+        (["interpolate", "a", "b", "--steps", "1"], "--steps is '1': it must be greater than or equal to 2"),
         (["interpolate", "nope.png", "nope.png"], "'nope.png' is no picture of this run"),
         (["reconstruct", "nope.png"], "'nope.png' is no picture of this run"),
         (["inspect", "nowhere"], "nowhere can't be read: No such file or directory"),

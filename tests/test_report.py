@@ -1,0 +1,416 @@
+"""What the report promises, on a small run folder whose pictures and JSON files have the shape of real ones."""
+
+import base64
+import copy
+import io
+import json
+import re
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+
+from catae import report
+from catae.run import Run
+from catae.settings import Settings
+
+CHROMIUM = Path("/usr/bin/chromium")
+PICTURES = (
+    "curves.png",
+    "reconstructions.png",
+    "generated.png",
+    "generated-gaussian.png",
+    "interpolation.gif",
+    "interpolation.png",
+)  # in the order of the page
+HOSTILE = '</code><script>alert("x")</script><img src="http://evil.example/cat.png">&amp;.jpg'
+
+MANIFEST: dict[str, Any] = {
+    "id": "20261124-171815",
+    "state": "running",
+    "started": "2026-11-24T17:18:15+00:00",
+    "machine": {
+        "cpu": "AMD EPYC",
+        "cpus": 2,
+        "system": "Linux x86_64",
+        "python": "3.11.7",
+        "packages": {"catae": "0.1.0", "torch": "2.14.1"},
+    },
+    "data": {"source": "../cats.zip", "pictures": 15747, "distinct": 9303, "rejects": 0, "store": "/cache/f5"},
+    "digests": {"data": "a" * 64, "split": "b" * 64, "weights": "c" * 64},
+    "split": {"train": 14057, "test": 1690, "dropped": 0, "distinct_test": 989, "test_pixels_in_train": 0},
+    "training": {
+        "epochs": 31,
+        "best_epoch": 28,
+        "best_loss": 0.09234,
+        "stopped_because": "the test loss fell by no more than 0.1% for 3 epochs in a row",
+        "seconds": 750.3,
+        "seconds_per_epoch": 24.2,
+    },
+    "interpolation": ["cats/7978.jpg", "cats/139.jpg"],
+    "scores": {
+        "pictures": 1690,
+        "fitted_on": 14057,
+        "pca_components": 128,
+        "model": {"l1": 0.09, "l1_unit": 0.045, "psnr": 23.41, "ssim": 0.7412},
+        "pca": {"l1": 0.1, "l1_unit": 0.05, "psnr": 24.02, "ssim": 0.7391},
+        "mean_picture": {"l1": 0.4, "l1_unit": 0.2, "psnr": 12.7, "ssim": 0.2212},
+    },
+}
+DATA: dict[str, Any] = {
+    "source": "../cats.zip",
+    "image_size": 64,
+    "files": 15747,
+    "pictures": 15747,
+    "distinct": 9303,
+    "duplicates": 6444,
+    "duplicate_groups": [[f"cats/{n}.jpg", f"cats/{n + 9303}.jpg"] for n in range(6444)],
+    "original_sizes": {"64x64": 15747},
+    "modes": {"RGB": 15747},
+    "rejects": [],
+    "passed_over": [],
+}
+GIVEN = {"source": "../cats.zip", "max_epochs": 40}
+
+
+class Page(HTMLParser):
+    """A page as a browser takes it: its tags with their attributes, and its text with single spaces."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.html, self.tags, self.pieces, self.style = html, [], [], ""
+        self.feed(html)
+        self.text = " ".join("".join(self.pieces).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        if self.tags and self.tags[-1][0] == "style":
+            self.style += data
+        else:
+            self.pieces.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    def rows(self) -> list[str]:
+        return [" ".join(re.sub(r"<[^>]+>", " ", row).split()) for row in re.findall(r"<tr.*?</tr>", self.html, re.S)]
+
+
+def make_run(folder: Path, manifest: dict[str, Any] | None = None, data: dict[str, Any] | None = None) -> Run:
+    """A run's folder as the job leaves it, with small pictures; some facts of `run.json` and `data.json` replaced."""
+    run = Run(folder)
+    facts = copy.deepcopy(MANIFEST)
+    for name, value in (manifest or {}).items():
+        facts[name] = {**facts[name], **value} if isinstance(value, dict) else value
+    values = Settings.model_construct(**GIVEN).model_dump(mode="json")
+    origins = {
+        name: {"value": value, "from": "given" if name in GIVEN else "default"} for name, value in values.items()
+    }
+    for path, content in ((run.manifest, facts), (run.data, {**DATA, **(data or {})}), (run.settings, origins)):
+        path.write_text(json.dumps(content))
+    random = np.random.default_rng(0)
+    for name in PICTURES:
+        if name.endswith(".png"):
+            Image.fromarray(random.integers(0, 256, (60, 90, 3), np.uint8)).save(folder / name)
+    frames = [Image.fromarray(random.integers(0, 256, (16, 16, 3), np.uint8)).resize((48, 48), 0) for _ in range(4)]
+    frames[0].save(run.animation, save_all=True, append_images=frames[1:], duration=[700, 60, 700, 60], loop=0)
+    return run
+
+
+def written(folder: Path, **changes: Any) -> Page:
+    """The report of a run, read."""
+    run = make_run(folder, **changes)
+    report.write(run)
+    return Page(run.report.read_text())
+
+
+def scores(model: float, pca: float, mean: float) -> dict[str, Any]:
+    """The scores of a run with these L1 errors."""
+    facts = copy.deepcopy(MANIFEST["scores"])
+    for name, l1 in (("model", model), ("pca", pca), ("mean_picture", mean)):
+        facts[name] |= {"l1": l1, "l1_unit": l1 / 2}
+    return facts
+
+
+def frames_of(picture: Image.Image) -> list[tuple[np.ndarray, int]]:
+    """Every frame of a picture, and how long it stands."""
+    return [(np.asarray(f.convert("RGB")), f.info.get("duration", 0)) for f in ImageSequence.Iterator(picture)]
+
+
+# What the page is
+
+
+def test_page_asks_nothing_of_the_network(tmp_path: Path) -> None:
+    page = written(tmp_path)
+    addresses = [attributes[name] for _, attributes in page.tags for name in ("src", "srcset") if name in attributes]
+    assert addresses
+    assert all(address.startswith("data:image/") for address in addresses)
+    links = [attributes["href"] for _, attributes in page.tags if "href" in attributes]
+    assert all(re.fullmatch(r"#[a-z]+|data:,|[a-z-]+(\.[a-z]+|/)", link) for link in links), links
+    assert not re.search(r"url\(|@import", page.style)
+    assert not page.all("script")
+    assert "default-src 'none'" in page.html
+
+
+def test_every_picture_of_the_run_is_in_the_page_pixel_for_pixel_and_at_its_pace(tmp_path: Path) -> None:
+    page = written(tmp_path)
+    shown = page.all("img")
+    assert len(shown) == len(PICTURES)
+    for name, attributes in zip(PICTURES, shown, strict=True):
+        with Image.open(io.BytesIO(base64.b64decode(attributes["src"].partition(",")[2]))) as inside:
+            in_page = frames_of(inside)
+        with Image.open(tmp_path / name) as file:
+            in_run = frames_of(file)
+        size = in_run[0][0].shape
+        assert (attributes["height"], attributes["width"]) == (str(size[0]), str(size[1]))
+        for (got, got_pace), (want, want_pace) in zip(in_page, in_run, strict=True):
+            scale = want.shape[0] // got.shape[0]  # what the browser enlarges, without smoothing
+            assert np.array_equal(got.repeat(scale, 0).repeat(scale, 1), want), name
+            assert got_pace == want_pace
+
+
+def test_stays_under_3_mb_with_a_gif_of_more_than_1_mb(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    random = np.random.default_rng(1)
+    noise = random.integers(0, 256, (70, 64, 64), np.uint8).repeat(3, 1).repeat(3, 2)
+    frames = [Image.fromarray(frame) for frame in noise]
+    frames[0].save(run.animation, save_all=True, append_images=frames[1:], duration=60, loop=0)
+    assert run.animation.stat().st_size > 1_000_000
+    report.write(run)
+    assert run.report.stat().st_size < 3_000_000
+
+
+def test_is_a_page_that_a_screen_reader_can_follow(tmp_path: Path) -> None:
+    page = written(tmp_path)
+    assert page.all("html") == [{"lang": "en"}]
+    assert any(attributes.get("name") == "viewport" for attributes in page.all("meta"))
+    assert all(attributes["alt"] for attributes in page.all("img"))
+    assert all(attributes.get("scope") in ("row", "col") for attributes in page.all("th"))
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
+    assert levels.count(1) == 1
+    assert all(later - earlier <= 1 for earlier, later in pairwise([0, *levels]))
+    identifiers = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(identifiers) == len(set(identifiers))
+    targets = {a["href"][1:] for a in page.all("a") if a["href"].startswith("#")}
+    assert targets == set(identifiers)
+
+
+# What it says
+
+
+def test_title_says_what_was_trained_when_and_for_how_long(tmp_path: Path) -> None:
+    text = written(tmp_path).text
+    assert "cats.zip · latent size 128 · seed 0" in text
+    assert "Started on 24 November 2026, 17:18 UTC; trained for 12 min 30 s, 31 epochs of 14,057 pictures." in text
+
+
+def test_says_plainly_when_the_model_beats_pca(tmp_path: Path) -> None:
+    text = written(tmp_path, manifest={"scores": scores(0.09, 0.1, 0.4)}).text
+    assert "In L1 error, the model beats PCA." in text
+    assert (
+        "On 1,690 test pictures its error of 0.0900 is 10% below that of a PCA with 128 components (0.1000), "
+        "and 78% below that of the mean picture (0.4000)." in text
+    )
+    assert "the model's PSNR is 0.61 dB lower, and its SSIM is 0.0021 higher" in text
+
+
+def test_says_plainly_when_the_model_loses_to_pca(tmp_path: Path) -> None:
+    text = written(tmp_path, manifest={"scores": scores(0.125, 0.1, 0.4)}).text
+    assert "In L1 error, the model loses to PCA." in text
+    assert "0.1250 is 25% above that of a PCA" in text
+    assert "beats" not in text
+
+
+@pytest.mark.parametrize(
+    ("errors", "words"),
+    [
+        ((0.1, 0.1, 0.4), "the model is level with PCA."),
+        ((0.10004, 0.1, 0.4), "the model is level with PCA."),
+        ((0.5, 0.1, 0.4), "the model loses to PCA, and is no better than the mean picture."),
+        ((0.3, 0.4, 0.3), "the model beats PCA, and is no better than the mean picture."),
+    ],
+)
+def test_headline_hides_nothing(errors: tuple[float, float, float], words: str) -> None:
+    assert report.headline(scores(*errors)) == f"In L1 error, {words}"
+
+
+@pytest.mark.parametrize(
+    ("value", "reference", "words"),
+    [
+        (0.965, 1, "3.5% below"),
+        (1.035, 1, "3.5% above"),
+        (0.5, 1, "50% below"),
+        (2.6, 1, "160% above"),
+        (1.0004, 1, "level with"),
+        (0.1, 0, "above"),
+        (0, 0, "level with"),
+    ],
+)
+def test_difference_reads_right_in_both_directions(value: float, reference: float, words: str) -> None:
+    assert report.difference(value, reference) == words
+
+
+def test_scores_say_on_how_many_pictures_and_against_what(tmp_path: Path) -> None:
+    text = written(tmp_path).text
+    assert "1,690 test pictures (989 distinct; a copy counts each time)" in text
+    assert "fitted on the 14,057 train pictures" in text
+    assert "PCA is the best linear autoencoder of the same code size" in text
+    assert "The test pictures also decided when training stopped and which epoch was kept." in text
+
+
+def test_score_table_underlines_the_best_of_each_column(tmp_path: Path) -> None:
+    page = written(tmp_path)
+    assert "Model 0.0900 0.0450 23.41 0.7412" in page.rows()
+    assert "PCA, 128 components 0.1000 0.0500 24.02 0.7391" in page.rows()
+    assert "Mean picture 0.4000 0.2000 12.70 0.2212" in page.rows()
+    assert re.findall("<b>(.*?)</b>", page.html) == ["0.0900", "0.0450", "0.7412", "24.02"]
+
+
+def test_says_so_when_pca_has_fewer_components_than_the_code(tmp_path: Path) -> None:
+    note = "The train pictures span no more than these."
+    assert note not in written(tmp_path).text
+    assert note in written(tmp_path, manifest={"scores": {"pca_components": 20}}).text
+
+
+def test_says_that_no_test_pixels_stand_in_train(tmp_path: Path) -> None:
+    text = written(tmp_path).text
+    assert "None of them has the pixels of a train picture (test_pixels_in_train is 0)." in text
+    assert "Warning" not in text
+
+
+def test_warns_when_test_pixels_stand_in_train(tmp_path: Path) -> None:
+    page = written(tmp_path, manifest={"split": {"test_pixels_in_train": 3}})
+    assert "Warning: train holds 3 test pictures of 1,690, pixel for pixel." in page.text
+    assert "(test_pixels_in_train is 3)" in page.text
+    assert "None of them has the pixels" not in page.text
+    assert {"class": "warning", "role": "alert"} in page.all("p")
+
+
+def test_curves_say_why_training_stopped_and_what_was_kept(tmp_path: Path) -> None:
+    text = written(tmp_path).text
+    assert "Training ended after 31 epochs: the test loss fell by no more than 0.1% for 3 epochs in a row." in text
+    assert "those of epoch 28, with a test loss of 0.0923 on 1,690 pictures. An epoch took 24 s (median)" in text
+
+
+def test_interpolation_names_its_ends_and_its_formula(tmp_path: Path) -> None:
+    text = written(tmp_path).text
+    assert "z = (1 - alpha) * A + alpha * B" in text
+    assert "two test pictures, cats/7978.jpg and cats/139.jpg, picked by the seed. Alpha goes from 0 to 1 in 50" in text
+
+
+def test_hostile_file_names_are_shown_as_text(tmp_path: Path) -> None:
+    page = written(
+        tmp_path,
+        manifest={"interpolation": [HOSTILE, HOSTILE]},
+        data={
+            "source": HOSTILE,
+            "duplicate_groups": [[HOSTILE, HOSTILE]],
+            "rejects": [{"name": HOSTILE, "reason": HOSTILE}],
+            "passed_over": [HOSTILE],
+        },
+    )
+    assert page.text.count(HOSTILE) == 8  # the source, two ends, two copies, name and reason, and the one passed over
+    assert not page.all("script")
+    assert len(page.all("img")) == len(PICTURES)
+
+
+def test_names_the_first_rejects_and_counts_the_rest(tmp_path: Path) -> None:
+    rejects = [{"name": f"bad-{n:02}.jpg", "reason": "the file is empty"} for n in range(23)]
+    page = written(tmp_path, data={"rejects": rejects})
+    assert [row for row in page.rows() if "bad-" in row] == [f"bad-{n:02}.jpg the file is empty" for n in range(20)]
+    assert "and 3 more, in data.json." in page.text
+
+
+def test_names_the_largest_groups_of_copies_and_counts_the_rest(tmp_path: Path) -> None:
+    text = written(tmp_path).text
+    assert "6,444 pictures beyond the first of 6,444 groups" in text
+    assert "2 times: cats/0.jpg, cats/9303.jpg" in text
+    assert "and 6,439 more, in data.json" in text
+
+
+def test_says_that_there_are_no_copies_and_no_rejects(tmp_path: Path) -> None:
+    text = written(tmp_path, data={"duplicates": 0, "duplicate_groups": []}).text
+    assert "No two pictures have identical pixels." in text
+    assert "None: every file with the name of a picture holds one." in text
+
+
+def test_every_setting_is_shown_and_those_not_default_stand_out(tmp_path: Path) -> None:
+    page = written(tmp_path)
+    rows = page.rows()
+    for name, setting in json.loads((tmp_path / "settings.json").read_text()).items():
+        value = "(empty)" if setting["value"] == "" else setting["value"]
+        assert f"{name} {value} {setting['from']}" in rows
+    assert [attributes.get("class") for attributes in page.all("tr")].count("given") == len(GIVEN)
+
+
+def test_links_only_to_files_that_are_there(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    run.model.write_bytes(b"weights")
+    run.events.mkdir()
+    report.write(run)
+    links = [a["href"] for a in Page(run.report.read_text()).all("a") if not a["href"].startswith("#")]
+    assert {"model.safetensors", "events/", "run.json", *PICTURES} <= set(links)
+    assert all((tmp_path / link).exists() for link in links)
+
+
+def test_machine_versions_and_digests_are_shown(tmp_path: Path) -> None:
+    text = written(tmp_path).text
+    for fact in ("AMD EPYC", "Linux x86_64", "2.14.1", "a" * 64, "b" * 64, "c" * 64):
+        assert fact in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.7257, "0.73 s"),
+        (2.26, "2.3 s"),
+        (42.4, "42 s"),
+        (59.7, "1 min 0 s"),
+        (750.3, "12 min 30 s"),
+        (3900, "1 h 5 min"),
+    ],
+)
+def test_durations_are_for_people(seconds: float, words: str) -> None:
+    assert report.duration(seconds) == words
+
+
+def test_one_picture_is_no_plural() -> None:
+    assert [report.count(n, "picture") for n in (0, 1, 1690)] == ["0 pictures", "1 picture", "1,690 pictures"]
+
+
+# What a browser makes of it
+
+
+@pytest.mark.skipif(not CHROMIUM.exists(), reason=f"there is no browser at {CHROMIUM}: apt-get install chromium")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_browser_shows_every_picture_with_nothing_sideways_and_no_request(tmp_path: Path, scheme: Any) -> None:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install -e .[dev]")
+    rejects = [{"name": f"{HOSTILE}{'long' * 40}", "reason": "no picture " * 20}]
+    run = make_run(tmp_path, data={"rejects": rejects, "source": f"/data/{'cats' * 60}.zip"})
+    report.write(run)
+    complaints: list[str] = []
+    requests: list[str] = []
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with (
+        playwright.sync_playwright() as driver,
+        driver.chromium.launch(executable_path=CHROMIUM, args=arguments) as browser,
+    ):
+        page = browser.new_page(color_scheme=scheme)
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
+        for width in (360, 800, 1280):
+            page.set_viewport_size({"width": width, "height": 800})
+            page.goto(run.report.as_uri())
+            widths = page.evaluate("Array.from(document.images, image => image.naturalWidth)")
+            assert len(widths) == len(PICTURES)
+            assert min(widths) > 0
+            assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), f"{width} px"
+    assert complaints == []
+    assert {url for url in requests if not url.startswith("data:")} == {run.report.as_uri()}
