@@ -58,7 +58,8 @@ def main() -> int:
     }
     old = [name for name, text in made.items() if not (ROOT / name).exists() or (ROOT / name).read_text() != text]
     if "--check" in sys.argv:
-        print("\n".join(f"{name} is out of date: make docs" for name in old))
+        for name in old:
+            print(f"{name} is out of date: make docs")
         return bool(old)
     for name in old:
         (ROOT / name).write_text(made[name])
