@@ -167,13 +167,16 @@ def _picture_path(text: str) -> Path:
 @contextmanager
 def _log_on_standard_error() -> Iterator[None]:
     """Shows what the library logs: above the progress bar on a terminal, as plain lines elsewhere."""
+    from rich.highlighter import NullHighlighter
     from rich.logging import RichHandler
 
     from catae.progress import console
 
     handler: logging.Handler = logging.StreamHandler()
     if console.is_terminal:
-        handler = RichHandler(console=console, show_path=False, show_level=False)
+        handler = RichHandler(
+            console=console, show_time=False, show_path=False, show_level=False, highlighter=NullHighlighter()
+        )
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("catae")
     logger.setLevel(logging.INFO)

@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -153,6 +154,8 @@ def fit(images: ImageSet, split: Split, settings: Settings, events_dir: Path, ch
     training = Training(settings)
     watch = Watch.of(images, split, settings)
     seconds: list[float] = []
+    logger.info("training on %s pictures, testing on %s", f"{len(split.train):,}", f"{len(split.test):,}")
+    logger.info("(*: the best epoch so far; ETA: of the last epoch allowed, which an early stop comes before)")
     with events.writing(events_dir) as log:
         while not (reason := training.reason_to_stop):
             epoch = training.run_epoch(images, split)
@@ -206,10 +209,10 @@ class Watch:
 
 
 def _line(epoch: Epoch, max_epochs: int) -> str:
-    """One epoch in one line, with the time that is left at the most: stopping early can't be foreseen."""
-    left = time.strftime("%H:%M:%S", time.gmtime((max_epochs - epoch.number) * epoch.seconds))
+    """One epoch in one line of a terminal of 80 columns, with the time that is left until the last epoch allowed."""
+    left = timedelta(seconds=round((max_epochs - epoch.number) * epoch.seconds))
     return (
-        f"epoch {epoch.number:>3}/{max_epochs}  train {epoch.train_loss:.4f}  test {epoch.test_loss:.4f}"
-        f"{' (best)' if epoch.is_best else '       '}  lr {epoch.learning_rate:.2g}"
-        f"  {epoch.images_per_second:,.0f} images/s  ETA {left} at the latest"
+        f"epoch {epoch.number:>{len(str(max_epochs))}}/{max_epochs}  train {epoch.train_loss:.4f}"
+        f"  test {epoch.test_loss:.4f}{'*' if epoch.is_best else ' '}  lr {epoch.learning_rate:<7.2g}"
+        f"  {epoch.images_per_second:,.0f} images/s  ETA {left}"
     )

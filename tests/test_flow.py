@@ -2,10 +2,14 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 SMALL = [
@@ -20,11 +24,44 @@ def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("prefect")
 
 
-def start(prefect_home: Path, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    environment |= {"PREFECT_HOME": str(prefect_home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-    command = [sys.executable, "-m", module, *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+def environment(prefect_home: Path, **variables: str) -> dict[str, str]:
+    """The environment without the settings of Prefect that importing `flows` has made here."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return inherited | {"PREFECT_HOME": str(prefect_home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"} | variables
+
+
+def start(prefect_home: Path, module: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    command, variables = [sys.executable, "-m", module, *arguments], environment(prefect_home, **variables)
+    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=240, check=False)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Prefect server of its own, on a free port of loopback: the address of its API."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    home = tmp_path_factory.mktemp("server")
+    variables = environment(home, PREFECT_UI_STATIC_DIRECTORY=str(home / "ui"))
+    command = [sys.executable, "-m", "prefect", "server", "start", "--port", port]
+    with (home / "log").open("w") as log, subprocess.Popen(command, env=variables, stdout=log, stderr=log) as process:
+        try:
+            yield wait_for(f"http://127.0.0.1:{port}/api", process, home / "log")
+        finally:
+            process.terminate()
+
+
+def wait_for(api: str, process: subprocess.Popen[bytes], log: Path) -> str:
+    """The address of the API, once it answers."""
+    for _ in range(240):
+        assert process.poll() is None, log.read_text()
+        try:
+            httpx.get(f"{api}/health").raise_for_status()
+        except httpx.HTTPError:
+            time.sleep(0.5)
+        else:
+            return api
+    raise TimeoutError(log.read_text())
 
 
 def test_the_whole_job_runs_in_one_command_and_prints_where_the_report_is(prefect_home: Path) -> None:
@@ -35,7 +72,7 @@ def test_the_whole_job_runs_in_one_command_and_prints_where_the_report_is(prefec
     said = json.loads((folder / "run.json").read_text())
     assert (said["state"], said["training"]["epochs"]) == ("finished", 2)
     assert said["scores"]["pictures"] == said["split"]["test"]
-    assert "epoch   2/2" in ended.stderr
+    assert "epoch 2/2" in ended.stderr
     assert "ETA" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert (folder / "report.html").stat().st_size > 50_000
@@ -59,3 +96,21 @@ def test_an_error_of_the_users_is_one_line_without_a_traceback_and_is_in_the_man
     assert ended.stderr == "catae: empty: it is empty; correct --source (CATAE_SOURCE)\n"
     said = json.loads(Path("out/latest/run.json").read_text())
     assert (said["state"], said["error"]) == ("failed", f"UserError: {ended.stderr[7:-1]}")
+
+
+def test_against_a_server_of_the_users_the_run_its_tasks_and_the_librarys_log_are_there(
+    server: str, prefect_home: Path
+) -> None:
+    arguments = ["--source", "drawn:80", "--output-dir", "out", "--seed", "5", *SMALL]
+    ended = start(prefect_home, "catae", "train", *arguments, PREFECT_API_URL=server)
+    assert ended.returncode == 0, ended.stderr
+
+    (flow_run,) = httpx.post(f"{server}/flow_runs/filter", json={}).json()
+    assert (flow_run["name"], flow_run["state_type"]) == ("drawn:80 · 8 · seed 5", "COMPLETED")
+    task_runs = httpx.post(f"{server}/task_runs/filter", json={"sort": "EXPECTED_START_TIME_ASC"}).json()
+    assert [task_run["name"].rsplit("-", 1)[0] for task_run in task_runs] == [
+        "read pictures", "split", "train", "draw the curves", "restore test pictures", "generate", "interpolate",
+        "score", "write the report",
+    ]  # fmt: skip
+    log = [line["message"] for line in httpx.post(f"{server}/logs/filter", json={}).json()]
+    assert sum(message.startswith("epoch ") for message in log) == 2, log
