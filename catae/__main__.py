@@ -9,6 +9,8 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 
 from catae import settings
@@ -83,14 +85,36 @@ def _reconstruct(options: argparse.Namespace) -> None:
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    import tempfile
+    from rich.console import Console
 
-    from catae import images
+    from catae import inspection, store
 
     chosen = settings.load({"source": options.source})
-    with tempfile.TemporaryDirectory(prefix="catae-") as store:
-        _, report = images.read(chosen.source, Path(store), chosen.image_size)
-    print(json.dumps(report.to_dict(), indent=2, ensure_ascii=False) if options.json else report.to_text())
+    image_set, report = store.read(chosen.source, chosen.output_dir / "cache", chosen.image_size, chosen.on_reject)
+    if options.html:
+        inspection.write_html(image_set, report, options.html)
+        print(options.html)
+    elif options.json:
+        print(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
+    else:
+        Console().print(inspection.text(report))
+
+
+def _cache(options: argparse.Namespace) -> None:
+    from catae import cache
+
+    there = cache.sets(settings.load().output_dir / "cache")
+    if options.clear:
+        kept = [cached for cached in there if not cache.remove(cached)]
+        print(f"removed {len(there) - len(kept)} of {len(there)} sets" + (", the rest is in use" if kept else ""))
+    elif options.json:
+        print(json.dumps([asdict(cached) for cached in there], indent=2, default=str))
+    else:
+        for cached in there:
+            used = datetime.fromtimestamp(cached.used).strftime("%Y-%m-%d %H:%M")
+            size = f"{cached.pictures:9,} pictures  {cached.size_bytes / 1e6:9,.1f} MB"
+            print(f"{cached.path.name}  {size}  {used}  {cached.source}")
+        print(f"{len(there)} sets, {sum(cached.size_bytes for cached in there) / 1e6:,.1f} MB")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -147,13 +171,16 @@ def _parser() -> argparse.ArgumentParser:
     reconstruct.add_argument("--out", type=_picture_path, default=Path("restored.png"), help="the PNG to write")
 
     inspect = command(
-        "inspect",
-        _inspect,
-        "report what a folder or an archive holds, without training",
-        "catae inspect cats.zip --json",
-    )
+        "inspect", _inspect, "report what a folder or an archive holds, without training",
+        "catae inspect cats.zip --html cats.html",
+    )  # fmt: skip
     inspect.add_argument("source", metavar="SOURCE", help="as for catae train --source")
     inspect.add_argument("--json", action="store_true", help="for machines")
+    inspect.add_argument("--html", type=Path, metavar="PAGE", help="a page with pictures to write")
+
+    cache = command("cache", _cache, "list the decoded pictures that are kept for later runs", "catae cache --clear")
+    cache.add_argument("--clear", action="store_true", help="remove those that no run uses")
+    cache.add_argument("--json", action="store_true", help="for machines")
     return parser
 
 

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from catae import randomness
-from catae.images import ImageSet, Pixels
+from catae.decoding import Pixels
+from catae.images import ImageSet
 
 # Nothing is kept of a batch when no gradient is asked for, so more pictures fit; a larger one is no faster.
 EVALUATION_BATCH = 256
@@ -32,7 +33,7 @@ class Pictures(Dataset[Tensor]):
 
     def __getitems__(self, indices: list[int]) -> Tensor:
         """A whole batch at once, which PyTorch's loader asks for: float32 (batch, 3, size, size) in [-1, 1]."""
-        return normalise(self.images.pixels[self.positions[indices]])
+        return normalise(self.images.take(self.positions[indices]))
 
 
 def normalise(pixels: Pixels) -> Tensor:
@@ -44,7 +45,7 @@ def normalise(pixels: Pixels) -> Tensor:
     Returns:
         float32 (batch, 3, height, width) in [-1, 1], in the channels-last layout in which the pixels stand.
     """
-    # PyTorch takes no read-only memory, which a slice of a mapped set is.
+    # PyTorch takes no read-only memory, which Pillow's pictures are.
     batch = torch.from_numpy(np.require(pixels, requirements="W")).permute(0, 3, 1, 2)
     return batch.to(torch.float32).div_(255).sub_(0.5).div_(0.5)
 

@@ -7,3 +7,7 @@ class UserError(Exception):
     Its text is one line that says what is wrong, where, and what to do about it. The command line prints that
     line and exits with 2, without a traceback.
     """
+
+
+class Unreadable(Exception):
+    """Why a file of a source gives no picture, in a few words: the file's fault, not the job's."""

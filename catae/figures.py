@@ -8,11 +8,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from catae import files
-from catae.images import Pixels
+from catae.decoding import Pixels
 
 DPI = 100
 GAP = 4  # white pixels between two pictures
-INK, GREY, TRAIN, TEST = "#1f2328", "#6e7781", "#3b76af", "#e0702e"
+INK, GREY, TRAIN, TEST, VALIDATION = "#1f2328", "#6e7781", "#3b76af", "#e0702e", "#2f8f5b"
 FRAME_MS, PAUSE_MS = 60, 700
 FRAME_SCALE = 3
 
@@ -31,10 +31,13 @@ def curves(scalars: Mapping[str, Mapping[int, float]], best: int, path: Path) ->
 
     losses.plot(list(train), list(train.values()), "o-", color=TRAIN, markersize=3, label="Train")
     losses.plot(list(test), list(test.values()), "o-", color=TEST, markersize=3, label="Test")
-    losses.plot(best, test[best], "o", color=TEST, markersize=10, markerfacecolor="none", markeredgewidth=1.5)
+    judged = scalars.get("loss/validation", test)
+    if judged is not test:
+        losses.plot(list(judged), list(judged.values()), "o-", color=VALIDATION, markersize=3, label="Validation")
+    losses.plot(best, judged[best], "o", color=INK, markersize=10, markerfacecolor="none", markeredgewidth=1.5)
     losses.annotate(
-        f"best: {test[best]:.4f}, epoch {best}",
-        (best, test[best]),
+        f"best: {judged[best]:.4f}, epoch {best}",
+        (best, judged[best]),
         (0, 24),
         textcoords="offset points",
         ha="left" if best < max(test) / 2 else "right",
@@ -90,6 +93,23 @@ def pairs(above: Pixels, below: Pixels, path: Path, title: str, columns: int = 8
         upper, lower = (_tiles(part[start : start + columns], columns, scale) for part in (above, below))
         rows += [_white(4 * GAP, upper), upper, _white(GAP, upper), lower]
     _draw(np.vstack(rows[1:]), path, title)
+
+
+def rows(rows: Sequence[Pixels], path: Path, title: str, scale: int = 2) -> None:
+    """Draws pictures that belong together in a row, rows apart; one may be shorter than another.
+
+    Args:
+        rows: each uint8 (pictures, height, width, 3).
+        path: the PNG to write.
+        title: one line, or several.
+        scale: how many times as large each pixel is drawn.
+    """
+    longest = max(len(row) for row in rows)
+    bands: list[Pixels] = []
+    for row in rows:
+        band = _tiles(row, longest, scale)
+        bands += [_white(4 * GAP, band), band]
+    _draw(np.vstack(bands[1:]), path, title)
 
 
 def _white(height: int, like: Pixels) -> Pixels:

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from catae import batches, figures, images, latent, randomness, split
-from catae.errors import UserError
-from catae.images import ImageSet, Pixels
+from catae import batches, decoding, figures, latent, randomness, split
+from catae.decoding import Pixels
+from catae.errors import Unreadable, UserError
+from catae.images import ImageSet
 from catae.latent import Gaussian, Prior
 from catae.model import AutoEncoder
 from catae.run import Run
@@ -144,10 +145,10 @@ def pictures(run: Run, wanted: Sequence[str], size: int) -> Pixels:
 
 def _from_file(path: Path, size: int) -> Pixels:
     try:
-        return images.decode(path.read_bytes(), size)[0]
+        return decoding.decode(path.read_bytes(), size)
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror}") from error
-    except images.Unreadable as error:
+    except Unreadable as error:
         raise UserError(f"{path}: {error}") from error
 
 
@@ -157,6 +158,7 @@ def _from_run(run: Run, name: str) -> Pixels:
         raise UserError(
             f"{name!r} is no file, and the run's pictures are gone from {store}; give the path of a picture"
         )
-    image_set = ImageSet.open(store)
+    image_set = ImageSet(store)
     parts = split.open_split(run.split, image_set.names)
-    return np.asarray(image_set.pixels[position_of(name, image_set.names, parts.test)])
+    (taken,) = image_set.take([position_of(name, image_set.names, parts.test)])
+    return np.asarray(taken)

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from catae import files
 from catae.batches import Loader, viewable
+from catae.decoding import Pixels
 from catae.errors import UserError
-from catae.images import Pixels
 from catae.model import AutoEncoder
 
 Prior = Literal["randn", "gaussian"]

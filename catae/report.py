@@ -1,25 +1,16 @@
 """The run on one page: a self-contained HTML file that needs no network and no script."""
 
-import base64
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Literal
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from PIL import Image, ImageSequence
-
-from catae import figures, files, sources
+from catae import figures, files, page, sources
+from catae.page import count
 from catae.run import Run
 
 Side = Literal["below", "level with", "above"]
 
 LEVEL = 0.0005  # a smaller difference, as a share, would show as 0.0%
-NAMES = 20  # of rejected files
-FEW = 5  # groups of copies, names in a group, files passed over
-KINDS = 8  # of sizes and of modes
 
 # Attribute of the score, heading, what is good, whether less is better, decimals.
 COLUMNS = (
@@ -34,7 +25,8 @@ LEFT = {
     "run.json": "the facts of the run, for machines",
     "settings.json": "every setting, and where it came from",
     "data.json": "what was read, and what was not",
-    "split.json": "the names of the train, test and dropped pictures",
+    "copies.png": "the largest groups of copies",
+    "split.json": "the names of the train, test, validation and dropped pictures",
     "model.safetensors": "the weights of the epoch that was kept",
     "prior.safetensors": "the Gaussian of the train latents",
     "checkpoints/": "the training as it stood after the best epoch and after the last",
@@ -49,15 +41,6 @@ LEFT = {
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture inside the page: its address, which holds it, and the size in pixels to show it at."""
-
-    address: str
-    width: int
-    height: int
-
-
-@dataclass(frozen=True)
 class Row:
     """A restorer's scores, as text; `best` says which of them no other restorer betters."""
 
@@ -69,65 +52,48 @@ class Row:
 
 def write(run: Run) -> None:
     """Writes `report.html` from the run's files: manifest, settings, data report and pictures."""
-    environment = Environment(
-        loader=PackageLoader("catae"),
-        autoescape=True,  # the names of files can hold anything
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(count=count, duration=duration, first=first, moment=moment)
     manifest, settings, data = run.read(), files.read_json(run.settings), files.read_json(run.data)
     comparison = manifest["scores"]
-    page = environment.get_template("report.html").render(
+    page.write(
+        run.report,
+        "report.html",
         manifest=manifest,
         settings=settings,
         data=data,
         label=sources.label(data["source"]),
+        warning=warning(manifest["split"]),
         headline=headline(comparison),
         verdict=verdict(comparison),
         other_scores=other_scores(comparison),
         columns=COLUMNS,
         rows=score_rows(comparison),
-        pictures={
-            path.name: embed(path)
-            for path in (run.curves, run.reconstructions, run.generated, run.generated_gaussian, run.interpolation)
-        }
-        | {run.animation.name: embed(run.animation, enlarged=figures.FRAME_SCALE)},
+        pictures=_pictures(run),
         left={name: what for name, what in LEFT.items() if (run.path / name).exists()},
-        limits={"names": NAMES, "few": FEW, "kinds": KINDS},
     )
-    files.write_bytes(run.report, page.encode())
 
 
-def embed(path: Path, enlarged: int = 1) -> Picture:
-    """The picture in the file `path`, as lossless WebP: the same pixels at the same pace, in less than half the bytes.
+def _pictures(run: Run) -> dict[str, page.Picture]:
+    """The run's figures by name, all but that of copies as they are."""
+    drawn = (run.curves, run.reconstructions, run.generated, run.generated_gaussian, run.interpolation)
+    pictures = {path.name: page.embed(path) for path in drawn}
+    pictures[run.animation.name] = page.embed(run.animation, enlarged=figures.FRAME_SCALE)
+    if run.copies.exists():
+        pictures[run.copies.name] = page.embed(run.copies, lossy=page.QUALITY)
+    return pictures
 
-    The grids and the animation of a run have 5 MB as PNG and GIF, and a third on top in base64.
+
+def warning(parts: Mapping[str, Any]) -> str:
+    """What is wrong with a split that left copies on both of its sides, in a sentence; nothing if it left none.
 
     Args:
-        path: a PNG or GIF.
-        enlarged: how many times as large as it need be each pixel is drawn in it: the browser can do that itself.
+        parts: the counts of the split, as in `run.json`.
     """
-    with Image.open(path) as picture:
-        width, height = picture.size
-        small = (width // enlarged, height // enlarged)
-        timed = [
-            (frame.convert("RGB").resize(small, Image.Resampling.NEAREST), frame.info.get("duration", 0))
-            for frame in ImageSequence.Iterator(picture)
-        ]
-    frames = [frame for frame, _ in timed]
-    buffer = io.BytesIO()
-    frames[0].save(
-        buffer,
-        "WEBP",
-        lossless=True,
-        save_all=True,
-        append_images=frames[1:],
-        duration=[pace for _, pace in timed],
-        minimize_size=True,
-    )
-    return Picture(f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}", width, height)
+    copies, pixels = parts["test_copies_in_train"], parts["test_pixels_in_train"]
+    if not copies and not pixels:
+        return ""
+    noun = "test or validation picture" if parts["validation"] else "test picture"
+    held = f"{count(max(copies, pixels), noun)} of {parts['test'] + parts['validation']:,}"
+    return f"Train holds copies of {held}; {pixels:,} pixel for pixel, the others nearly or mirrored."
 
 
 def side(value: float, reference: float) -> Side:
@@ -192,33 +158,6 @@ def score_rows(comparison: Mapping[str, Any]) -> list[Row]:
         )
         for name, shown in names.items()
     ]
-
-
-def count(number: int, noun: str) -> str:
-    """A number of things, like '1 picture' or '1,690 pictures'."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def duration(seconds: float) -> str:
-    """A time for people, like '0.73 s', '42 s', '12 min 30 s' or '1 h 5 min'."""
-    if seconds < 10:
-        return f"{seconds:.2g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes == 0:
-        return f"{rest} s"
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def first(items: Sequence[Any] | Mapping[str, Any], limit: int) -> tuple[list[Any], int]:
-    """The first items (of a mapping, its pairs), and how many more there are."""
-    everything = list(items.items()) if isinstance(items, Mapping) else list(items)
-    return everything[:limit], max(0, len(everything) - limit)
-
-
-def moment(iso: str) -> str:
-    """A time of `run.json` for people, like '24 November 2026, 17:18 UTC'."""
-    then = datetime.fromisoformat(iso).astimezone(UTC)
-    return f"{then.day} {then:%B %Y, %H:%M} UTC"
 
 
 def _gap(gap: float, decimals: int, unit: str = "") -> str:

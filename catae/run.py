@@ -34,6 +34,7 @@ class Run:
         self.generated_gaussian = path / "generated-gaussian.png"
         self.interpolation = path / "interpolation.png"
         self.animation = path / "interpolation.gif"
+        self.copies = path / "copies.png"
         self.report = path / "report.html"
 
     @property

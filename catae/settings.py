@@ -27,8 +27,8 @@ class DataSettings(BaseModel):
     source: str = Field(
         "drawn:2000",
         min_length=1,
-        description="Where the pictures come from: a folder, a `.zip` or `.tar*` archive, or "
-        "`drawn[:COUNT[:SEED]]`, cat faces drawn by code.",
+        description="Where the pictures come from: a folder, a `.zip` or `.tar*` archive, `drawn[:COUNT[:SEED]]` (cat "
+        "faces drawn by code), `kaggle:OWNER/NAME`, or `pets:cats` (the cats' heads of the Oxford-IIIT pets).",
     )
     image_size: int = Field(
         64,
@@ -42,10 +42,27 @@ class DataSettings(BaseModel):
         lt=1,
         description="Share of the distinct pictures that is kept out of training, for the test.",
     )
+    validation_fraction: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share that is kept out of training to decide when to stop; at 0 the test pictures decide it.",
+    )
     duplicates: Literal["group", "drop"] = Field(
         "group",
-        description="Pictures with identical pixels: `group` keeps them all, on the same side of the split; "
-        "`drop` keeps one of each.",
+        description="Copies of a picture, identical, mirrored or nearly: `group` keeps them all, on the same side of "
+        "the split; `drop` keeps one of each.",
+    )
+    on_reject: Literal["skip", "fail"] = Field(
+        "skip",
+        description="Files that can't be decoded: `skip` leaves them out and reports them; `fail` makes them an error. "
+        "More than half of them are an error anyway.",
+    )
+    cache_gb: float = Field(
+        20.0,
+        gt=0,
+        description="Decoded pictures are kept for later runs in at most so many GB; the ones that were used the "
+        "longest ago go first.",
     )
 
     @field_validator("image_size")

@@ -1,7 +1,13 @@
-"""Where pictures come from: a folder, a zip or tar archive, or cats drawn by code."""
+"""Where pictures come from: a folder, a zip or tar archive, cats drawn by code, Kaggle, or the Oxford pets.
 
+Whatever is found there, reading never hangs, never unpacks and never follows a name out of the source: what is no
+ordinary file of a sensible size becomes an entry that says so when it is read.
+"""
+
+import hashlib
 import io
 import os
+import stat
 import tarfile
 import zipfile
 import zlib
@@ -9,57 +15,100 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from catae import drawn
-from catae.errors import UserError
+from catae import downloads, drawn
+from catae.errors import Unreadable, UserError
 
 # Enough cats for a model that restores and samples, few enough to draw and train on in minutes.
 DRAWN_COUNT = 2000
 
+MAX_FILE = 256 * 2**20  # bytes; the largest pictures of cameras have 100 MB
+MAX_RATIO = 100  # unpacked bytes to packed ones, of a whole archive; pictures are packed already and have 1 to 10
+RATIO_FLOOR = 2**30  # unpacked bytes below which the ratio is nobody's concern
+
+NAMED = ("drawn", "kaggle", "pets")  # sources that are no path
+ARCHIVES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".gz", ".bz2", ".xz", ".7z", ".rar")
+
 
 @dataclass(frozen=True)
 class Entry:
-    """A file of a source: its name, and how to get its bytes."""
+    """A file of a source.
+
+    Attributes:
+        name: as it is shown.
+        read: gives its bytes, in another process as well; raises `Unreadable` where they are not to be had.
+        refusal: why it is not to be read, if it is not.
+    """
 
     name: str
-    read: Callable[[], bytes]
+    read: Callable[[], bytes] = bytes
+    refusal: str = ""
 
 
 def entries(source: str, size: int = 64) -> Iterator[Entry]:
     """The files of `source`, whatever they hold, in the order of their names (a tar's in its own order).
 
-    An entry is read before the next one is asked for; reading one may fail, and leaves the others as they are.
-
     Args:
-        source: a folder, read recursively; a `.zip` or `.tar*` archive, read without unpacking; or
-            `drawn[:COUNT[:SEED]]`.
+        source: a folder, read recursively; a `.zip` or `.tar*` archive, read without unpacking;
+            `drawn[:COUNT[:SEED]]`; `kaggle:OWNER/NAME`; or `pets:cats`.
         size: height and width, in pixels, of the cats that are drawn; the rest is given as it stands.
 
     Raises:
-        UserError: there is no such source, or it can't be opened.
+        UserError: there is no such source, it can't be opened, or an archive is damaged or a bomb.
     """
-    if source.split(":")[0] == "drawn":
+    kind, _, rest = source.partition(":")
+    if kind == "drawn":
         return _drawn(*parse_drawn(source), size)
-    path = Path(source).expanduser()
+    if kind == "pets":
+        return _pets(rest)
+    path = downloads.kaggle(rest) if kind == "kaggle" else Path(source).expanduser()
     try:
         if path.is_dir():
             return _folder(path)
         path.open("rb").close()
-        if zipfile.is_zipfile(path):
-            return _zip(path)
-        if tarfile.is_tarfile(path):
-            return _tar(path)
+        with _opened(path):
+            if zipfile.is_zipfile(path):
+                return _zip(path)
+            if tarfile.is_tarfile(path):
+                return _tar(path)
     except OSError as error:
         raise UserError(f"{source} can't be read: {error.strerror}; correct --source (CATAE_SOURCE)") from error
     raise UserError(f"{source} is neither a folder nor a whole zip or tar archive; correct --source (CATAE_SOURCE)")
 
 
+def fingerprint(source: str) -> str:
+    """A word that changes when the source does: made from names, sizes and times, without reading a picture.
+
+    Raises:
+        UserError: there is no such source.
+    """
+    kind, _, rest = source.partition(":")
+    if kind == "drawn":
+        count, seed = parse_drawn(source)
+        how = hashlib.sha256(Path(drawn.__file__).read_bytes()).hexdigest()
+        return f"drawn:{count}:{seed}:{how}"
+    path = downloads.kaggle(rest) if kind == "kaggle" else Path(source).expanduser().resolve()
+    try:
+        if kind == "pets":
+            found = [file for head in downloads.pets() for file in (head.path, head.annotation)]
+        elif path.is_dir():
+            found = [file for _, file in _walk(path)]
+        else:
+            found = [path]
+        hashed = hashlib.sha256(bytes(path))
+        for file in found:
+            hashed.update(os.fsencode(file) + _state(file.lstat() if file != path else file.stat()).encode())
+    except FileNotFoundError as error:
+        raise UserError(f"{source} can't be read: {error.strerror}; correct --source (CATAE_SOURCE)") from error
+    return f"{path}:{hashed.hexdigest()}"
+
+
 def label(source: str) -> str:
     """What to call `source` before people: its last part."""
-    return source if source.split(":")[0] == "drawn" else Path(source).expanduser().resolve().name
+    return source if source.split(":")[0] in NAMED else Path(source).expanduser().resolve().name
 
 
 def parse_drawn(source: str) -> tuple[int, int]:
@@ -79,10 +128,10 @@ def parse_drawn(source: str) -> tuple[int, int]:
 
 def is_picture_name(name: str) -> bool:
     """Whether a file of this name is meant to be a picture that Pillow reads; hidden files are not."""
-    parts = Path(name).parts
+    parts = PurePosixPath(name).parts
     if "__MACOSX" in parts or any(part.startswith(".") and part != ".." for part in parts):
         return False
-    return Path(name).suffix.lower() in Image.registered_extensions()
+    return PurePosixPath(name).suffix.lower() in Image.registered_extensions()
 
 
 def _drawn(count: int, seed: int, size: int) -> Iterator[Entry]:
@@ -96,36 +145,136 @@ def _draw(index: int, seed: int, size: int) -> bytes:
     return picture.getvalue()
 
 
+def _pets(which: str) -> Iterator[Entry]:
+    if which != "cats":
+        raise UserError(f"--source is 'pets:{which}': of the pets there are only pets:cats")
+    # Their heads are given as PNG, whatever the file they were cut from.
+    return (
+        Entry(f"{head.path.stem}.png", partial(downloads.crop, head.path, head.annotation)) for head in downloads.pets()
+    )
+
+
 def _folder(root: Path) -> Iterator[Entry]:
-    closed: list[OSError] = []
-    for folder, folders, files in os.walk(root, onerror=closed.append):
-        folders.sort()
-        for file in sorted(files):
-            path = Path(folder, file)
-            yield Entry(path.relative_to(root).as_posix(), path.read_bytes)
-    for error in closed:
-        yield Entry(os.path.relpath(error.filename, root) + "/", partial(_fail, error))
+    for refusal, path in _walk(root):
+        yield _entry(path.relative_to(root).as_posix(), partial(_read_file, path), refusal)
 
 
-def _fail(error: OSError) -> bytes:
-    """Reading a folder that can't be listed: it fails as a file in it would."""
-    raise error
+def _walk(root: Path) -> Iterator[tuple[str, Path]]:
+    """The files below `root`, links to folders followed, in the order of names; with a reason what is not to be read.
+
+    Each folder is read once, however many links lead to it, so that no loop and no maze of links has an end to wait
+    for.
+    """
+    waiting, seen = [root], set()
+    while waiting:
+        folder = waiting.pop()
+        try:
+            about = folder.stat()
+            found = sorted((item.name, item.is_dir()) for item in os.scandir(folder))
+        except OSError as error:
+            yield f"it can't be listed: {error.strerror}", folder
+            continue
+        if (about.st_dev, about.st_ino) in seen:
+            yield "it is a link to a folder that has been read already", folder
+            continue
+        seen.add((about.st_dev, about.st_ino))
+        yield from (("", folder / name) for name, is_folder in found if not is_folder)
+        waiting += (folder / name for name, is_folder in reversed(found) if is_folder)
+
+
+def _read_file(path: Path) -> bytes:
+    """The bytes of an ordinary file. Nothing is waited for: a pipe without a writer would never give any."""
+    try:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            about = os.fstat(file.fileno())
+            if not stat.S_ISREG(about.st_mode):
+                raise Unreadable("it is no ordinary file")
+            _check_size(about.st_size)
+            return file.read(MAX_FILE)
+    except OSError as error:
+        raise Unreadable(f"it can't be read: {error.strerror}") from error
 
 
 def _zip(path: Path) -> Iterator[Entry]:
     with _opened(path), zipfile.ZipFile(path) as archive:
+        unpacked = 0
         for member in sorted(archive.infolist(), key=lambda member: member.filename):
-            if not member.is_dir():
-                yield Entry(member.filename, partial(archive.read, member))
+            if member.filename.endswith("/"):  # a folder; zipfile's own is_dir() fails where there is no name at all
+                continue
+            unpacked += member.file_size
+            _check_ratio(path, unpacked)
+            is_link = stat.S_ISLNK(member.external_attr >> 16)
+            refusal = "it is a link" if is_link else "it is encrypted" if member.flag_bits & 1 else ""
+            yield _member(member.filename, member.file_size, partial(archive.read, member), refusal)
 
 
 def _tar(path: Path) -> Iterator[Entry]:
-    # Not sorted: a compressed tar can only be read forwards.
-    with _opened(path), tarfile.open(path) as archive:
-        for member in archive:
-            content = archive.extractfile(member) if member.isfile() else None
-            if content is not None:
-                yield Entry(member.name, content.read)
+    # As a stream, since a compressed tar can only be read forwards, and without the list of members that tarfile
+    # would keep: 1.5 GB for a million of them.
+    with _opened(path), tarfile.open(path, "r|*") as archive:
+        unpacked = 0
+        while (member := archive.next()) is not None:
+            archive.members.clear()  # type: ignore[attr-defined]
+            if member.isdir():
+                continue
+            unpacked += member.size
+            _check_ratio(path, unpacked)
+            is_link = member.issym() or member.islnk()
+            refusal = "it is a link" if is_link else "" if member.isreg() else "it is no ordinary file"
+            yield _member(member.name, member.size, partial(_extract, archive, member), refusal)
+
+
+def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    content = archive.extractfile(member)
+    assert content is not None  # it is an ordinary file
+    return content.read()
+
+
+def _member(name: str, size: int, read: Callable[[], bytes], refusal: str) -> Entry:
+    """An archive's member, read at once where it is a picture to be read: archives are gone through only once."""
+    parts = PurePosixPath(name.replace("\\", "/")).parts or (name,)
+    if ".." in parts or parts[0] == "/" or parts[0].endswith(":"):
+        refusal = refusal or "its name leads out of the archive"
+    entry = _entry(name, read, refusal)
+    if entry.refusal or not is_picture_name(name):
+        return entry
+    try:
+        _check_size(size)
+        return Entry(entry.name, partial(bytes, read()))
+    except Unreadable as error:
+        return Entry(entry.name, refusal=str(error))
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        return Entry(entry.name, refusal=f"it can't be unpacked: {error}")
+
+
+def _entry(name: str, read: Callable[[], bytes], refusal: str) -> Entry:
+    if not name:
+        return Entry("(no name)", refusal="it has no name")
+    if name.lower().endswith(ARCHIVES):
+        refusal = refusal or "it is an archive inside the source; give it as a source of its own"
+    return Entry(_printable(name), refusal=refusal) if refusal else Entry(_printable(name), read)
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_FILE:
+        raise Unreadable(f"it has {size / 2**20:,.0f} MB, more than the {MAX_FILE / 2**20:.0f} that are read of a file")
+
+
+def _check_ratio(path: Path, unpacked: int) -> None:
+    if unpacked > max(RATIO_FLOOR, MAX_RATIO * path.stat().st_size):
+        raise UserError(
+            f"{path} unpacks to more than {MAX_RATIO} times its size, as no pictures do; if you trust it, unpack it "
+            "yourself and give the folder"
+        )
+
+
+def _state(about: os.stat_result) -> str:
+    return f"{about.st_ino}:{about.st_size}:{about.st_mtime_ns}"
+
+
+def _printable(name: str) -> str:
+    r"""A name as text that every file and terminal takes: bytes that are no UTF-8 become `\xff`."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 @contextmanager

@@ -1,9 +1,12 @@
 """Which picture is train and which is test: decided by what it shows, so that no copy of it is on the other side."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from catae import files, randomness
 from catae.errors import UserError
@@ -11,63 +14,87 @@ from catae.errors import UserError
 
 @dataclass(frozen=True)
 class Split:
-    """Positions in the image set: `train` and `test`, each ascending, and `dropped`, which is in neither."""
+    """Positions in the image set, each ascending; `dropped` is in no part."""
 
     train: tuple[int, ...]
     test: tuple[int, ...]
+    validation: tuple[int, ...] = ()
     dropped: tuple[int, ...] = ()
+
+    @property
+    def stopping(self) -> tuple[int, ...]:
+        """The pictures that decide when training ends and which epoch is kept: validation, or test without one."""
+        return self.validation or self.test
 
 
 def split(
-    digests: Sequence[str],
+    keys: Sequence[str],
     seed: int = 0,
     test_fraction: float = 0.1,
+    validation_fraction: float = 0.0,
     duplicates: Literal["group", "drop"] = "group",
 ) -> Split:
-    """Divides pictures into train and test by content.
+    """Divides pictures into train, test and validation by content.
 
-    A picture is test if a number in [0, 1), made from the seed and the picture's digest, is below
-    `test_fraction`. So neither the order of the files, nor their names, nor files that are added later move a
-    picture to the other side, and copies are always on the same side. The share of test pictures is therefore
-    `test_fraction` on average, not exactly.
+    A picture is test if a number in [0, 1), made from the seed and the picture's key, is below `test_fraction`, and
+    validation if it is in the next `validation_fraction`. So neither the order of the files, nor their names, nor
+    files that are added later move a picture to another part, and copies are always in the same one. The share of
+    test pictures is therefore `test_fraction` on average, not exactly.
 
     Args:
-        digests: what each picture shows, in one word: copies have the same.
+        keys: what each picture shows, in one word: copies have the same.
         seed: another seed gives another split.
         test_fraction: share of the distinct pictures that is test, in (0, 1).
+        validation_fraction: share that is validation, in [0, 1 - test_fraction).
         duplicates: 'group' keeps all copies; 'drop' keeps the first of each.
 
     Raises:
-        UserError: fewer than two distinct pictures, which can't be divided.
+        UserError: fewer distinct pictures than parts, or nothing left for train.
     """
-    places = {digest: randomness.number(seed, f"split {digest}") / 2**63 for digest in digests}
-    if len(places) < 2:
+    if test_fraction + validation_fraction >= 1:
         raise UserError(
-            f"{len(digests)} pictures, {len(places)} of them distinct, can't be divided; at least 2 are needed"
+            f"CATAE_TEST_FRACTION and CATAE_VALIDATION_FRACTION, {test_fraction} and {validation_fraction}, leave "
+            "nothing to train on; their sum must be less than 1"
         )
-    # Of a handful none may be below the threshold, or all: the lowest is test and the highest train, always.
-    test_digests = {digest for digest, place in places.items() if place < test_fraction}
-    test_digests = (test_digests | {min(places, key=places.__getitem__)}) - {max(places, key=places.__getitem__)}
+    places = {key: randomness.number(seed, f"split {key}") / 2**63 for key in keys}
+    parts = 3 if validation_fraction else 2
+    if len(places) < parts:
+        raise UserError(f"{len(keys)} pictures, {len(places)} of them distinct, can't be divided; {parts} are needed")
+    edges = (test_fraction, test_fraction + validation_fraction)
+    part_of = {key: sum(place >= edge for edge in edges) for key, place in places.items()}
+    # Of a handful a part may have none: the lowest is always test and the highest train, and one is validation.
+    ranked = sorted(places, key=lambda key: (places[key], key))
+    part_of |= {ranked[0]: 0, ranked[-1]: 2}
+    if validation_fraction and 1 not in part_of.values():
+        part_of[ranked[1]] = 1
 
-    first = {digest: position for position, digest in reversed(list(enumerate(digests)))}
-    kept = [p for p, digest in enumerate(digests) if duplicates == "group" or first[digest] == p]
-    return Split(
-        train=tuple(p for p in kept if digests[p] not in test_digests),
-        test=tuple(p for p in kept if digests[p] in test_digests),
-        dropped=tuple(sorted(set(range(len(digests))) - set(kept))),
-    )
+    first = {key: position for position, key in reversed(list(enumerate(keys)))}
+    kept = [position for position, key in enumerate(keys) if duplicates == "group" or first[key] == position]
+    test, validation, train = (tuple(p for p in kept if part_of[keys[p]] == part) for part in range(3))
+    return Split(train, test, validation, dropped=tuple(sorted(set(range(len(keys))) - set(kept))))
 
 
-def shared(parts: Split, digests: Sequence[str]) -> int:
-    """How many test pictures have the pixels of a train picture: 0, if the split is honest."""
-    train = {digests[position] for position in parts.train}
-    return sum(digests[position] in train for position in parts.test)
+def shared(parts: Split, keys: Sequence[str]) -> int:
+    """How many test and validation pictures have the key of a train picture: 0, if the split is honest."""
+    train = {keys[position] for position in parts.train}
+    return sum(keys[position] in train for position in (*parts.test, *parts.validation))
+
+
+def plain_leak(groups: npt.NDArray[np.int64], test_fraction: float = 0.1) -> float:
+    """The share of test pictures with a copy in train, had they been divided at random, each on its own.
+
+    Args:
+        groups: (pictures,), the same number for copies of each other.
+        test_fraction: share that is test.
+    """
+    order = np.random.default_rng(0).permutation(len(groups))
+    test, train = np.split(order, [max(1, round(test_fraction * len(groups)))])
+    return float(np.isin(groups[test], groups[train]).mean())
 
 
 def save(parts: Split, names: Sequence[str], path: Path) -> None:
     """Writes the split to `path`, by name, for people and machines."""
-    sides = {"train": parts.train, "test": parts.test, "dropped": parts.dropped}
-    files.write_json(path, {side: [names[position] for position in positions] for side, positions in sides.items()})
+    files.write_json(path, {part.name: [names[p] for p in getattr(parts, part.name)] for part in fields(Split)})
 
 
 def open_split(path: Path, names: Sequence[str]) -> Split:
@@ -77,8 +104,8 @@ def open_split(path: Path, names: Sequence[str]) -> Split:
         UserError: the file can't be read, or names a picture that the set has not.
     """
     position = {name: index for index, name in enumerate(names)}
-    sides = files.read_json(path)
+    named = files.read_json(path)
     try:
-        return Split(**{side: tuple(position[name] for name in sides[side]) for side in ("train", "test", "dropped")})
+        return Split(**{part.name: tuple(position[name] for name in named[part.name]) for part in fields(Split)})
     except KeyError as error:
         raise UserError(f"{path} names {error}, which the pictures beside it have not; run the job again") from error

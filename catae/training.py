@@ -35,6 +35,7 @@ class Epoch:
     number: int
     train_loss: float
     test_loss: float
+    validation_loss: float | None  # without validation pictures there is none
     learning_rate: float
     images_per_second: float
     seconds: float
@@ -43,11 +44,12 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a training ended."""
+    """How a training ended. `judged_on`, 'test' or 'validation', are the pictures whose loss decided it."""
 
     epochs: int
     best_epoch: int
     best_loss: float
+    judged_on: str
     stopped_because: str
     seconds: float
     seconds_per_epoch: float
@@ -65,6 +67,7 @@ class Training:
         self.optimizer = Adam(self.model.parameters(), settings.learning_rate, fused=True)
         self.schedule = StepLR(self.optimizer, settings.lr_step_size, settings.lr_gamma)
         self.stopping = EarlyStopping(settings.patience, settings.min_delta)
+        self.judged_on = "validation" if settings.validation_fraction else "test"
         self.epoch = 0
 
     @property
@@ -72,7 +75,7 @@ class Training:
         """Why there is no further epoch, or None if there is one."""
         if self.stopping.should_stop:
             return (
-                f"the test loss fell by no more than {self.stopping.min_delta:.1%} "
+                f"the {self.judged_on} loss fell by no more than {self.stopping.min_delta:.1%} "
                 f"for {self.stopping.patience} epochs in a row"
             )
         if self.epoch >= self.settings.max_epochs:
@@ -80,7 +83,7 @@ class Training:
         return None
 
     def run_epoch(self, images: ImageSet, split: Split) -> Epoch:
-        """Trains on every train picture once, in the epoch's order, and evaluates on the test pictures.
+        """Trains on every train picture once, in the epoch's order, and evaluates on the test and validation pictures.
 
         Raises:
             UserError: the loss is no longer a number.
@@ -92,7 +95,9 @@ class Training:
         train_loss = train(self.model, loader, self.optimizer, f"epoch {self.epoch}")
         trained = time.perf_counter()
         test_loss = evaluate(self.model, ordered_loader(images, split.test))
-        if not math.isfinite(train_loss + test_loss):
+        validation_loss = evaluate(self.model, ordered_loader(images, split.validation)) if split.validation else None
+        judged = test_loss if validation_loss is None else validation_loss
+        if not math.isfinite(train_loss + test_loss + judged):
             raise UserError(
                 f"the loss is {train_loss} on train and {test_loss} on test in epoch {self.epoch}: training has "
                 f"diverged; lower CATAE_LEARNING_RATE, which is {self.settings.learning_rate}"
@@ -102,10 +107,11 @@ class Training:
             number=self.epoch,
             train_loss=train_loss,
             test_loss=test_loss,
+            validation_loss=validation_loss,
             learning_rate=learning_rate,
             images_per_second=len(split.train) / (trained - start),
             seconds=time.perf_counter() - start,
-            is_best=self.stopping.update(self.epoch, test_loss),
+            is_best=self.stopping.update(self.epoch, judged),
         )
 
     def state_dict(self) -> dict[str, object]:
@@ -143,7 +149,7 @@ def evaluate(model: nn.Module, loader: Loader) -> float:
 
 
 def fit(images: ImageSet, split: Split, settings: Settings, events_dir: Path, checkpoints_dir: Path) -> Outcome:
-    """Trains an autoencoder until its test loss hardly decreases.
+    """Trains an autoencoder until its loss on the test pictures, or the validation ones, hardly decreases.
 
     After each epoch, the event files in `events_dir` have its figures, and `checkpoints_dir` has `last.pt`, and
     `best.pt` as of the best epoch so far.
@@ -160,15 +166,7 @@ def fit(images: ImageSet, split: Split, settings: Settings, events_dir: Path, ch
         while not (reason := training.reason_to_stop):
             epoch = training.run_epoch(images, split)
             seconds.append(epoch.seconds)
-            log.scalars(
-                epoch.number,
-                {
-                    "loss/train": epoch.train_loss,
-                    "loss/test": epoch.test_loss,
-                    "learning_rate": epoch.learning_rate,
-                    "images_per_second": epoch.images_per_second,
-                },
-            )
+            log.scalars(epoch.number, _scalars(epoch))
             if epoch.number == 1 or epoch.number % PICTURES_EVERY == 0:
                 watch.write(training.model, epoch.number, log)
             checkpoint.save(checkpoints_dir / LAST, training.state_dict())
@@ -179,7 +177,8 @@ def fit(images: ImageSet, split: Split, settings: Settings, events_dir: Path, ch
     return Outcome(
         epochs=training.epoch,
         best_epoch=training.stopping.best_epoch,
-        best_loss=training.stopping.best or math.nan,
+        best_loss=float(training.stopping.best or 0),
+        judged_on=training.judged_on,
         stopped_because=reason,
         seconds=sum(seconds),
         seconds_per_epoch=sorted(seconds)[len(seconds) // 2],
@@ -198,7 +197,7 @@ class Watch:
         """The first test pictures, and noise that stays the same from epoch to epoch."""
         generator = randomness.generator(settings.seed, "noise to watch")
         noise = torch.randn(PICTURES, settings.latent_dim, 1, 1, generator=generator)
-        return cls(batches.normalise(images.pixels[list(split.test[:PICTURES])]), noise)
+        return cls(batches.normalise(images.take(split.test[:PICTURES])), noise)
 
     @torch.inference_mode()
     def write(self, model: AutoEncoder, epoch: int, log: events.EventLog) -> None:
@@ -208,11 +207,21 @@ class Watch:
         log.pictures(epoch, "noise_decoded", viewable(model.decoder(self.noise)))
 
 
+def _scalars(epoch: Epoch) -> dict[str, float]:
+    """What TensorBoard draws of an epoch."""
+    losses = {"loss/train": epoch.train_loss, "loss/test": epoch.test_loss, "loss/validation": epoch.validation_loss}
+    return {tag: loss for tag, loss in losses.items() if loss is not None} | {
+        "learning_rate": epoch.learning_rate,
+        "images_per_second": epoch.images_per_second,
+    }
+
+
 def _line(epoch: Epoch, max_epochs: int) -> str:
     """One epoch in one line of a terminal of 80 columns, with the time that is left until the last epoch allowed."""
     left = timedelta(seconds=round((max_epochs - epoch.number) * epoch.seconds))
+    validation = "" if epoch.validation_loss is None else f"  validation {epoch.validation_loss:.4f}"
     return (
         f"epoch {epoch.number:>{len(str(max_epochs))}}/{max_epochs}  train {epoch.train_loss:.4f}"
-        f"  test {epoch.test_loss:.4f}{'*' if epoch.is_best else ' '}  lr {epoch.learning_rate:<7.2g}"
+        f"{validation}  test {epoch.test_loss:.4f}{'*' if epoch.is_best else ' '}  lr {epoch.learning_rate:<7.2g}"
         f"  {epoch.images_per_second:,.0f} images/s  ETA {left}"
     )

@@ -6,7 +6,6 @@ Nothing is cached: Prefect would hand back the path of a file without a look whe
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
@@ -17,12 +16,13 @@ from catae import (
     figures,
     files,
     gallery,
-    images,
+    inspection,
     latent,
     randomness,
     report,
     scores,
     split,
+    store,
     training,
     weights,
 )
@@ -38,13 +38,17 @@ RESTORED = 32  # test pictures in reconstructions.png
 def read(folder: Path, settings: Settings) -> Path:
     """Decodes the source's pictures; gives the image set's folder."""
     run = Run(folder)
-    image_set, data_report = images.read(settings.source, settings.output_dir / "cache", settings.image_size)
+    sets = settings.output_dir / "cache"
+    image_set, data_report = store.read(settings.source, sets, settings.image_size, settings.on_reject)
     files.write_json(run.data, data_report.to_dict())
+    inspection.draw_copies(image_set, data_report, run.copies)
     run.record(
         data={
             "source": settings.source,
             "pictures": data_report.pictures,
             "distinct": data_report.distinct,
+            "mirrored": data_report.mirrored,
+            "near": data_report.near,
             "rejects": len(data_report.rejects),
             "store": str(image_set.path.resolve()),
         },
@@ -56,16 +60,20 @@ def read(folder: Path, settings: Settings) -> Path:
 @task(name="split", cache_policy=NO_CACHE)
 def divide(folder: Path, images_path: Path, settings: Settings) -> None:
     """Decides by content which picture is train and which is test."""
-    run, image_set = Run(folder), ImageSet.open(images_path)
-    parts = split.split(image_set.digests, settings.seed, settings.test_fraction, settings.duplicates)
+    run, image_set = Run(folder), ImageSet(images_path)
+    parts = split.split(
+        image_set.keys, settings.seed, settings.test_fraction, settings.validation_fraction, settings.duplicates
+    )
     split.save(parts, image_set.names, run.split)
     run.record(
         split={
             "train": len(parts.train),
             "test": len(parts.test),
+            "validation": len(parts.validation),
             "dropped": len(parts.dropped),
             "distinct_test": len({image_set.digests[position] for position in parts.test}),
             "test_pixels_in_train": split.shared(parts, image_set.digests),
+            "test_copies_in_train": split.shared(parts, image_set.keys),
         },
         digests=run.read()["digests"] | {"split": files.digest(run.split)},
     )
@@ -96,7 +104,7 @@ def reconstruct(folder: Path, images_path: Path) -> None:
     """Draws test pictures over their restorations: the first distinct ones, not chosen by looks."""
     run, image_set, parts = _inputs(folder, images_path)
     first = {image_set.digests[position]: position for position in reversed(parts.test)}
-    shown = image_set.pixels[sorted(first.values())[:RESTORED]]
+    shown = image_set.take(sorted(first.values())[:RESTORED])
     gallery.restore(weights.load(run.model), shown, run.reconstructions, "test pictures")
 
 
@@ -118,7 +126,7 @@ def interpolate(folder: Path, images_path: Path, settings: Settings) -> None:
     for path in (run.interpolation, run.animation):
         gallery.draw_walk(
             weights.load(run.model),
-            np.asarray(image_set.pixels[ends]),
+            image_set.take(ends),
             names,
             settings.interpolation_steps,
             path,
@@ -147,5 +155,5 @@ def write_report(folder: Path) -> None:
 
 def _inputs(folder: Path, images_path: Path) -> tuple[Run, ImageSet, split.Split]:
     """What most steps start from: the run, its pictures and their split."""
-    run, image_set = Run(folder), ImageSet.open(images_path)
+    run, image_set = Run(folder), ImageSet(images_path)
     return run, image_set, split.open_split(run.split, image_set.names)

@@ -12,7 +12,7 @@ from typing import Any
 from prefect import flow
 from prefect.runtime import flow_run
 
-from catae import machine, run, settings, sources
+from catae import cache, machine, run, settings, sources
 from flows import tasks
 
 
@@ -37,14 +37,16 @@ def catae(overrides: dict[str, Any] | None = None) -> Path:
     machine.use_threads(resolved.threads)
     with run.recorded(new):
         images = tasks.read(new.path, resolved)
-        tasks.divide(new.path, images, resolved)
-        tasks.train(new.path, images, resolved)
-        tasks.draw_curves(new.path)
-        tasks.reconstruct(new.path, images)
-        tasks.generate(new.path, resolved)
-        tasks.interpolate(new.path, images, resolved)
-        tasks.score(new.path, images, resolved)
-        tasks.write_report(new.path)
+        with cache.in_use(images):
+            tasks.divide(new.path, images, resolved)
+            tasks.train(new.path, images, resolved)
+            tasks.draw_curves(new.path)
+            tasks.reconstruct(new.path, images)
+            tasks.generate(new.path, resolved)
+            tasks.interpolate(new.path, images, resolved)
+            tasks.score(new.path, images, resolved)
+            tasks.write_report(new.path)
+            cache.trim(images.parent, resolved.cache_gb * 1e9)
     return new.path
 
 

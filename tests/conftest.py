@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from catae import images, settings
+from catae import settings, store
 from catae.images import ImageSet
 from catae.settings import Settings
 
@@ -25,7 +25,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture(scope="session")
 def drawn_set(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
     """120 drawn cats of 32x32."""
-    return images.read("drawn:120", tmp_path_factory.mktemp("store"), 32)[0]
+    return store.read("drawn:120", tmp_path_factory.mktemp("store"), 32)[0]
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +39,7 @@ def cats_zip() -> Path:
 @pytest.fixture(scope="session")
 def cats_set(cats_zip: Path, tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
     """The real cats, decoded."""
-    return images.read(str(cats_zip), tmp_path_factory.mktemp("cats"), 64)[0]
+    return store.read(str(cats_zip), tmp_path_factory.mktemp("cats"), 64)[0]
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ def test_pixels_become_what_torchvisions_transforms_give_bit_for_bit_for_all_256
 def test_the_loaders_batches_are_what_torchvisions_transforms_give(drawn_set: ImageSet) -> None:
     positions = [3, 1, 100]
     (batch,) = batches.ordered_loader(drawn_set, positions)
-    expected = torch.stack([TRANSFORM(np.array(drawn_set.pixels[position])) for position in positions])
+    expected = torch.stack([TRANSFORM(np.array(drawn_set.take([position])[0])) for position in positions])
     assert torch.equal(batch, expected)
     assert torch.equal(batches.Pictures(drawn_set, positions)[1], expected[1])
 
@@ -51,4 +51,4 @@ def test_a_picture_that_is_shown_is_not_stretched() -> None:
 
 
 def test_what_is_shown_of_a_picture_is_the_picture(drawn_set: ImageSet) -> None:
-    assert np.array_equal(batches.viewable(batches.normalise(drawn_set.pixels[:10])), drawn_set.pixels[:10])
+    assert np.array_equal(batches.viewable(batches.normalise(drawn_set.take(range(10)))), drawn_set.take(range(10)))

@@ -35,6 +35,14 @@ def test_pairs_show_every_picture_over_its_counterpart(tmp_path: Path) -> None:
     assert contains(canvas, np.vstack([PIXELS[0], np.full((2, 16, 3), 255, np.uint8), 255 - PIXELS[0]]), 2)
 
 
+def test_rows_show_every_picture_in_its_row_as_it_is(tmp_path: Path) -> None:
+    figures.rows([PIXELS[:3], PIXELS[3:4], PIXELS[4:]], tmp_path / "rows.png", "three groups", scale=3)
+    canvas = Image.open(io.BytesIO((tmp_path / "rows.png").read_bytes()))
+    assert all(contains(canvas, picture, 3) for picture in PIXELS)
+    short = np.asarray(canvas)[-16 - 3 * 16 * 2 - 16 : -16 - 3 * 16 - 16, 16 + 3 * 16 :, :3]
+    assert (short == 255).all()  # beside the one picture of the second row
+
+
 def test_the_same_pictures_give_the_same_bytes(tmp_path: Path) -> None:
     curve = {"loss/train": {1: 1.0, 2: 0.5}, "loss/test": {1: 1.0, 2: 0.6}, "learning_rate": {1: 1e-3, 2: 5e-4}}
     for name in ("one", "two"):

@@ -37,7 +37,7 @@ def test_the_same_seed_gives_the_same_file_and_another_seed_or_prior_another(
 def test_a_walk_starts_at_the_restoration_of_one_picture_and_ends_at_that_of_the_other(
     model: AutoEncoder, drawn_set: ImageSet
 ) -> None:
-    ends = drawn_set.pixels[[3, 70]]
+    ends = drawn_set.take([3, 70])
     walk = gallery.walk(model, ends, 50)
     restored = batches.viewable(model(batches.normalise(ends)).detach())
     assert walk.shape == (50, 32, 32, 3)
@@ -51,7 +51,7 @@ def test_a_walk_is_drawn_as_an_animation_or_as_a_picture(
     model: AutoEncoder, drawn_set: ImageSet, tmp_path: Path
 ) -> None:
     for name in ("walk.gif", "walk.png"):
-        gallery.draw_walk(model, drawn_set.pixels[[3, 70]], ["a.png", "b.png"], 50, tmp_path / name)
+        gallery.draw_walk(model, drawn_set.take([3, 70]), ["a.png", "b.png"], 50, tmp_path / name)
     with Image.open(tmp_path / "walk.gif") as walk:
         # Frames that are alike are one that lasts longer.
         assert sum(frame.info["duration"] for frame in ImageSequence.Iterator(walk)) == 2 * 700 + 96 * 60
@@ -81,9 +81,9 @@ def test_pictures_that_cant_be_read_are_told_by_path(tmp_path: Path) -> None:
 
 def test_a_picture_of_the_users_is_read_as_those_of_the_source(drawn_set: ImageSet, tmp_path: Path) -> None:
     data = io.BytesIO()
-    Image.fromarray(drawn_set.pixels[7]).save(data, "PNG")
+    Image.fromarray(drawn_set.take([7])[0]).save(data, "PNG")
     (tmp_path / "tom.png").write_bytes(data.getvalue())
-    assert np.array_equal(gallery.pictures(Run(tmp_path), [str(tmp_path / "tom.png")], 32)[0], drawn_set.pixels[7])
+    assert np.array_equal(gallery.pictures(Run(tmp_path), [str(tmp_path / "tom.png")], 32)[0], drawn_set.take([7])[0])
 
 
 def test_random_pictures_are_the_decoders_and_nothing_else(

@@ -5,20 +5,19 @@ import copy
 import io
 import json
 import re
-from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from browser import HOSTILE, Page, browse, needs_chromium
 from PIL import Image, ImageSequence
 
 from catae import report
 from catae.run import Run
 from catae.settings import Settings
 
-CHROMIUM = Path("/usr/bin/chromium")
 PICTURES = (
     "curves.png",
     "reconstructions.png",
@@ -27,7 +26,6 @@ PICTURES = (
     "interpolation.gif",
     "interpolation.png",
 )  # in the order of the page
-HOSTILE = '</code><script>alert("x")</script><img src="http://evil.example/cat.png">&amp;.jpg'
 
 MANIFEST: dict[str, Any] = {
     "id": "20261124-171815",
@@ -40,13 +38,22 @@ MANIFEST: dict[str, Any] = {
         "python": "3.11.7",
         "packages": {"catae": "0.1.0", "torch": "2.14.1"},
     },
-    "data": {"source": "../cats.zip", "pictures": 15747, "distinct": 9303, "rejects": 0, "store": "/cache/f5"},
+    "data": {"source": "../cats.zip", "pictures": 15747, "distinct": 9303, "mirrored": 0, "near": 80, "rejects": 0},
     "digests": {"data": "a" * 64, "split": "b" * 64, "weights": "c" * 64},
-    "split": {"train": 14057, "test": 1690, "dropped": 0, "distinct_test": 989, "test_pixels_in_train": 0},
+    "split": {
+        "train": 14057,
+        "test": 1690,
+        "validation": 0,
+        "dropped": 0,
+        "distinct_test": 989,
+        "test_pixels_in_train": 0,
+        "test_copies_in_train": 0,
+    },
     "training": {
         "epochs": 31,
         "best_epoch": 28,
         "best_loss": 0.09234,
+        "judged_on": "test",
         "stopped_because": "the test loss fell by no more than 0.1% for 3 epochs in a row",
         "seconds": 750.3,
         "seconds_per_epoch": 24.2,
@@ -67,39 +74,18 @@ DATA: dict[str, Any] = {
     "files": 15747,
     "pictures": 15747,
     "distinct": 9303,
-    "duplicates": 6444,
-    "duplicate_groups": [[f"cats/{n}.jpg", f"cats/{n + 9303}.jpg"] for n in range(6444)],
+    "mirrored": 2,
+    "near": 80,
+    "plain_split_leak": 0.7511,
+    "groups": [[f"cats/{n}.jpg", f"cats/{n + 9303}.jpg"] for n in range(100)],
+    "group_count": 6407,
     "original_sizes": {"64x64": 15747},
     "modes": {"RGB": 15747},
     "rejects": [],
+    "notes": [],
     "passed_over": [],
 }
 GIVEN = {"source": "../cats.zip", "max_epochs": 40}
-
-
-class Page(HTMLParser):
-    """A page as a browser takes it: its tags with their attributes, and its text with single spaces."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.html, self.tags, self.pieces, self.style = html, [], [], ""
-        self.feed(html)
-        self.text = " ".join("".join(self.pieces).split())
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        if self.tags and self.tags[-1][0] == "style":
-            self.style += data
-        else:
-            self.pieces.append(data)
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.tags if name == tag]
-
-    def rows(self) -> list[str]:
-        return [" ".join(re.sub(r"<[^>]+>", " ", row).split()) for row in re.findall(r"<tr.*?</tr>", self.html, re.S)]
 
 
 def make_run(folder: Path, manifest: dict[str, Any] | None = None, data: dict[str, Any] | None = None) -> Run:
@@ -278,18 +264,53 @@ def test_says_so_when_pca_has_fewer_components_than_the_code(tmp_path: Path) -> 
     assert note in written(tmp_path, manifest={"scores": {"pca_components": 20}}).text
 
 
-def test_says_that_no_test_pixels_stand_in_train(tmp_path: Path) -> None:
+def test_says_that_no_test_picture_has_a_copy_in_train(tmp_path: Path) -> None:
     text = written(tmp_path).text
-    assert "None of them has the pixels of a train picture (test_pixels_in_train is 0)." in text
+    assert (
+        "None of them has a copy in train: none has the pixels of a train picture (test_pixels_in_train is 0)" in text
+    )
+    assert "none is nearly one or its mirror image (test_copies_in_train is 0)" in text
     assert "Warning" not in text
 
 
-def test_warns_when_test_pixels_stand_in_train(tmp_path: Path) -> None:
-    page = written(tmp_path, manifest={"split": {"test_pixels_in_train": 3}})
-    assert "Warning: train holds 3 test pictures of 1,690, pixel for pixel." in page.text
-    assert "(test_pixels_in_train is 3)" in page.text
-    assert "None of them has the pixels" not in page.text
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        (
+            {"test_pixels_in_train": 3, "test_copies_in_train": 5},
+            "Train holds copies of 5 test pictures of 1,690; 3 pixel for pixel, the others nearly or mirrored.",
+        ),
+        (
+            {"test_pixels_in_train": 0, "test_copies_in_train": 1, "validation": 310},
+            "Train holds copies of 1 test or validation picture of 2,000; 0 pixel for pixel, "
+            "the others nearly or mirrored.",
+        ),
+    ],
+)
+def test_warns_when_a_test_picture_has_a_copy_in_train(tmp_path: Path, parts: dict[str, int], words: str) -> None:
+    page = written(tmp_path, manifest={"split": parts})
+    assert f"Warning: {words} The scores on this page are too good" in page.text
+    assert f"here it is {parts['test_copies_in_train']}." in page.text
+    assert "None of them has a copy" not in page.text
     assert {"class": "warning", "role": "alert"} in page.all("p")
+
+
+def test_says_that_the_scores_are_unbiased_where_validation_pictures_decided(tmp_path: Path) -> None:
+    validated = {"split": {"validation": 1500}, "training": {"judged_on": "validation"}}
+    page = written(tmp_path, manifest=validated)
+    assert "The test pictures had no part in training or stopping: 1,500 validation pictures decided when" in page.text
+    assert "So the scores are unbiased." in page.text
+    assert "optimistic" not in page.text
+    assert "a validation loss of 0.0923 on 1,500 pictures" in page.text
+    assert "only if its validation loss is" in page.text
+    assert any(str(attributes["alt"]).startswith("Train, validation and test loss") for attributes in page.all("img"))
+
+
+def test_says_that_the_scores_are_optimistic_where_the_test_pictures_decided(tmp_path: Path) -> None:
+    text = written(tmp_path).text
+    assert "So the model's scores are slightly optimistic" in text
+    assert "unbiased" not in text
+    assert "alidation loss" not in text
 
 
 def test_curves_say_why_training_stopped_and_what_was_kept(tmp_path: Path) -> None:
@@ -310,34 +331,55 @@ def test_hostile_file_names_are_shown_as_text(tmp_path: Path) -> None:
         manifest={"interpolation": [HOSTILE, HOSTILE]},
         data={
             "source": HOSTILE,
-            "duplicate_groups": [[HOSTILE, HOSTILE]],
+            "groups": [[HOSTILE, HOSTILE]],
             "rejects": [{"name": HOSTILE, "reason": HOSTILE}],
+            "notes": [{"name": HOSTILE, "note": HOSTILE}],
             "passed_over": [HOSTILE],
         },
     )
-    assert page.text.count(HOSTILE) == 8  # the source, two ends, two copies, name and reason, and the one passed over
+    assert page.text.count(HOSTILE) == 10  # the source, two ends, two copies, a reject, a note, the one passed over
     assert not page.all("script")
     assert len(page.all("img")) == len(PICTURES)
 
 
-def test_names_the_first_rejects_and_counts_the_rest(tmp_path: Path) -> None:
-    rejects = [{"name": f"bad-{n:02}.jpg", "reason": "the file is empty"} for n in range(23)]
-    page = written(tmp_path, data={"rejects": rejects})
-    assert [row for row in page.rows() if "bad-" in row] == [f"bad-{n:02}.jpg the file is empty" for n in range(20)]
+@pytest.mark.parametrize(("kind", "key"), [("rejects", "reason"), ("notes", "note")])
+def test_names_the_first_rejects_and_notes_and_counts_the_rest(tmp_path: Path, kind: str, key: str) -> None:
+    page = written(tmp_path, data={kind: [{"name": f"bad-{n:02}.jpg", key: "the file is odd"} for n in range(23)]})
+    assert [row for row in page.rows() if "bad-" in row] == [f"bad-{n:02}.jpg the file is odd" for n in range(20)]
     assert "and 3 more, in data.json." in page.text
 
 
-def test_names_the_largest_groups_of_copies_and_counts_the_rest(tmp_path: Path) -> None:
+def test_counts_the_copies_of_each_kind_and_what_a_plain_split_would_have_leaked(tmp_path: Path) -> None:
     text = written(tmp_path).text
-    assert "6,444 pictures beyond the first of 6,444 groups" in text
-    assert "2 times: cats/0.jpg, cats/9303.jpg" in text
-    assert "and 6,439 more, in data.json" in text
+    for fact in ("Identical copies6,444 pictures", "Mirror images2 pictures", "Near copies80 pictures", "Groups6,407"):
+        assert fact in text
+    assert "A plain random split would have left 75% of the test pictures with a copy in train; here it is 0." in text
+
+
+def test_names_the_largest_groups_of_copies_and_counts_the_rest(tmp_path: Path) -> None:
+    page = written(tmp_path, data={"groups": [[f"{n}.jpg" for n in range(11)], *DATA["groups"][:99]]})
+    assert "11 pictures: 0.jpg, 1.jpg, 2.jpg, 3.jpg, 4.jpg, 5.jpg, 6.jpg, 7.jpg and 3 more" in page.text
+    assert "2 pictures: cats/0.jpg, cats/9303.jpg" in page.text
+    assert len(re.findall(r"[0-9]+ pictures: ", page.text)) == 12
+    assert "And 6,395 more groups; the largest 100 of the 6,407 are in data.json." in page.text
+
+
+def test_shows_the_largest_groups_of_copies_where_the_run_has_drawn_them(tmp_path: Path) -> None:
+    assert "copies.png" not in written(tmp_path).html
+    Image.new("RGB", (572, 998)).save(tmp_path / "copies.png")
+    page = written(tmp_path)
+    assert len(page.all("img")) == len(PICTURES) + 1
+    assert {"alt": "Rows of pictures, each a group of copies.", "width": "572", "height": "998"}.items() <= {
+        name: value for image in page.all("img") for name, value in image.items() if "copies" in str(image["alt"])
+    }.items()
+    assert "copies.png" in [a["href"] for a in page.all("a")]
 
 
 def test_says_that_there_are_no_copies_and_no_rejects(tmp_path: Path) -> None:
-    text = written(tmp_path, data={"duplicates": 0, "duplicate_groups": []}).text
-    assert "No two pictures have identical pixels." in text
-    assert "None: every file with the name of a picture holds one." in text
+    page = written(tmp_path, data={"distinct": 15747, "mirrored": 0, "near": 0, "groups": [], "group_count": 0})
+    assert "There are none: no two pictures are the same, nearly the same, or mirror images." in page.text
+    assert "None: every file with the name of a picture holds one." in page.text
+    assert "Notes" not in page.text
 
 
 def test_every_setting_is_shown_and_those_not_default_stand_out(tmp_path: Path) -> None:
@@ -365,52 +407,14 @@ def test_machine_versions_and_digests_are_shown(tmp_path: Path) -> None:
         assert fact in text
 
 
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (0.7257, "0.73 s"),
-        (2.26, "2.3 s"),
-        (42.4, "42 s"),
-        (59.7, "1 min 0 s"),
-        (750.3, "12 min 30 s"),
-        (3900, "1 h 5 min"),
-    ],
-)
-def test_durations_are_for_people(seconds: float, words: str) -> None:
-    assert report.duration(seconds) == words
-
-
-def test_one_picture_is_no_plural() -> None:
-    assert [report.count(n, "picture") for n in (0, 1, 1690)] == ["0 pictures", "1 picture", "1,690 pictures"]
-
-
 # What a browser makes of it
 
 
-@pytest.mark.skipif(not CHROMIUM.exists(), reason=f"there is no browser at {CHROMIUM}: apt-get install chromium")
+@needs_chromium
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_browser_shows_every_picture_with_nothing_sideways_and_no_request(tmp_path: Path, scheme: Any) -> None:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install -e .[dev]")
+def test_browser_shows_every_picture_with_nothing_sideways_and_no_request(tmp_path: Path, scheme: str) -> None:
     rejects = [{"name": f"{HOSTILE}{'long' * 40}", "reason": "no picture " * 20}]
     run = make_run(tmp_path, data={"rejects": rejects, "source": f"/data/{'cats' * 60}.zip"})
+    Image.new("RGB", (572, 998)).save(run.copies)
     report.write(run)
-    complaints: list[str] = []
-    requests: list[str] = []
-    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with (
-        playwright.sync_playwright() as driver,
-        driver.chromium.launch(executable_path=CHROMIUM, args=arguments) as browser,
-    ):
-        page = browser.new_page(color_scheme=scheme)
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda request: requests.append(request.url))
-        for width in (360, 800, 1280):
-            page.set_viewport_size({"width": width, "height": 800})
-            page.goto(run.report.as_uri())
-            widths = page.evaluate("Array.from(document.images, image => image.naturalWidth)")
-            assert len(widths) == len(PICTURES)
-            assert min(widths) > 0
-            assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), f"{width} px"
-    assert complaints == []
-    assert {url for url in requests if not url.startswith("data:")} == {run.report.as_uri()}
+    browse(run.report, scheme, len(PICTURES) + 1, whole=".settings td:last-child, .settings tr:not(.given) td")

@@ -16,7 +16,7 @@ from catae.training import Outcome, Training
 
 @pytest.fixture(scope="module")
 def parts(drawn_set: ImageSet) -> Split:
-    return split.split(drawn_set.digests, test_fraction=0.3)
+    return split.split(drawn_set.keys, test_fraction=0.3)
 
 
 def fit(images: ImageSet, parts: Split, settings: Settings, folder: Path) -> Outcome:

@@ -1,0 +1,131 @@
+"""What the pages for people are made of: templates, pictures inside the page, and numbers, times and names in words."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image, ImageSequence
+
+from catae import files
+from catae.decoding import Pixels
+
+NAMES = 20  # of files in a table
+FEW = 5  # names in a line
+KINDS = 8  # of sizes and of modes
+QUALITY = 80  # of a picture that shows what is there, not how well
+GROUPS, COPIES = 12, 8  # of copies, and in each: what `copies.png` has room for
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture inside the page: its address, which holds it, and the size in pixels to show it at."""
+
+    address: str
+    width: int
+    height: int
+
+
+def write(path: Path, template: str, **facts: Any) -> None:
+    """Writes one of `catae/templates`, filled with `facts`, to `path`: a page that asks nothing of the network."""
+    environment = Environment(
+        loader=PackageLoader("catae"),
+        autoescape=True,  # the names of files can hold anything
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(count=count, duration=duration, first=first, leak=leak, moment=moment, visible=visible)
+    limits = {"names": NAMES, "few": FEW, "kinds": KINDS, "groups": GROUPS, "copies": COPIES}
+    page = environment.get_template(template).render(limits=limits, **facts)
+    files.write_bytes(path, page.encode())
+
+
+def embed(path: Path, enlarged: int = 1, lossy: int | None = None) -> Picture:
+    """The picture in the file `path`, as lossless WebP: the same pixels at the same pace, in less than half the bytes.
+
+    The grids and the animation of a run have 5 MB as PNG and GIF, and a third on top in base64.
+
+    Args:
+        path: a PNG or GIF.
+        enlarged: how many times as large as it need be each pixel is drawn in it: the browser can do that itself.
+        lossy: the quality, in per cent, of a picture whose pixels need not be the same; it has far fewer bytes.
+    """
+    with Image.open(path) as picture:
+        width, height = picture.size
+        small = (width // enlarged, height // enlarged)
+        timed = [
+            (frame.convert("RGB").resize(small, Image.Resampling.NEAREST), frame.info.get("duration", 0))
+            for frame in ImageSequence.Iterator(picture)
+        ]
+    address = _address([frame for frame, _ in timed], [pace for _, pace in timed], lossy)
+    return Picture(address, width, height)
+
+
+def embed_pixels(pixels: Pixels) -> Picture:
+    """The picture of uint8 (height, width, 3), pixel for pixel."""
+    picture = Image.fromarray(pixels)
+    return Picture(_address([picture], [0]), picture.width, picture.height)
+
+
+def _address(frames: Sequence[Image.Image], paces: Sequence[int], lossy: int | None = None) -> str:
+    buffer = io.BytesIO()
+    frames[0].save(
+        buffer,
+        "WEBP",
+        lossless=lossy is None,
+        quality=lossy or 80,  # without loss it is the effort
+        save_all=True,
+        append_images=frames[1:],
+        duration=list(paces),
+        minimize_size=True,
+    )
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def count(number: int, noun: str) -> str:
+    """A number of things, like '1 picture' or '1,690 pictures'."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """A time for people, like '0.73 s', '42 s', '12 min 30 s' or '1 h 5 min'."""
+    if seconds < 10:
+        return f"{seconds:.2g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes == 0:
+        return f"{rest} s"
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def first(items: Sequence[Any] | Mapping[str, Any], limit: int) -> tuple[list[Any], int]:
+    """The first items (of a mapping, its pairs), and how many more there are."""
+    everything = list(items.items()) if isinstance(items, Mapping) else list(items)
+    return everything[:limit], max(0, len(everything) - limit)
+
+
+def leak(part: float) -> str:
+    """What a plain random split would have done to the test pictures, of which `part` would have a copy in train."""
+    return f"A plain random split would have left {share(part)} of the test pictures with a copy in train"
+
+
+def moment(iso: str) -> str:
+    """A time of `run.json` for people, like '24 November 2026, 17:18 UTC'."""
+    then = datetime.fromisoformat(iso).astimezone(UTC)
+    return f"{then.day} {then:%B %Y, %H:%M} UTC"
+
+
+def share(part: float) -> str:
+    """A share in per cent; only none is 0%, and only all is 100%."""
+    if 0 < part < 0.01:
+        return "less than 1%"
+    return "more than 99%" if 0.99 < part < 1 else f"{part:.0%}"
+
+
+def visible(text: str) -> str:
+    """`text` with an escape like '\\x1b' in the place of what steers a terminal or hides: controls, bidi marks."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
