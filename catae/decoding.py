@@ -138,9 +138,16 @@ def _note(name: str, picture: Image.Image) -> str:
     meant = EXTENSIONS.get(ending, kind)
     if SAME.get(kind, kind) != SAME.get(meant, meant):
         notes.append(f"it is a {kind}, though its name ends in {ending}")
-    if getattr(picture, "is_animated", False) and kind != "MPO":
+    if _is_animation(picture):
         notes.append("it is an animation, of which the first frame is used")
     return "; ".join(notes)
+
+
+def _is_animation(picture: Image.Image) -> bool:
+    try:
+        return bool(getattr(picture, "is_animated", False)) and picture.format != "MPO"
+    except Exception:  # noqa: BLE001 - looking for a second frame runs into what is broken behind the first
+        return False
 
 
 @contextmanager

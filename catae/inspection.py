@@ -81,17 +81,16 @@ def _shrunk(pixels: Pixels) -> Pixels:
     if step <= 1:
         return pixels
     blocks = pixels.reshape(len(pixels), SIDE, step, SIDE, step, 3)
-    return blocks.mean((2, 4)).round().astype(np.uint8)
+    shrunk: Pixels = blocks.mean((2, 4)).round().astype(np.uint8)
+    return shrunk
 
 
 def _headline(report: DataReport) -> str:
     """What a person should know first: how many pictures are copies, and how many files gave none."""
     copies = report.pictures - report.distinct + report.mirrored + report.near
-    words = (
-        f"{page.share(copies / report.pictures)} of the pictures are copies of others."
-        if copies
-        else ("No picture is a copy of another.")
-    )
+    words = "No picture is a copy of another."
+    if copies:
+        words = f"{page.share(copies / report.pictures)} of the pictures are copies of others."
     return f"{words} {count(len(report.rejects), 'file')} can't be read." if report.rejects else words
 
 
@@ -152,7 +151,8 @@ def _headed(*columns: str) -> Table:
 
 
 def _block(heading: str, table: Table, more: str) -> list[RenderableType]:
-    return [Text(), Text(heading, style="bold"), table] + ([Text(more, style="dim")] if more else [])
+    block: list[RenderableType] = [Text(), Text(heading, style="bold"), table]
+    return [*block, Text(more, style="dim")] if more else block
 
 
 def _kinds(counts: Mapping[str, int]) -> str:

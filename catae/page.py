@@ -82,6 +82,7 @@ def _address(frames: Sequence[Image.Image], paces: Sequence[int], lossy: int | N
         save_all=True,
         append_images=frames[1:],
         duration=list(paces),
+        method=4,  # a fifth fewer bytes than the 0 that Pillow takes for animations
         minimize_size=True,
     )
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -147,3 +147,12 @@ def test_a_large_jpeg_is_resized_as_well_as_a_whole_one() -> None:
     data = encoded(large, "JPEG", quality=95)
     whole = np.asarray(Image.open(io.BytesIO(data)).resize((64, 64), Image.Resampling.LANCZOS), np.int64)
     assert np.abs(decoding.decode(data, 64) - whole).mean() < 1.5
+
+
+def test_what_is_broken_behind_the_first_frame_does_no_harm() -> None:
+    frames = [Image.new("RGB", (16, 16), colour) for colour in (RED, "blue")]
+    whole = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    for cut in range(len(whole) // 2, len(whole)):  # found by fuzzing: Pillow raises an IndexError at one of them
+        of_file("cat.gif", whole[:cut])
+    read = of_file("cat.gif", whole[:-2])
+    assert isinstance(read, Decoded)

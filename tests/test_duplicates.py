@@ -102,7 +102,7 @@ def test_altered_copies_belong_together(cats: Pixels, kind: str, mirrored: bool)
     altered = np.stack([np.asarray(ImageOps.mirror(picture) if mirrored else picture) for picture in pictures])
     copies = find(np.concatenate([cats, altered]))
     found = copies.groups[240:] == np.arange(120)
-    assert found.mean() >= 0.95  # measured: RECALL
+    assert found.mean() >= 0.95  # measured: 1 of each, 0.992 of the brighter, whose whites are clipped
     assert copies.groups[:240].tolist() == list(range(240))
     assert {pair.kind for pair in copies.pairs} == {"near-mirrored" if mirrored else "near"}
     assert copies.near == found.sum()
@@ -123,14 +123,15 @@ def test_the_order_of_the_pictures_changes_no_group(cats: Pixels) -> None:
 
 
 def test_global_random_state_is_neither_read_nor_changed(cats: Pixels) -> None:
-    results, states = [], []
+    results, next_numbers = [], []
     for seed in (0, 1):
         np.random.seed(seed)
-        before = np.random.get_state()[1]
-        results.append(find(np.concatenate([cats, np.roll(cats, 1, 1)])))
-        states.append(np.array_equal(before, np.random.get_state()[1]))
-    assert states == [True, True]
-    assert results[0].pairs == results[1].pairs
+        expected = np.random.random()
+        np.random.seed(seed)
+        results.append(find(np.concatenate([cats, np.roll(cats, 1, 1)])).pairs)
+        next_numbers.append(np.random.random() == expected)
+    assert results[0] == results[1] != ()
+    assert next_numbers == [True, True]
 
 
 def test_featureless_pictures_are_nobody_s_near_copies() -> None:

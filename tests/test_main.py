@@ -1,6 +1,7 @@
 """The command line, as a user types it."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -70,7 +71,20 @@ def test_inspect_reports_what_a_folder_holds_for_people_and_machines(capsys: pyt
     assert main(["inspect", "cats", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rejects"][0]["name"] == "b.jpg"
     assert main(["inspect", "cats"]) == 0
-    assert "b.jpg: it is no picture of a known format" in capsys.readouterr().out
+    assert "it is no picture of a known format" in capsys.readouterr().out
+    assert main(["inspect", "cats", "--html", "cats.html"]) == 0
+    assert "b.jpg" in Path("cats.html").read_text()
+
+
+def test_cache_lists_and_clears_what_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.environ["CATAE_OUTPUT_DIR"] = str(tmp_path)  # the fixture puts it back
+    assert main(["inspect", "drawn:7", "--json"]) == 0
+    assert main(["cache"]) == 0
+    assert "drawn:7\n1 sets" in capsys.readouterr().out
+    assert main(["cache", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["pictures"] == 7
+    assert main(["cache", "--clear"]) == 0
+    assert capsys.readouterr().out == "removed 1 of 1 sets\n"
 
 
 @pytest.mark.parametrize(
@@ -107,7 +121,7 @@ def test_words_that_are_no_command_are_exit_code_2(arguments: list[str], capsys:
 
 
 def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("train", "generate", "interpolate", "reconstruct", "inspect"):
+    for command in ("train", "generate", "interpolate", "reconstruct", "inspect", "cache"):
         with pytest.raises(SystemExit) as error:
             main([command, "--help"])
         assert error.value.code == 0

@@ -1,6 +1,7 @@
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from catae import split
@@ -77,9 +78,41 @@ def test_a_split_is_the_same_after_writing_and_reading(tmp_path: Path) -> None:
 
 @pytest.mark.cats
 def test_no_real_test_cat_stands_in_train(cats_set: ImageSet) -> None:
-    parts = split.split(cats_set.digests)
+    parts = split.split(cats_set.keys)
     assert split.shared(parts, cats_set.digests) == 0
+    assert split.shared(parts, cats_set.keys) == 0
     # A plain random split has 72 % of them in train: what is promised is not there by itself.
     order = random.Random(0).sample(range(len(cats_set)), len(cats_set))
     plain = Split(train=tuple(order[1575:]), test=tuple(order[:1575]))
     assert split.shared(plain, cats_set.digests) > 1000
+
+
+def test_a_validation_part_is_between_and_leaves_the_test_pictures_as_they_were() -> None:
+    plain, parts = split.split(DIGESTS), split.split(DIGESTS, validation_fraction=0.2)
+    assert parts.test == plain.test
+    assert 520 < len(parts.validation) < 680  # 600 on average, with a standard deviation of 22
+    assert sorted(parts.train + parts.test + parts.validation) == list(range(3000))
+    assert parts.stopping == parts.validation
+    assert plain.stopping == plain.test
+    twice = DIGESTS + DIGESTS[:2000]
+    assert split.shared(split.split(twice, validation_fraction=0.2), twice) == 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_of_a_handful_each_of_three_parts_has_one(seed: int) -> None:
+    for count in (3, 4, 6):
+        parts = split.split(DIGESTS[:count], seed, 0.1, 0.1)
+        assert parts.train
+        assert parts.test
+        assert parts.validation
+
+
+def test_fractions_that_leave_nothing_for_train_are_told() -> None:
+    with pytest.raises(UserError, match="their sum must be less than 1"):
+        split.split(DIGESTS, test_fraction=0.5, validation_fraction=0.5)
+
+
+def test_what_a_plain_random_split_leaks_is_measured() -> None:
+    alone = np.arange(5000)
+    assert split.plain_leak(alone) == 0
+    assert split.plain_leak(alone // 2) == pytest.approx(0.9, abs=0.04)  # the other one is in train 9 times of 10

@@ -56,7 +56,7 @@ def test_the_manifest_has_counts_scores_and_digests(done: Run) -> None:
     assert said["training"]["epochs"] == 2
     assert said["training"]["stopped_because"]
     assert said["digests"] == {
-        "data": ImageSet.open(Path(said["data"]["store"])).digest,
+        "data": ImageSet(Path(said["data"]["store"])).digest,
         "split": files.digest(done.split),
         "weights": files.digest(done.model),
     }

@@ -115,6 +115,22 @@ def test_it_stops_early_and_keeps_the_weights_of_the_best_epoch(
     )
 
 
+def test_with_validation_pictures_they_decide_and_the_test_pictures_dont(
+    drawn_set: ImageSet, small: Settings, tmp_path: Path
+) -> None:
+    settings = small.model_copy(update={"validation_fraction": 0.3, "max_epochs": 4})
+    parts = split.split(drawn_set.keys, test_fraction=0.3, validation_fraction=0.3)
+    outcome = fit(drawn_set, parts, settings, tmp_path)
+    curves = events.read_scalars(tmp_path / "events")
+    assert outcome.judged_on == "validation"
+    assert outcome.best_loss == pytest.approx(min(curves["loss/validation"].values()), rel=1e-6)
+
+    other = Split(parts.train, test=parts.test[:3], validation=parts.validation)
+    fit(drawn_set, other, settings, tmp_path / "other")
+    one, two = weights(tmp_path, "best.pt"), weights(tmp_path / "other", "best.pt")
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
 def test_a_loss_that_is_no_number_stops_the_training_and_says_what_to_do(
     drawn_set: ImageSet, parts: Split, small: Settings, tmp_path: Path
 ) -> None:
@@ -138,7 +154,7 @@ def test_the_log_shows_pictures_in_a_folder_of_their_own(
 
 
 def test_an_epochs_line_fits_a_terminal_and_tells_the_time_that_is_left_at_the_most() -> None:
-    epoch = training.Epoch(10, 0.5, 0.6, 0.00025, 12345.0, 99.0, is_best=True)
+    epoch = training.Epoch(10, 0.5, 0.6, None, 0.00025, 12345.0, 99.0, is_best=True)
     line = training._line(epoch, 100)
     assert line == "epoch  10/100  train 0.5000  test 0.6000*  lr 0.00025  12,345 images/s  ETA 2:28:30"
     assert "*" not in training._line(replace(epoch, is_best=False), 100)
