@@ -10,7 +10,6 @@ import os
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -243,8 +242,8 @@ def _member(name: str, size: int, read: Callable[[], bytes], refusal: str) -> En
         return Entry(entry.name, partial(bytes, read()))
     except Unreadable as error:
         return Entry(entry.name, refusal=str(error))
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        return Entry(entry.name, refusal=f"it can't be unpacked: {error}")
+    except Exception as error:  # noqa: BLE001 - as above
+        return Entry(entry.name, refusal=f"it can't be unpacked: {str(error) or type(error).__name__}")
 
 
 def _entry(name: str, read: Callable[[], bytes], refusal: str) -> Entry:
@@ -282,5 +281,7 @@ def _opened(path: Path) -> Iterator[None]:
     """Turns what the archive libraries raise of a damaged archive into one line for the user."""
     try:
         yield
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError) as error:
-        raise UserError(f"{path} is damaged ({error}); get it again") from error
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{path} is damaged ({str(error) or type(error).__name__}); get it again") from error

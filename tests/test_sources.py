@@ -221,6 +221,14 @@ def test_a_member_without_a_name_is_told(tmp_path: Path) -> None:
     assert refused(tmp_path / "nameless.zip")["(no name)"] == "it has no name"
 
 
+def test_a_zip_of_a_version_that_nobody_knows_is_told(tmp_path: Path) -> None:
+    data = bytearray(zipped(tmp_path / "plain.zip").read_bytes())
+    data[data.rindex(b"PK\x01\x02") + 6] = 206  # found by fuzzing
+    (tmp_path / "newer.zip").write_bytes(data)
+    with pytest.raises(UserError, match=r"newer\.zip is damaged \(zip file version 20\.6\); get it again"):
+        content(tmp_path / "newer.zip")
+
+
 def test_encrypted_members_are_told(tmp_path: Path) -> None:
     # Python's zipfile writes no encrypted members: the flag alone is what a reader sees first.
     data = bytearray(zipped(tmp_path / "plain.zip").read_bytes())
