@@ -5,10 +5,12 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +18,7 @@ from pathlib import Path
 from catae import settings
 from catae.errors import UserError
 
+PATIENCE = 5.0  # seconds between the first signal to end and the end
 RUN_HELP = "the run whose model to use: latest, its id, or its folder (default: latest)"
 
 
@@ -27,14 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
-        with _log_on_standard_error():
+        with _ending_on_signals(), _log_on_standard_error():
             options.command(options)
     except UserError as error:
         print(f"catae: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Terminated) as error:
         print("catae: interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
+        return 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
     except Exception:  # noqa: BLE001 - the edge: what nobody foresaw is ours, and is shown whole
         traceback.print_exc()
         return 1
@@ -189,6 +192,56 @@ def _picture_path(text: str) -> Path:
     if path.suffix.lower() not in (".png", ".gif"):
         raise argparse.ArgumentTypeError(f"{text} should end in .png or .gif")
     return path
+
+
+@contextmanager
+def _ending_on_signals() -> Iterator[None]:
+    """Ends the process at a second SIGINT or SIGTERM at once, and 5 s after the first, whatever still waits then.
+
+    Everything is on the disk at any time, and Prefect may wait for minutes for a server that got the signal as well.
+    It replaces the handlers of signals; the numbers that Python writes to a pipe come here all the same.
+    """
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+
+    def watch() -> None:
+        ending = _next_ending(reader)
+        if ending is None:
+            return
+        reader.settimeout(PATIENCE)
+        with suppress(TimeoutError):
+            if _next_ending(reader) is None:
+                return
+        os._exit(128 + ending)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    pipe_before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    handler_before = signal.signal(signal.SIGTERM, _terminate)
+    watcher.start()
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler_before)
+        signal.set_wakeup_fd(pipe_before)
+        writer.close()
+        watcher.join()
+        reader.close()
+
+
+def _next_ending(reader: socket.socket) -> int | None:
+    """The next SIGINT or SIGTERM that comes through the pipe of signals; None when the command has ended."""
+    while received := reader.recv(1):
+        if received[0] in (signal.SIGINT, signal.SIGTERM):
+            return received[0]
+    return None
+
+
+class Terminated(BaseException):
+    """SIGTERM came."""
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise Terminated
 
 
 @contextmanager

@@ -63,11 +63,16 @@ def viewable(batch: Tensor) -> Pixels:
     return np.ascontiguousarray(shown.permute(0, 2, 3, 1).cpu().numpy())
 
 
-def train_loader(images: ImageSet, positions: Sequence[int], batch_size: int, seed: int, epoch: int) -> Loader:
-    """The train pictures in the order of epoch number `epoch`, which only the seed and that number decide."""
+def train_loader(
+    images: ImageSet, positions: Sequence[int], batch_size: int, seed: int, epoch: int, done: int = 0
+) -> Loader:
+    """The train pictures in the order of epoch number `epoch`, which only the seed and that number decide.
+
+    The first `done` batches, which have been trained on before, are left out.
+    """
     pictures = Pictures(images, positions)
     order = torch.randperm(len(pictures), generator=randomness.generator(seed, f"order of epoch {epoch}"))
-    return DataLoader(pictures, batch_size, sampler=order.tolist(), collate_fn=_as_it_is)
+    return DataLoader(pictures, batch_size, sampler=order[done * batch_size :].tolist(), collate_fn=_as_it_is)
 
 
 def ordered_loader(images: ImageSet, positions: Sequence[int]) -> Loader:

@@ -1,5 +1,12 @@
-"""A state of the training in one file, of tensors and plain values only."""
+"""A state of the training in one file, of tensors and plain values only, with a checksum over all of it.
 
+The state before stays beside it until the new one is safe on the disk, so that there is always a whole one.
+"""
+
+import hashlib
+import io
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,25 +15,68 @@ import torch
 from catae import files
 from catae.errors import UserError
 
+logger = logging.getLogger(__name__)
 
-def save(path: Path, state: dict[str, Any]) -> None:
-    """Writes `state` to `path`, whole or not at all."""
+MAGIC = b"catae checkpoint 1\n"
+DIGEST = 32  # bytes of SHA-256, after the magic and before the state
+
+
+def save(path: Path, state: Mapping[str, Any]) -> None:
+    """Writes `state` to `path`, whole or not at all; what was there before is then in the file beside it."""
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    data = buffer.getvalue()
     with files.replacing(path) as temporary:
-        torch.save(state, temporary)
+        with temporary.open("wb") as file:
+            file.write(MAGIC + hashlib.sha256(data).digest())
+            file.write(data)
+        files.sync(temporary)
+        if path.exists():
+            path.replace(previous(path))
 
 
 def load(path: Path) -> dict[str, Any]:
     """The state in the file `path`.
 
     Raises:
-        UserError: the file can't be read, or holds something else than tensors and plain values.
+        UserError: the file can't be read, is damaged, or holds something else than tensors and plain values.
     """
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror or error}") from error
-    except Exception as error:  # of a broken file torch.load raises half a dozen kinds
-        raise UserError(
-            f"{path} is no whole checkpoint: {(str(error) or type(error).__name__).splitlines()[0]}"
-        ) from error
+    digest, data = content[len(MAGIC) :][:DIGEST], content[len(MAGIC) + DIGEST :]
+    if not content.startswith(MAGIC) or hashlib.sha256(data).digest() != digest:
+        raise UserError(f"{path} is no whole checkpoint")
+    try:
+        state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path} holds something else than tensors and plain values: {reason}") from error
     return state
+
+
+def load_newest(path: Path, identity: str) -> dict[str, Any] | None:
+    """The state in `path`, or the one before where that is damaged or another training's; None if there is none.
+
+    Args:
+        path: as given to `save`.
+        identity: what the state says under the same name: of which training it is.
+    """
+    for candidate in (path, previous(path)):
+        if not candidate.exists():
+            continue
+        try:
+            state = load(candidate)
+        except UserError as error:
+            logger.warning("%s; looking for the one before", error)
+            continue
+        if state.get("identity") == identity:
+            return state
+        logger.warning("%s is of another training; looking for the one before", candidate)
+    return None
+
+
+def previous(path: Path) -> Path:
+    """Where the state before the one in `path` is."""
+    return path.with_stem(f"{path.stem}-previous")

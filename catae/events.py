@@ -8,6 +8,7 @@ from pathlib import Path
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
+from catae import files
 from catae.decoding import Pixels
 from catae.errors import UserError
 
@@ -35,10 +36,15 @@ class EventLog:
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[EventLog]:
-    """A log in `folder`, closed at the end, whatever happens."""
-    with ExitStack() as stack:
-        scalars, pictures = (stack.enter_context(SummaryWriter(folder / part)) for part in (SCALARS, PICTURES))
+def writing(folder: Path, first_epoch: int = 1) -> Iterator[EventLog]:
+    """A log in `folder`, closed at the end, whatever happens.
+
+    What an earlier process has logged of `first_epoch` and later ones counts no more, in TensorBoard as well.
+    """
+    with files.telling_of(folder), ExitStack() as stack:
+        scalars, pictures = (
+            stack.enter_context(SummaryWriter(folder / part, purge_step=first_epoch)) for part in (SCALARS, PICTURES)
+        )
         yield EventLog(scalars, pictures)
 
 

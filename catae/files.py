@@ -1,14 +1,25 @@
 """Files that are whole or not there at all."""
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from catae.errors import UserError
+
+_ROOM = "free some room, and run the same command again: it goes on where it stopped"
+_PLACE = "give another --output-dir (CATAE_OUTPUT_DIR), or the right to write there"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+MENDABLE = {
+    **dict.fromkeys(FULL, _ROOM),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR), _PLACE),
+    errno.EIO: "the disk fails; run the same command again when it is mended, or give another --output-dir",
+}
 
 
 @contextmanager
@@ -17,17 +28,56 @@ def replacing(path: Path) -> Iterator[Path]:
 
     A reader sees the old file or the new one, never a part: the new bytes are synced to disk before the rename,
     and the folder after it. An error inside leaves the old file as it was.
+
+    Raises:
+        UserError: the disk is full, read-only or broken, or the folder is closed.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last: Pillow and matplotlib choose their format by it.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    with telling_of(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            sync(temporary)
+            temporary.replace(path)
+            sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def telling_of(path: Path) -> Iterator[None]:
+    """Turns what a disk answers to a writing of `path` into one line for the user.
+
+    Raises:
+        UserError: in the place of an OSError of a kind that the user can mend.
+    """
     try:
-        yield temporary
-        sync(temporary)
-        temporary.replace(path)
-        sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if error.errno not in MENDABLE:
+            raise
+        free = f" ({shutil.disk_usage(_existing(path)).free / 1e6:,.1f} MB are free)" if error.errno in FULL else ""
+        raise UserError(f"{path} can't be written: {error.strerror}{free}; {MENDABLE[error.errno]}") from error
+
+
+def check_room(folder: Path, needed: float) -> None:
+    """Looks whether `needed` bytes can be written below `folder`.
+
+    Raises:
+        UserError: there is less room than that.
+    """
+    free = shutil.disk_usage(_existing(folder)).free
+    if free < needed:
+        raise UserError(
+            f"{folder} has {free / 1e6:,.1f} MB free, and {needed / 1e6:,.1f} MB are needed; free some, or give "
+            "another --output-dir (CATAE_OUTPUT_DIR)"
+        )
+
+
+def _existing(path: Path) -> Path:
+    """The nearest folder above `path` that is there."""
+    return next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -59,6 +109,11 @@ def digest(path: Path) -> str:
     """SHA-256 of the file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 of a JSON value, in hexadecimal."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def sync(path: Path) -> None:

@@ -1,5 +1,6 @@
 """A run's folder and its manifest, where everything that a run leaves behind has its name."""
 
+import fcntl
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -10,9 +11,10 @@ from typing import Any
 
 from catae import files, machine
 from catae.errors import UserError
-from catae.settings import Settings
+from catae.settings import HARMLESS, Settings
 
 LATEST = "latest"
+RUNNING, FINISHED = "running", "finished"
 
 
 class Run:
@@ -47,6 +49,12 @@ class Run:
         manifest: dict[str, Any] = files.read_json(self.manifest)
         return manifest
 
+    def identity(self, settings: Settings) -> str:
+        """Which training it is, in one word: of the digests of data and split, and of what decides what is learned."""
+        digests = self.read()["digests"]
+        decisive = {name: value for name, value in settings.model_dump(mode="json").items() if name not in HARMLESS}
+        return files.digest_of({"data": digests["data"], "split": digests["split"], "settings": decisive})
+
     def record(self, **facts: Any) -> None:
         """Adds facts to `run.json`, or puts them in the place of earlier ones of the same name."""
         files.write_json(self.manifest, {**self.read(), **facts})
@@ -62,42 +70,123 @@ def create(settings: Settings, origins: Mapping[str, str]) -> Run:
     Raises:
         UserError: nothing can be written to `settings.output_dir`.
     """
-    root = settings.output_dir
-    try:
-        run = Run(_new_folder(root / "runs"))
-        values = settings.model_dump(mode="json")
-        files.write_json(
-            run.settings, {name: {"value": value, "from": origins[name]} for name, value in values.items()}
-        )
-        files.write_json(
-            run.manifest, {"id": run.id, "state": "running", "started": _now(), "machine": machine.describe()}
-        )
-        _point(root / LATEST, run.path)
-    except OSError as error:
-        raise UserError(
-            f"{root} can't be written to: {error.strerror}; give another --output-dir (CATAE_OUTPUT_DIR), "
-            "or the right to write there"
-        ) from error
+    run = _new(settings)
+    _begin(run, settings, origins)
     return run
 
 
 @contextmanager
-def recorded(run: Run) -> Iterator[None]:
-    """Records in `run.json` how what is done inside ends: finished, failed or interrupted."""
-    start = time.monotonic()
+def recorded(settings: Settings, origins: Mapping[str, str]) -> Iterator[Run]:
+    """The run to do: an interrupted one to go on with, as `settings.resume` says, or a new one.
+
+    How it ends is recorded in `run.json`: finished, failed or interrupted. While it lasts the run's folder is locked,
+    so that no other process writes there; a process that is killed leaves no lock behind, and a run that is 'running'
+    without one is dead.
+
+    Args:
+        settings: as resolved.
+        origins: where each setting came from.
+
+    Raises:
+        UserError: the run that is asked for can't be gone on with, another process writes to its folder, or nothing
+            can be written.
+    """
+    begun = time.monotonic()
+    run = _to_resume(settings) or _new(settings)
 
     def end(state: str, error: str | None = None) -> None:
-        run.record(state=state, ended=_now(), seconds=round(time.monotonic() - start, 1), error=error)
+        run.record(state=state, ended=_now(), seconds=round(time.monotonic() - begun, 1), error=error)
 
+    with _locked(run.path):
+        _begin(run, settings, origins)
+        try:
+            yield run
+        except Exception as error:
+            end("failed", f"{type(error).__name__}: {error}")
+            raise
+        except BaseException as error:
+            end("interrupted", type(error).__name__)  # KeyboardInterrupt, or Prefect's TerminationSignal
+            raise
+        end(FINISHED)
+
+
+def state(run: Run) -> str:
+    """How the run stands: 'running', 'finished', 'failed', 'interrupted', or 'killed', which it could not record."""
+    said = str(run.read()["state"])
+    return "killed" if said == RUNNING and not is_locked(run.path) else said
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process writes to this run's folder."""
     try:
+        with _locked(folder):
+            return False
+    except UserError:
+        return True
+
+
+def _to_resume(settings: Settings) -> Run | None:
+    """The run to go on with, if there is one."""
+    if settings.resume == "never":
+        return None
+    if settings.resume != "auto":
+        run = find(settings.resume, settings.output_dir)
+        if changed := _changes(run, settings):
+            raise UserError(
+                f"run {run.id} can't be gone on with, since these settings have changed: {'; '.join(changed)}; put "
+                "them back, or start a new run with --resume never"
+            )
+        return run
+    runs = settings.output_dir / "runs"
+    for path in sorted(runs.iterdir(), reverse=True) if runs.is_dir() else ():
+        run = Run(path)
+        if run.settings.exists() and run.manifest.exists() and state(run) not in (RUNNING, FINISHED):
+            return None if _changes(run, settings) else run
+    return None
+
+
+def _changes(run: Run, settings: Settings) -> list[str]:
+    """What differs between the run's settings and these, of those that decide what is learned."""
+    before = files.read_json(run.settings)
+    now = settings.model_dump(mode="json")
+    return [
+        f"{name} was {before[name]['value']!r} and is {value!r}"
+        for name, value in now.items()
+        if (name not in HARMLESS or name == "source") and before.get(name, {}).get("value") != value
+    ]
+
+
+def _new(settings: Settings) -> Run:
+    with files.telling_of(settings.output_dir):
+        return Run(_new_folder(settings.output_dir / "runs"))
+
+
+def _begin(run: Run, settings: Settings, origins: Mapping[str, str]) -> None:
+    """Writes down that the run begins, or goes on."""
+    values = {name: {"value": value, "from": origins[name]} for name, value in settings.model_dump(mode="json").items()}
+    before: dict[str, Any] = {"id": run.id, "started": _now(), "attempts": 0}
+    if run.manifest.exists():
+        before = run.read()
+    now = {"state": RUNNING, "attempts": before["attempts"] + 1, "error": None, "machine": machine.describe()}
+    with files.telling_of(settings.output_dir):
+        files.write_json(run.settings, values)
+        files.write_json(run.manifest, before | now)
+        _point(settings.output_dir / LATEST, run.path)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"{folder} is being written to by another process: wait for it, or start a new run"
+            ) from error
         yield
-    except Exception as error:
-        end("failed", f"{type(error).__name__}: {error}")
-        raise
-    except BaseException as error:
-        end("interrupted", type(error).__name__)  # KeyboardInterrupt, or Prefect's TerminationSignal
-        raise
-    end("finished")
+    finally:
+        os.close(descriptor)
 
 
 def find(name: str, output_dir: Path) -> Run:

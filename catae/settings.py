@@ -105,6 +105,16 @@ class TrainingSettings(BaseModel):
         lt=1,
         description="An epoch is better only if its test loss is below the best by more than this share of it.",
     )
+    checkpoint_minutes: float = Field(
+        10.0, gt=0, description="Within a long epoch the state is saved every so many minutes, besides at its end."
+    )
+    resume: str = Field(
+        "auto",
+        min_length=1,
+        description="`auto` goes on with the newest run that was interrupted, if its settings and its pictures are the "
+        "same, and starts a new one otherwise; `never` always starts a new one; a run's id goes on with that one, or "
+        "says what has changed.",
+    )
     device: Literal["cpu"] = Field("cpu", description="Where the arithmetic is done.")
     threads: int = Field(0, ge=0, le=1024, description="Threads for the arithmetic; 0 takes what the machine allows.")
 
@@ -135,6 +145,14 @@ class PictureSettings(BaseModel):
             raise ValueError("must be two names with a comma between them, like cats/1.jpg,cats/2.jpg")
         return value
 
+
+# Settings that don't change what is learned: with others, an interrupted run can be gone on with.
+HARMLESS = frozenset(
+    (
+        "output_dir", "samples", "prior", "interpolation_steps", "interpolation_pair", "source", "on_reject",
+        "cache_gb", "resume", "checkpoint_minutes",
+    )
+)  # fmt: skip
 
 GROUPS: tuple[type[BaseModel], ...] = (DataSettings, ModelSettings, TrainingSettings, PictureSettings)
 

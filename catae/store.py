@@ -93,8 +93,12 @@ def read(
     place = cache / _key(state, size)
     if not _is_whole(place):
         shutil.rmtree(place, ignore_errors=True)
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache, prefix=".reading-", ignore_cleanup_errors=True) as folder:
+        with files.telling_of(cache):
+            cache.mkdir(parents=True, exist_ok=True)
+        with (
+            files.telling_of(cache),
+            tempfile.TemporaryDirectory(dir=cache, prefix=".reading-", ignore_cleanup_errors=True) as folder,
+        ):
             _build(Path(folder), source, size)
             if sources.fingerprint(source) != state:
                 logger.warning("%s has changed while it was read: what was read is used, and not kept", source)

@@ -3,9 +3,11 @@
 import logging
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -56,10 +58,13 @@ class Outcome:
 
 
 class Training:
-    """Everything that changes while training, with the recipe's optimizer, schedule and stopping."""
+    """Everything that changes while training, with the recipe's optimizer, schedule and stopping.
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    It goes on from its `state_dict` as if nothing had happened, between epochs and within one.
+    """
+
+    def __init__(self, settings: Settings, identity: str = "") -> None:
+        self.settings, self.identity = settings, identity
         self.model = AutoEncoder(settings.image_size, settings.latent_dim, settings.width)
         initial.initialise(self.model, settings.init, randomness.generator(settings.seed, "initialisation"))
         # The pictures come channels-last, and oneDNN's convolutions are 1.1 times as fast on that layout.
@@ -68,7 +73,8 @@ class Training:
         self.schedule = StepLR(self.optimizer, settings.lr_step_size, settings.lr_gamma)
         self.stopping = EarlyStopping(settings.patience, settings.min_delta)
         self.judged_on = "validation" if settings.validation_fraction else "test"
-        self.epoch = 0
+        self.epoch = 0  # epochs that are over
+        self.under_way = EpochUnderWay()
 
     @property
     def reason_to_stop(self) -> str | None:
@@ -82,62 +88,101 @@ class Training:
             return f"the {self.settings.max_epochs} epochs allowed by max_epochs are over"
         return None
 
-    def run_epoch(self, images: ImageSet, split: Split) -> Epoch:
+    def run_epoch(self, images: ImageSet, split: Split, save: Callable[[], None] = lambda: None) -> Epoch:
         """Trains on every train picture once, in the epoch's order, and evaluates on the test and validation pictures.
+
+        Args:
+            images: the pictures.
+            split: which of them are train, test and validation.
+            save: called every `checkpoint_minutes` within the epoch, to save the state.
 
         Raises:
             UserError: the loss is no longer a number.
         """
-        self.epoch += 1
-        learning_rate = self.optimizer.param_groups[0]["lr"]
-        loader = train_loader(images, split.train, self.settings.batch_size, self.settings.seed, self.epoch)
+        number, learning_rate = self.epoch + 1, self.optimizer.param_groups[0]["lr"]
+        self._train(images, split, number, save)
+        train_loss = self.under_way.total.item() / self.under_way.pictures
         start = time.perf_counter()
-        train_loss = train(self.model, loader, self.optimizer, f"epoch {self.epoch}")
-        trained = time.perf_counter()
         test_loss = evaluate(self.model, ordered_loader(images, split.test))
         validation_loss = evaluate(self.model, ordered_loader(images, split.validation)) if split.validation else None
         judged = test_loss if validation_loss is None else validation_loss
         if not math.isfinite(train_loss + test_loss + judged):
             raise UserError(
-                f"the loss is {train_loss} on train and {test_loss} on test in epoch {self.epoch}: training has "
+                f"the loss is {train_loss} on train and {test_loss} on test in epoch {number}: training has "
                 f"diverged; lower CATAE_LEARNING_RATE, which is {self.settings.learning_rate}"
             )
         self.schedule.step()
+        trained_seconds, self.under_way, self.epoch = self.under_way.seconds, EpochUnderWay(), number
         return Epoch(
-            number=self.epoch,
+            number=number,
             train_loss=train_loss,
             test_loss=test_loss,
             validation_loss=validation_loss,
             learning_rate=learning_rate,
-            images_per_second=len(split.train) / (trained - start),
-            seconds=time.perf_counter() - start,
-            is_best=self.stopping.update(self.epoch, judged),
+            images_per_second=len(split.train) / trained_seconds,
+            seconds=trained_seconds + time.perf_counter() - start,
+            is_best=self.stopping.update(number, judged),
         )
+
+    def _train(self, images: ImageSet, split: Split, number: int, save: Callable[[], None]) -> None:
+        """Takes the steps of epoch `number` that have not been taken yet."""
+        now, size, seed = self.under_way, self.settings.batch_size, self.settings.seed
+        loader = train_loader(images, split.train, size, seed, number, done=now.batches)
+        self.model.train()
+        saved = last = time.perf_counter()
+        for batch in progress.track(loader, f"epoch {number}", len(loader)):
+            now.total += step(self.model, batch, self.optimizer) * len(batch)
+            now.pictures += len(batch)
+            now.batches += 1
+            this = time.perf_counter()
+            now.seconds += this - last
+            last = this
+            if this - saved > 60 * self.settings.checkpoint_minutes:
+                save()
+                saved = last = time.perf_counter()
 
     def state_dict(self) -> dict[str, object]:
         """All that going on needs, in tensors and plain values."""
         return {
+            "identity": self.identity,
             "epoch": self.epoch,
+            "under_way": vars(self.under_way),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "stopping": self.stopping.state_dict(),
         }
 
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `state_dict` gave."""
+        self.epoch = state["epoch"]
+        self.under_way = EpochUnderWay(**state["under_way"])
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.stopping = EarlyStopping(**state["stopping"])
 
-def train(model: nn.Module, loader: Loader, optimizer: torch.optim.Optimizer, description: str = "") -> float:
-    """Takes one step of the optimizer for each batch; gives the mean L1 loss over pictures, as it was at each."""
-    model.train()
-    total = torch.zeros(())
-    pictures = 0
-    for batch in progress.track(loader, description, len(loader)):
-        optimizer.zero_grad()
-        loss = nn.functional.l1_loss(model(batch), batch)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        total += loss.detach() * len(batch)  # a tensor: asking for the number would wait for it at every step
-        pictures += len(batch)
-    return total.item() / pictures
+
+@dataclass
+class EpochUnderWay:
+    """How far the epoch has come: batches, pictures, the sum of the losses of those pictures, and seconds."""
+
+    batches: int = 0
+    pictures: int = 0
+    total: Tensor = field(default_factory=lambda: torch.zeros(()))
+    seconds: float = 0.0
+
+
+def step(model: nn.Module, batch: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
+    """Takes one step of the optimizer; gives the batch's mean L1 loss as it was before.
+
+    The loss is a tensor: asking for the number would wait for it at every step.
+    """
+    optimizer.zero_grad()
+    loss = nn.functional.l1_loss(model(batch), batch)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    return loss.detach()
 
 
 @torch.inference_mode()
@@ -148,40 +193,55 @@ def evaluate(model: nn.Module, loader: Loader) -> float:
     return sum(losses) / sum(len(batch) for batch in loader)
 
 
-def fit(images: ImageSet, split: Split, settings: Settings, events_dir: Path, checkpoints_dir: Path) -> Outcome:
+def fit(
+    images: ImageSet, split: Split, settings: Settings, events_dir: Path, checkpoints_dir: Path, identity: str = ""
+) -> Outcome:
     """Trains an autoencoder until its loss on the test pictures, or the validation ones, hardly decreases.
 
     After each epoch, the event files in `events_dir` have its figures, and `checkpoints_dir` has `last.pt`, and
-    `best.pt` as of the best epoch so far.
+    `best.pt` as of the best epoch so far. It goes on from there if it was interrupted, to the same weights as if
+    nothing had happened.
+
+    Args:
+        images: the pictures.
+        split: which of them are train, test and validation.
+        settings: of the training.
+        events_dir: for TensorBoard's files.
+        checkpoints_dir: for the states.
+        identity: of which training it is, in one word; a state of another is not gone on from.
 
     Raises:
-        UserError: the loss is no longer a number.
+        UserError: the loss is no longer a number, or something can't be written.
     """
-    training = Training(settings)
+    training = Training(settings, identity)
+    last, best = checkpoints_dir / LAST, checkpoints_dir / BEST
+    if (state := checkpoint.load_newest(last, identity)) is not None:
+        training.load_state_dict(state)
+        logger.info("going on after epoch %s and %s batches", training.epoch, training.under_way.batches)
     watch = Watch.of(images, split, settings)
-    seconds: list[float] = []
     logger.info("training on %s pictures, testing on %s", f"{len(split.train):,}", f"{len(split.test):,}")
     logger.info("(*: the best epoch so far; ETA: of the last epoch allowed, which an early stop comes before)")
-    with events.writing(events_dir) as log:
+    with events.writing(events_dir, first_epoch=training.epoch + 1) as log:
         while not (reason := training.reason_to_stop):
-            epoch = training.run_epoch(images, split)
-            seconds.append(epoch.seconds)
+            epoch = training.run_epoch(images, split, lambda: checkpoint.save(last, training.state_dict()))
             log.scalars(epoch.number, _scalars(epoch))
             if epoch.number == 1 or epoch.number % PICTURES_EVERY == 0:
                 watch.write(training.model, epoch.number, log)
-            checkpoint.save(checkpoints_dir / LAST, training.state_dict())
+            # The best one first: killed between the two, the epoch is run again, to the same end.
             if epoch.is_best:
-                checkpoint.save(checkpoints_dir / BEST, training.state_dict())
+                checkpoint.save(best, training.state_dict())
+            checkpoint.save(last, training.state_dict())
             logger.info(_line(epoch, settings.max_epochs))
     logger.info("training ends: %s", reason)
+    speeds = events.read_scalars(events_dir)["seconds"]
     return Outcome(
         epochs=training.epoch,
         best_epoch=training.stopping.best_epoch,
         best_loss=float(training.stopping.best or 0),
         judged_on=training.judged_on,
         stopped_because=reason,
-        seconds=sum(seconds),
-        seconds_per_epoch=sorted(seconds)[len(seconds) // 2],
+        seconds=sum(speeds.values()),
+        seconds_per_epoch=sorted(speeds.values())[len(speeds) // 2],
     )
 
 
@@ -213,6 +273,7 @@ def _scalars(epoch: Epoch) -> dict[str, float]:
     return {tag: loss for tag, loss in losses.items() if loss is not None} | {
         "learning_rate": epoch.learning_rate,
         "images_per_second": epoch.images_per_second,
+        "seconds": epoch.seconds,
     }
 
 

@@ -26,6 +26,7 @@ from catae import (
     training,
     weights,
 )
+from catae.errors import UserError
 from catae.images import ImageSet
 from catae.model import AutoEncoder
 from catae.run import Run
@@ -40,6 +41,12 @@ def read(folder: Path, settings: Settings) -> Path:
     run = Run(folder)
     sets = settings.output_dir / "cache"
     image_set, data_report = store.read(settings.source, sets, settings.image_size, settings.on_reject)
+    before = run.read().get("digests", {}).get("data", image_set.digest)
+    if before != image_set.digest:
+        raise UserError(
+            f"the pictures of {settings.source} have changed since run {run.id} was interrupted; start a new run with "
+            "--resume never (CATAE_RESUME)"
+        )
     files.write_json(run.data, data_report.to_dict())
     inspection.draw_copies(image_set, data_report, run.copies)
     run.record(
@@ -83,7 +90,8 @@ def divide(folder: Path, images_path: Path, settings: Settings) -> None:
 def train(folder: Path, images_path: Path, settings: Settings) -> None:
     """Trains, and keeps the weights of the best epoch and the Gaussian of its train latents."""
     run, image_set, parts = _inputs(folder, images_path)
-    outcome = training.fit(image_set, parts, settings, run.events, run.checkpoints)
+    identity = run.identity(settings)
+    outcome = training.fit(image_set, parts, settings, run.events, run.checkpoints, identity)
     model = AutoEncoder(settings.image_size, settings.latent_dim, settings.width)
     model.load_state_dict(checkpoint.load(run.checkpoints / training.BEST)["model"])
     weights.save(model, run.model)

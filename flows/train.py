@@ -33,9 +33,8 @@ def catae(overrides: dict[str, Any] | None = None) -> Path:
         The run's folder.
     """
     resolved = settings.load(overrides)
-    new = run.create(resolved, settings.origins(overrides))
     machine.use_threads(resolved.threads)
-    with run.recorded(new):
+    with run.recorded(resolved, settings.origins(overrides)) as new:
         images = tasks.read(new.path, resolved)
         with cache.in_use(images):
             tasks.divide(new.path, images, resolved)

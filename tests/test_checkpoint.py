@@ -1,4 +1,3 @@
-import pickle
 from pathlib import Path
 
 import pytest
@@ -22,16 +21,33 @@ def test_a_state_is_the_same_after_saving_and_loading(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
 
 
-def test_a_broken_checkpoint_is_told_and_a_hostile_one_runs_no_code(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path / "last.pt", {"weight": torch.zeros(1000)})
+def test_the_state_before_stays_beside_the_new_one(tmp_path: Path) -> None:
+    for epoch in (1, 2, 3):
+        checkpoint.save(tmp_path / "last.pt", {"epoch": epoch})
+    assert checkpoint.load(tmp_path / "last.pt") == {"epoch": 3}
+    assert checkpoint.load(checkpoint.previous(tmp_path / "last.pt")) == {"epoch": 2}
+
+
+def test_a_single_flipped_bit_anywhere_is_noticed(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "last.pt", {"weight": torch.zeros(100)})
     whole = (tmp_path / "last.pt").read_bytes()
-    (tmp_path / "torn.pt").write_bytes(whole[:2000])
+    for place in range(0, len(whole), 37):
+        (tmp_path / "last.pt").write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
+        with pytest.raises(UserError, match=r"last\.pt is no whole checkpoint"):
+            checkpoint.load(tmp_path / "last.pt")
+
+
+def test_what_is_no_checkpoint_is_told_and_a_hostile_one_runs_no_code(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "torn.pt", {"weight": torch.zeros(1000)})
+    (tmp_path / "torn.pt").write_bytes((tmp_path / "torn.pt").read_bytes()[:2000])
     (tmp_path / "empty.pt").write_bytes(b"")
-    torch.save(Bomb(), tmp_path / "bomb.pt")
-    (tmp_path / "pickle.pt").write_bytes(pickle.dumps(Bomb()))
-    for name in ("torn.pt", "empty.pt", "bomb.pt", "pickle.pt"):
+    torch.save(Bomb(), tmp_path / "foreign.pt")
+    for name in ("torn.pt", "empty.pt", "foreign.pt"):
         with pytest.raises(UserError, match=f"{name} is no whole checkpoint"):
             checkpoint.load(tmp_path / name)
+    checkpoint.save(tmp_path / "bomb.pt", {"model": Bomb()})
+    with pytest.raises(UserError, match=r"bomb\.pt holds something else than tensors and plain values"):
+        checkpoint.load(tmp_path / "bomb.pt")
     assert not Path("went-off").exists()
     with pytest.raises(UserError, match=r"gone\.pt can't be read: No such file"):
         checkpoint.load(tmp_path / "gone.pt")

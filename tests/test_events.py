@@ -2,6 +2,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.tensorboard import SummaryWriter
 
 from catae import events
 from catae.errors import UserError
@@ -17,12 +19,26 @@ def test_every_point_of_a_long_log_is_read_back(tmp_path: Path) -> None:
     assert list(curve.values()) == pytest.approx([1 / epoch for epoch in range(1, 12_001)])
 
 
-def test_of_a_step_that_was_written_twice_the_later_value_counts(tmp_path: Path) -> None:
+def test_after_a_restart_each_epoch_has_one_point_the_later_one_in_order(tmp_path: Path) -> None:
     for first, offset in ((1, 0.0), (3, 0.5)):
-        with events.writing(tmp_path) as log:
+        with events.writing(tmp_path, first_epoch=first) as log:
             for epoch in range(first, first + 4):
                 log.scalars(epoch, {"loss/test": epoch + offset})
-    assert events.read_scalars(tmp_path)["loss/test"] == {1: 1, 2: 2, 3: 3.5, 4: 4.5, 5: 5.5, 6: 6.5}
+    expected = {1: 1, 2: 2, 3: 3.5, 4: 4.5, 5: 5.5, 6: 6.5}
+    assert events.read_scalars(tmp_path)["loss/test"] == expected
+    # TensorBoard itself shows the same, without our reading: the later writer says what counts no more.
+    log = EventAccumulator(str(tmp_path / "scalars"))
+    log.Reload()
+    assert {point.step: point.value for point in log.Scalars("loss/test")} == expected
+    assert len(log.Scalars("loss/test")) == 6
+
+
+def test_points_that_stand_twice_are_read_once_even_if_nobody_said_so(tmp_path: Path) -> None:
+    for offset in (0.0, 0.5):
+        with SummaryWriter(tmp_path / "scalars") as writer:
+            for epoch in (1, 2, 3):
+                writer.add_scalar("loss/test", epoch + offset, epoch)
+    assert list(events.read_scalars(tmp_path)["loss/test"]) == [1, 2, 3]
 
 
 def test_pictures_dont_slow_the_reading_of_curves(tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
+import io
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -64,8 +67,11 @@ def test_a_training_step_is_pytorchs_own(drawn_set: ImageSet, small: Settings) -
         loss.backward()
         optimizer.step()
         total += loss.item() * len(batch)
-    loss = training.train(state.model, batches.train_loader(drawn_set, range(100), 64, small.seed, 1), state.optimizer)
-    assert loss == pytest.approx(total / 100, rel=1e-5)
+    loss = sum(
+        training.step(state.model, batch, state.optimizer).item() * len(batch)
+        for batch in batches.train_loader(drawn_set, range(100), 64, small.seed, 1)
+    )
+    assert loss == pytest.approx(total, rel=1e-5)
     for ours, theirs in zip(state.model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
 
@@ -88,7 +94,7 @@ def test_training_makes_the_loss_fall_and_logs_each_epoch(
     outcome = fit(drawn_set, parts, settings, tmp_path)
     curves = events.read_scalars(tmp_path / "events")
 
-    assert set(curves) == {"loss/train", "loss/test", "learning_rate", "images_per_second"}
+    assert set(curves) == {"loss/train", "loss/test", "learning_rate", "images_per_second", "seconds"}
     assert all(list(curve) == [1, 2, 3, 4, 5, 6] for curve in curves.values())
     assert curves["loss/test"][6] < curves["loss/test"][1]
     assert list(curves["learning_rate"].values()) == pytest.approx([0.001] * 4 + [0.0005] * 2)
@@ -158,3 +164,85 @@ def test_an_epochs_line_fits_a_terminal_and_tells_the_time_that_is_left_at_the_m
     line = training._line(epoch, 100)
     assert line == "epoch  10/100  train 0.5000  test 0.6000*  lr 0.00025  12,345 images/s  ETA 2:28:30"
     assert "*" not in training._line(replace(epoch, is_best=False), 100)
+
+
+def test_a_training_that_goes_on_from_a_state_ends_with_the_same_bytes(
+    drawn_set: ImageSet, parts: Split, small: Settings, tmp_path: Path
+) -> None:
+    """Interrupted between two epochs, and within one, at every batch."""
+    settings = small.model_copy(update={"max_epochs": 2, "batch_size": 20, "lr_step_size": 1})
+    fit(drawn_set, parts, settings, tmp_path / "whole")
+    expected = state_of(tmp_path / "whole")
+
+    class Killed(BaseException):
+        pass
+
+    step = training.step
+    for kill_at in range(1, 2 * 5):
+        folder = tmp_path / f"killed-{kill_at}"
+        steps = iter(range(1, 100))
+
+        def dying_step(*given: Any, steps: Iterator[int] = steps, kill_at: int = kill_at) -> torch.Tensor:
+            if next(steps) == kill_at:
+                raise Killed
+            return step(*given)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(training, "step", dying_step)
+            # Every step is saved, but the one that dies comes before its saving.
+            hasty = settings.model_copy(update={"checkpoint_minutes": 1e-9})
+            with pytest.raises(Killed):
+                fit(drawn_set, parts, hasty, folder)
+        outcome = fit(drawn_set, parts, settings, folder)
+        assert outcome.epochs == 2
+        assert state_of(folder) == expected
+        curves = events.read_scalars(folder / "events")
+        assert list(curves["loss/test"]) == [1, 2]
+        assert curves["loss/test"] == events.read_scalars(tmp_path / "whole/events")["loss/test"]
+
+
+def state_of(folder: Path) -> dict[str, bytes]:
+    """Both states, without the seconds that they took."""
+    found = {}
+    for name in ("last.pt", "best.pt"):
+        state = checkpoint.load(folder / "checkpoints" / name)
+        state["under_way"]["seconds"] = 0.0
+        data = io.BytesIO()
+        torch.save(state, data)
+        found[name] = data.getvalue()
+    return found
+
+
+def test_a_training_that_was_over_trains_no_more(
+    drawn_set: ImageSet, parts: Split, small: Settings, tmp_path: Path
+) -> None:
+    first = fit(drawn_set, parts, small, tmp_path)
+    before = (tmp_path / "checkpoints/last.pt").read_bytes()
+    assert fit(drawn_set, parts, small, tmp_path) == first
+    assert (tmp_path / "checkpoints/last.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "another's", "gone"])
+def test_from_a_damaged_state_the_one_before_is_gone_on_from(
+    drawn_set: ImageSet, parts: Split, small: Settings, tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    fit(drawn_set, parts, small, tmp_path / "whole")
+    fit(drawn_set, parts, small, tmp_path / "hurt")
+    last = tmp_path / "hurt/checkpoints/last.pt"
+    data = last.read_bytes()
+    if damage == "truncated":
+        last.write_bytes(data[: len(data) // 2])
+    elif damage == "flipped":
+        last.write_bytes(data[:5000] + bytes([data[5000] ^ 1]) + data[5001:])
+    elif damage == "empty":
+        last.write_bytes(b"")
+    elif damage == "another's":
+        checkpoint.save(tmp_path / "another.pt", checkpoint.load(last) | {"identity": "another"})
+        last.write_bytes((tmp_path / "another.pt").read_bytes())
+    else:
+        last.unlink()
+    caplog.set_level(logging.INFO)
+    fit(drawn_set, parts, small, tmp_path / "hurt")
+    assert ("looking for the one before" in caplog.text) == (damage != "gone")
+    assert "going on after epoch" in caplog.text
+    assert state_of(tmp_path / "hurt") == state_of(tmp_path / "whole")
