@@ -35,6 +35,12 @@ def cold(archive: Path, cache: Path) -> int:
     return len(store.read(str(archive), cache)[0])
 
 
+def decoded(archive: Path) -> int:
+    """Decodes an archive and keeps nothing; gives the count of pictures."""
+    pictures = store._pictures(str(archive), 64, store.DataReport(str(archive), 64))
+    return sum(1 for _ in store._decoded(pictures, 64))
+
+
 def timed(work: Callable[[], int], expected: int) -> float:
     start = time.perf_counter()
     assert work() == expected
@@ -47,7 +53,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     workers = machine.usable_cpus()
-    times: dict[str, list[float]] = {"ImageFolder": [], "store, cold": [], "store, warm": []}
+    times: dict[str, list[float]] = {"ImageFolder": [], "decoding alone": [], "store, cold": [], "store, warm": []}
     with tempfile.TemporaryDirectory() as scratch:
         unpacked = Path(scratch, "unpacked")
         with zipfile.ZipFile(options.archive) as archive:
@@ -56,6 +62,7 @@ def main() -> None:
         for repeat in range(options.repeats):
             cache = Path(scratch, f"cache-{repeat}")
             times["ImageFolder"].append(timed(lambda: image_folder(unpacked, workers), count))
+            times["decoding alone"].append(timed(lambda: decoded(options.archive), count))
             times["store, cold"].append(timed(lambda cache=cache: cold(options.archive, cache), count))  # type: ignore[misc]
             times["store, warm"].append(timed(lambda cache=cache: cold(options.archive, cache), count))  # type: ignore[misc]
     base = statistics.median(times["ImageFolder"])

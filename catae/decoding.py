@@ -6,20 +6,18 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from catae.errors import Unreadable
-from catae.sources import Entry
+from catae.sources import EXTENSIONS, Entry
 
 Pixels = npt.NDArray[np.uint8]
 
 JPEG = b"\xff\xd8\xff"  # what every JPEG begins with
 MAX_PIXELS = 64_000_000  # more than cameras have, but for a few; 256 MB decoded, and a bomb claims far more
-EXTENSIONS = Image.registered_extensions()
 SAME = {"MPO": "JPEG", "JPEG2000": "JPEG", "DIB": "BMP"}  # kinds that commonly go by the other's ending
 
 
@@ -133,14 +131,17 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
 
 def _note(name: str, picture: Image.Image) -> str:
     """What a person would want to know of a picture that is read all the same."""
-    notes = []
-    kind, ending = str(picture.format), PurePosixPath(name).suffix.lower()
-    meant = EXTENSIONS.get(ending, kind)
-    if SAME.get(kind, kind) != SAME.get(meant, meant):
-        notes.append(f"it is a {kind}, though its name ends in {ending}")
+    notes = [note for note in [odd_ending(name, str(picture.format))] if note]
     if _is_animation(picture):
         notes.append("it is an animation, of which the first frame is used")
     return "; ".join(notes)
+
+
+def odd_ending(name: str, kind: str) -> str:
+    """What is to be said of a file of Pillow's format `kind` that is called `name`: nothing, mostly."""
+    ending = "." + name.rpartition(".")[2].lower()
+    meant = EXTENSIONS.get(ending, kind)
+    return "" if SAME.get(kind, kind) == SAME.get(meant, meant) else f"it is a {kind}, though its name ends in {ending}"
 
 
 def _is_animation(picture: Image.Image) -> bool:

@@ -26,13 +26,14 @@ where all pairs were n², and memory by half a kilobyte a picture.
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from catae import progress, randomness
+from catae import machine, progress, randomness
 
 Positions = npt.NDArray[np.int64]
 Pixels = npt.NDArray[np.uint8]
@@ -165,15 +166,22 @@ def _look(take: Take, where: Positions, ranks: Mapping[str, int]) -> tuple[Pixel
     thumbnails = np.empty((len(where), SIDE, SIDE), np.uint8)
     mirrors = []
     by_position = np.argsort(where)  # a disk is read from one end to the other
-    starts = range(0, len(where), CHUNK)
-    for start in progress.track(starts, "looking at pictures", len(starts)):
-        chunk = by_position[start : start + CHUNK]
+    chunks = [by_position[start : start + CHUNK] for start in range(0, len(where), CHUNK)]
+
+    def look(chunk: Positions) -> tuple[Pixels, list[str]]:
         pictures = take(where[chunk])
-        thumbnails[chunk] = _thumbnails(pictures)
-        for rank, turned in zip(chunk.tolist(), np.ascontiguousarray(pictures[:, :, ::-1]), strict=True):
-            other = ranks.get(hashlib.sha256(turned).hexdigest(), rank)
-            if rank < other:
-                mirrors.append((rank, other))
+        turned = np.ascontiguousarray(pictures[:, :, ::-1])
+        return _thumbnails(pictures), [hashlib.sha256(picture).hexdigest() for picture in turned]
+
+    # In threads: numpy and hashlib let go of Python's lock. A chunk is 13 MB, and few are under way.
+    with ThreadPoolExecutor(machine.usable_cpus()) as threads:
+        looked = threads.map(look, chunks)
+        for chunk, (seen, digests) in zip(
+            chunks, progress.track(looked, "looking for copies", len(chunks)), strict=True
+        ):
+            thumbnails[chunk] = seen
+            others = ((rank, ranks.get(digest, rank)) for rank, digest in zip(chunk.tolist(), digests, strict=True))
+            mirrors += [(rank, other) for rank, other in others if rank < other]
     return thumbnails, sorted(mirrors)
 
 

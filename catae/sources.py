@@ -8,13 +8,15 @@ import hashlib
 import io
 import os
 import stat
+import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from PIL import Image
 
@@ -28,6 +30,8 @@ MAX_FILE = 256 * 2**20  # bytes; the largest pictures of cameras have 100 MB
 MAX_RATIO = 100  # unpacked bytes to packed ones, of a whole archive; pictures are packed already and have 1 to 10
 RATIO_FLOOR = 2**30  # unpacked bytes below which the ratio is nobody's concern
 
+EXTENSIONS = Image.registered_extensions()
+LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a zip's member: signature, and the lengths of name and extra field
 NAMED = ("drawn", "kaggle", "pets")  # sources that are no path
 ARCHIVES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 
@@ -127,10 +131,11 @@ def parse_drawn(source: str) -> tuple[int, int]:
 
 def is_picture_name(name: str) -> bool:
     """Whether a file of this name is meant to be a picture that Pillow reads; hidden files are not."""
-    parts = PurePosixPath(name).parts
-    if "__MACOSX" in parts or any(part.startswith(".") and part != ".." for part in parts):
+    parts = name.split("/")
+    if "__MACOSX" in parts or any(part.startswith(".") and part not in (".", "..") for part in parts):
         return False
-    return PurePosixPath(name).suffix.lower() in Image.registered_extensions()
+    stem, dot, ending = parts[-1].rpartition(".")
+    return bool(stem) and (dot + ending).lower() in EXTENSIONS
 
 
 def _drawn(count: int, seed: int, size: int) -> Iterator[Entry]:
@@ -188,7 +193,8 @@ def _read_file(path: Path) -> bytes:
             about = os.fstat(file.fileno())
             if not stat.S_ISREG(about.st_mode):
                 raise Unreadable("it is no ordinary file")
-            _check_size(about.st_size)
+            if about.st_size > MAX_FILE:
+                raise Unreadable(_too_large(about.st_size))
             return file.read(MAX_FILE)
     except OSError as error:
         raise Unreadable(f"it can't be read: {error.strerror}") from error
@@ -196,54 +202,79 @@ def _read_file(path: Path) -> bytes:
 
 def _zip(path: Path) -> Iterator[Entry]:
     with _opened(path), zipfile.ZipFile(path) as archive:
-        unpacked = 0
+        unpacked, packed = 0, path.stat().st_size
         for member in sorted(archive.infolist(), key=lambda member: member.filename):
             if member.filename.endswith("/"):  # a folder; zipfile's own is_dir() fails where there is no name at all
                 continue
             unpacked += member.file_size
-            _check_ratio(path, unpacked)
+            _check_ratio(path, unpacked, packed)
             is_link = stat.S_ISLNK(member.external_attr >> 16)
             refusal = "it is a link" if is_link else "it is encrypted" if member.flag_bits & 1 else ""
-            yield _member(member.filename, member.file_size, partial(archive.read, member), refusal)
+            yield _member(member.filename, member.file_size, _zip_reader(path, archive, member), refusal)
+
+
+def _zip_reader(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Callable[[], bytes]:
+    """How to get a member's bytes: in any thread or process, where it is stored or deflated as nearly all are."""
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return partial(bytes, archive.read(member))
+    return partial(
+        _unpack, path, member.header_offset, member.compress_size, member.file_size, member.compress_type, member.CRC
+    )
+
+
+def _unpack(path: Path, offset: int, packed: int, size: int, method: int, crc: int) -> bytes:
+    """A stored or deflated member of a zip. zipfile's own reading takes five times as long for a small picture, most
+    of it with Python's lock held, so that threads would wait for each other.
+    """
+    try:
+        with path.open("rb", buffering=0) as file:
+            header = os.pread(file.fileno(), LOCAL_HEADER.size, offset)
+            signature, names, extra = LOCAL_HEADER.unpack(header)
+            data = os.pread(file.fileno(), packed, offset + LOCAL_HEADER.size + names + extra)
+        if method == zipfile.ZIP_DEFLATED:
+            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size + 1)
+    except OSError as error:
+        raise Unreadable(f"it can't be read: {error.strerror}") from error
+    except (struct.error, zlib.error) as error:
+        raise Unreadable(f"it can't be unpacked: {error}") from error
+    if signature != b"PK\x03\x04" or len(data) != size or zlib.crc32(data) != crc:
+        raise Unreadable("it can't be unpacked: its checksum is not that of its bytes")
+    return data
 
 
 def _tar(path: Path) -> Iterator[Entry]:
     # As a stream, since a compressed tar can only be read forwards, and without the list of members that tarfile
     # would keep: 1.5 GB for a million of them.
     with _opened(path), tarfile.open(path, "r|*") as archive:
-        unpacked = 0
+        unpacked, packed = 0, path.stat().st_size
         while (member := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined]
             if member.isdir():
                 continue
             unpacked += member.size
-            _check_ratio(path, unpacked)
+            _check_ratio(path, unpacked, packed)
             is_link = member.issym() or member.islnk()
             refusal = "it is a link" if is_link else "" if member.isreg() else "it is no ordinary file"
-            yield _member(member.name, member.size, partial(_extract, archive, member), refusal)
+            wanted = not refusal and is_picture_name(member.name)
+            yield _member(member.name, member.size, _extract(archive, member) if wanted else bytes, refusal)
 
 
-def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Callable[[], bytes]:
+    """A member's bytes, read at once: a compressed tar is gone through only once."""
+    if member.size > MAX_FILE:
+        return bytes  # not read: its size is told
     content = archive.extractfile(member)
     assert content is not None  # it is an ordinary file
-    return content.read()
+    return partial(bytes, content.read())
 
 
 def _member(name: str, size: int, read: Callable[[], bytes], refusal: str) -> Entry:
-    """An archive's member, read at once where it is a picture to be read: archives are gone through only once."""
-    parts = PurePosixPath(name.replace("\\", "/")).parts or (name,)
-    if ".." in parts or parts[0] == "/" or parts[0].endswith(":"):
+    parts = name.replace("\\", "/").split("/")
+    if ".." in parts or (not parts[0] and len(parts) > 1) or parts[0].endswith(":"):
         refusal = refusal or "its name leads out of the archive"
-    entry = _entry(name, read, refusal)
-    if entry.refusal or not is_picture_name(name):
-        return entry
-    try:
-        _check_size(size)
-        return Entry(entry.name, partial(bytes, read()))
-    except Unreadable as error:
-        return Entry(entry.name, refusal=str(error))
-    except Exception as error:  # noqa: BLE001 - as above
-        return Entry(entry.name, refusal=f"it can't be unpacked: {str(error) or type(error).__name__}")
+    if size > MAX_FILE:
+        refusal = refusal or _too_large(size)
+    return _entry(name, read, refusal)
 
 
 def _entry(name: str, read: Callable[[], bytes], refusal: str) -> Entry:
@@ -254,13 +285,12 @@ def _entry(name: str, read: Callable[[], bytes], refusal: str) -> Entry:
     return Entry(_printable(name), refusal=refusal) if refusal else Entry(_printable(name), read)
 
 
-def _check_size(size: int) -> None:
-    if size > MAX_FILE:
-        raise Unreadable(f"it has {size / 2**20:,.0f} MB, more than the {MAX_FILE / 2**20:.0f} that are read of a file")
+def _too_large(size: int) -> str:
+    return f"it has {size / 2**20:,.0f} MB, more than the {MAX_FILE / 2**20:.0f} that are read of a file"
 
 
-def _check_ratio(path: Path, unpacked: int) -> None:
-    if unpacked > max(RATIO_FLOOR, MAX_RATIO * path.stat().st_size):
+def _check_ratio(path: Path, unpacked: int, packed: int) -> None:
+    if unpacked > max(RATIO_FLOOR, MAX_RATIO * packed):
         raise UserError(
             f"{path} unpacks to more than {MAX_RATIO} times its size, as no pictures do; if you trust it, unpack it "
             "yourself and give the folder"

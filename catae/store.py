@@ -8,9 +8,10 @@ import shutil
 import tempfile
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ import numpy as np
 import PIL
 from loky import BrokenProcessPool, ProcessPoolExecutor
 
-from catae import duplicates, files, machine, progress, sources, split
+from catae import duplicates, files, jpeg, machine, progress, sources, split
 from catae.decoding import Decoded, Rejected, decode_all
 from catae.errors import UserError
 from catae.images import DIGESTS, GROUPS, INDEX, NAMES, PIXELS, REPORT, ImageSet
@@ -27,7 +28,8 @@ from catae.sources import Entry
 logger = logging.getLogger(__name__)
 
 FORMAT = 1  # of a set on disk, and of the reading that fills it: one more makes every set anew
-CHUNK = 64  # files for a process at a time
+CHUNK = 64  # files for a thread or a process at a time
+UNDER_WAY = 8  # chunks
 INLINE = 4  # chunks to read before other processes are started, which takes as long as 2,000 small pictures
 SHOWN_GROUPS = 100  # in the report; there may be a million
 
@@ -147,7 +149,7 @@ def _build(folder: Path, source: str, size: int) -> None:
     modes: Counter[str] = Counter()
     original_sizes: Counter[str] = Counter()
     names: dict[str, int] = {}  # and how often an archive has it
-    with (folder / PIXELS).open("wb") as pixels, (folder / DIGESTS).open("wb") as digests:
+    with (folder / PIXELS).open("wb", 2**20) as pixels, (folder / DIGESTS).open("wb") as digests:
         for result in progress.track(_decoded(_pictures(source, size, report), size), "reading pictures"):
             if isinstance(result, Rejected):
                 report.rejects.append({"name": result.name, "reason": result.reason})
@@ -207,26 +209,62 @@ def _pictures(source: str, size: int, report: DataReport) -> Iterator[Entry]:
 
 
 def _decoded(entries: Iterator[Entry], size: int) -> Iterator[Decoded | Rejected]:
-    """Decodes on all CPUs, in the order of the entries, with a few chunks under way at a time."""
+    """Decodes on all CPUs, in the order of the entries: plain JPEGs in threads, the rest in processes.
+
+    A few chunks are under way at a time, so that memory doesn't grow with the source.
+    """
     chunks = iter(lambda: list(islice(entries, CHUNK)), [])
-    for chunk in islice(chunks, INLINE):
-        yield from decode_all(chunk, size)
-    waiting: deque[Future[list[Decoded | Rejected]]] = deque()
-    workers = machine.usable_cpus()
-    # loky's processes are new ones, and don't run the user's script again: a copy of this one could hold a lock of
-    # PyTorch's or Prefect's that nobody will release, and those of the standard library need a guarded script.
-    pool = ProcessPoolExecutor(workers)
+    with ExitStack() as stack:
+        threads = stack.enter_context(ThreadPoolExecutor(machine.usable_cpus()))
+        processes = _Processes(stack)
+        plain: deque[tuple[list[Entry], Future[list[Decoded | None]]]] = deque()
+        ready: deque[tuple[list[Decoded | None], Future[list[Decoded | Rejected]]]] = deque()
+        for chunk in chain(chunks, [None]):
+            if chunk:
+                plain.append((chunk, threads.submit(_plain, chunk, size)))
+            while plain and (chunk is None or len(plain) > UNDER_WAY):
+                entries_of, found = plain.popleft()
+                rest = [entry for entry, done in zip(entries_of, found.result(), strict=True) if done is None]
+                ready.append((found.result(), processes.submit(rest, size)))
+            while ready and (chunk is None or len(ready) > UNDER_WAY):
+                done, others = ready.popleft()
+                remaining = iter(_result(others))
+                yield from (picture or next(remaining) for picture in done)
+
+
+def _plain(entries: list[Entry], size: int) -> list[Decoded | None]:
+    return [jpeg.decode(entry, size) for entry in entries]
+
+
+class _Processes:
+    """Decodes with Pillow: the first few chunks here, the others in processes, which take some time to start."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self.stack, self.chunks = stack, 0
+        self.pool: ProcessPoolExecutor | None = None
+
+    def submit(self, entries: list[Entry], size: int) -> Future[list[Decoded | Rejected]]:
+        """Has the entries decoded, soon or now."""
+        self.chunks += bool(entries)
+        if self.pool is None and self.chunks > INLINE:
+            # loky's processes are new ones, and don't run the user's script again: a copy of this one could hold a
+            # lock of PyTorch's or Prefect's that nobody will release, and those of the standard library need a
+            # guarded script.
+            self.pool = ProcessPoolExecutor(machine.usable_cpus())
+            self.stack.callback(self.pool.shutdown, kill_workers=True)
+        if self.pool is not None and entries:
+            submitted: Future[list[Decoded | Rejected]] = self.pool.submit(decode_all, entries, size)
+            return submitted
+        here: Future[list[Decoded | Rejected]] = Future()
+        here.set_result(decode_all(entries, size))
+        return here
+
+
+def _result(future: Future[list[Decoded | Rejected]]) -> list[Decoded | Rejected]:
     try:
-        for chunk in chunks:
-            waiting.append(pool.submit(decode_all, chunk, size))
-            if len(waiting) > 4 * workers:
-                yield from waiting.popleft().result()
-        while waiting:
-            yield from waiting.popleft().result()
+        return future.result()
     except BrokenProcessPool as error:
         raise UserError("a process that decodes pictures was killed, as for want of memory; free some") from error
-    finally:
-        pool.shutdown(kill_workers=True)
 
 
 def _check(report: DataReport, on_reject: Literal["skip", "fail"]) -> None:
