@@ -210,6 +210,8 @@ def _zip(path: Path) -> Iterator[Entry]:
             _check_ratio(path, unpacked, packed)
             is_link = stat.S_ISLNK(member.external_attr >> 16)
             refusal = "it is a link" if is_link else "it is encrypted" if member.flag_bits & 1 else ""
+            if member.compress_size > packed:
+                refusal = refusal or "it claims to be larger than the archive"
             yield _member(member.filename, member.file_size, _zip_reader(path, archive, member), refusal)
 
 
@@ -227,15 +229,17 @@ def _unpack(path: Path, offset: int, packed: int, size: int, method: int, crc: i
     of it with Python's lock held, so that threads would wait for each other.
     """
     try:
-        with path.open("rb", buffering=0) as file:
-            header = os.pread(file.fileno(), LOCAL_HEADER.size, offset)
-            signature, names, extra = LOCAL_HEADER.unpack(header)
-            data = os.pread(file.fileno(), packed, offset + LOCAL_HEADER.size + names + extra)
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            signature, names, extra = LOCAL_HEADER.unpack(os.pread(descriptor, LOCAL_HEADER.size, offset))
+            data = os.pread(descriptor, packed, offset + LOCAL_HEADER.size + names + extra)
+        finally:
+            os.close(descriptor)
         if method == zipfile.ZIP_DEFLATED:
             data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size + 1)
     except OSError as error:
         raise Unreadable(f"it can't be read: {error.strerror}") from error
-    except (struct.error, zlib.error) as error:
+    except (struct.error, zlib.error, OverflowError) as error:
         raise Unreadable(f"it can't be unpacked: {error}") from error
     if signature != b"PK\x03\x04" or len(data) != size or zlib.crc32(data) != crc:
         raise Unreadable("it can't be unpacked: its checksum is not that of its bytes")

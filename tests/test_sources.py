@@ -229,6 +229,14 @@ def test_a_zip_of_a_version_that_nobody_knows_is_told(tmp_path: Path) -> None:
         content(tmp_path / "newer.zip")
 
 
+def test_a_member_that_claims_to_be_larger_than_the_archive_is_told(tmp_path: Path) -> None:
+    data = bytearray(zipped(tmp_path / "plain.zip").read_bytes())
+    start = data.rindex(b"PK\x01\x02")
+    data[start + 20 : start + 24] = (2**32 - 2).to_bytes(4, "little")
+    (tmp_path / "lying.zip").write_bytes(data)
+    assert "it claims to be larger than the archive" in refused(tmp_path / "lying.zip").values()
+
+
 def test_encrypted_members_are_told(tmp_path: Path) -> None:
     # Python's zipfile writes no encrypted members: the flag alone is what a reader sees first.
     data = bytearray(zipped(tmp_path / "plain.zip").read_bytes())
