@@ -52,10 +52,11 @@ def make_archive(path: Path, count: int) -> None:
     cats = np.stack([np.asarray(drawn.draw(index)) for index in range(500)]).astype(np.float32)
     with zipfile.ZipFile(path, "w") as archive:
         for number in range(count):
-            one, other = cats[random.integers(len(cats), size=2)]
-            share, light = random.uniform(0, 0.5), random.uniform(0.6, 1.2)
-            moved = np.roll(other, random.integers(-20, 21, 2), (0, 1))
-            pixels = ((1 - share) * one + share * moved) * light
+            moved = [
+                np.roll(cat, random.integers(-32, 33, 2), (0, 1)) for cat in cats[random.integers(len(cats), size=2)]
+            ]
+            share, light = random.uniform(0.35, 0.65), random.uniform(0.6, 1.2)
+            pixels = ((1 - share) * moved[0] + share * moved[1]) * light
             data = io.BytesIO()
             Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(data, "JPEG", quality=90)
             archive.writestr(f"{number:07}.jpg", data.getvalue())

@@ -59,6 +59,6 @@ def read_scalars(folder: Path) -> dict[str, dict[int, float]]:
     if not any((folder / SCALARS).glob("*tfevents*")):
         raise UserError(f"{folder} holds no TensorBoard scalars; train first")
     # 0 means all: the reader's default keeps a random 10,000 points of a tag.
-    log = EventAccumulator(str(folder / SCALARS), size_guidance={"scalars": 0})
+    log = EventAccumulator(str(folder / SCALARS), size_guidance={"scalars": 0}, purge_orphaned_data=False)
     log.Reload()
     return {tag: dict(sorted((point.step, point.value) for point in log.Scalars(tag))) for tag in log.Tags()["scalars"]}

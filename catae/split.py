@@ -11,6 +11,8 @@ import numpy.typing as npt
 from catae import files, randomness
 from catae.errors import UserError
 
+TEST, VALIDATION, TRAIN, DROPPED = range(4)
+
 
 @dataclass(frozen=True)
 class Split:
@@ -56,22 +58,26 @@ def split(
             f"CATAE_TEST_FRACTION and CATAE_VALIDATION_FRACTION, {test_fraction} and {validation_fraction}, leave "
             "nothing to train on; their sum must be less than 1"
         )
-    places = {key: randomness.number(seed, f"split {key}") / 2**63 for key in keys}
-    parts = 3 if validation_fraction else 2
-    if len(places) < parts:
-        raise UserError(f"{len(keys)} pictures, {len(places)} of them distinct, can't be divided; {parts} are needed")
-    edges = (test_fraction, test_fraction + validation_fraction)
-    part_of = {key: sum(place >= edge for edge in edges) for key, place in places.items()}
+    first: dict[str, int] = {}  # the number of each key, in the order in which they come
+    numbers = np.fromiter((first.setdefault(key, len(first)) for key in keys), np.int64, len(keys))
+    needed = 3 if validation_fraction else 2
+    if len(first) < needed:
+        raise UserError(f"{len(keys)} pictures, {len(first)} of them distinct, can't be divided; {needed} are needed")
+    places = np.fromiter((randomness.number(seed, f"split {key}") / 2**63 for key in first), float, len(first))
+    part_of = np.searchsorted([test_fraction, test_fraction + validation_fraction], places, side="right")
     # Of a handful a part may have none: the lowest is always test and the highest train, and one is validation.
-    ranked = sorted(places, key=lambda key: (places[key], key))
-    part_of |= {ranked[0]: 0, ranked[-1]: 2}
-    if validation_fraction and 1 not in part_of.values():
-        part_of[ranked[1]] = 1
+    lowest, second, highest = np.argsort(places, kind="stable")[[0, 1, -1]]
+    part_of[lowest], part_of[highest] = TEST, TRAIN
+    if validation_fraction and VALIDATION not in part_of:
+        part_of[second] = VALIDATION
 
-    first = {key: position for position, key in reversed(list(enumerate(keys)))}
-    kept = [position for position, key in enumerate(keys) if duplicates == "group" or first[key] == position]
-    test, validation, train = (tuple(p for p in kept if part_of[keys[p]] == part) for part in range(3))
-    return Split(train, test, validation, dropped=tuple(sorted(set(range(len(keys))) - set(kept))))
+    parts = part_of[numbers]
+    if duplicates == "drop":
+        kept = np.zeros(len(keys), bool)
+        kept[np.unique(numbers, return_index=True)[1]] = True
+        parts[~kept] = DROPPED
+    positions = (tuple(np.flatnonzero(parts == part).tolist()) for part in (TRAIN, TEST, VALIDATION, DROPPED))
+    return Split(*positions)
 
 
 def shared(parts: Split, keys: Sequence[str]) -> int:

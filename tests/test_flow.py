@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
@@ -114,3 +116,36 @@ def test_against_a_server_of_the_users_the_run_its_tasks_and_the_librarys_log_ar
     ]  # fmt: skip
     log = [line["message"] for line in httpx.post(f"{server}/logs/filter", json={}).json()]
     assert sum(message.startswith("epoch ") for message in log) == 2, log
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_job_soon_and_the_same_command_goes_on(
+    prefect_home: Path, number: signal.Signals, code: int
+) -> None:
+    command = [sys.executable, "-m", "catae", "train", "--source", "drawn:80", "--output-dir", "out", *SMALL]
+    endless = [*command, "--max-epochs", "100000", "--patience", "100000"]
+    with subprocess.Popen(endless, env=environment(prefect_home), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if re.match(r"epoch +3/", line):
+                break
+        sent = time.monotonic()
+        process.send_signal(number)
+        rest = process.stderr.read()
+        assert process.wait() == code
+        assert time.monotonic() - sent < 8
+    assert "Traceback" not in rest
+    said = json.loads(Path("out/latest/run.json").read_text())
+    assert said["state"] == "interrupted"
+
+    # The two that are killed at once, by a second signal, are told apart from a live one by their lock.
+    with subprocess.Popen(endless, env=environment(prefect_home), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("going on after epoch"):
+                break
+        process.send_signal(number)
+        process.send_signal(number)
+        process.stderr.read()
+        assert process.wait() == code
+    assert json.loads(Path("out/latest/run.json").read_text())["id"] == said["id"]

@@ -36,7 +36,7 @@ def test_a_long_way_through_a_large_set_keeps_little_of_it_in_memory(tmp_path: P
     for start in range(0, count, 64):
         images.take(order[start : start + 64])
         highest = max(highest, resident())
-    assert highest - before < 350 * 2**20
+    assert highest - before < 32 * 2**20
 
 
 def resident() -> int:
@@ -68,3 +68,11 @@ def test_a_set_that_is_not_whole_is_told(image_set: ImageSet, tmp_path: Path) ->
         ImageSet(image_set.path)
     with pytest.raises(UserError, match=r"index\.json can't be read"):
         ImageSet(tmp_path / "nowhere")
+
+
+def test_a_set_that_gets_shorter_while_it_is_open_is_told(image_set: ImageSet) -> None:
+    image_set.take([0])
+    with (image_set.path / "pixels.u8").open("r+b") as file:
+        file.truncate(100)
+    with pytest.raises(UserError, match=r"pixels\.u8 is not whole any more"):
+        image_set.take([8])
