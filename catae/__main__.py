@@ -212,7 +212,7 @@ def _ending_on_signals() -> Iterator[None]:
         with suppress(TimeoutError):
             if _next_ending(reader) is None:
                 return
-        os._exit(128 + ending)
+        _end_at_once(128 + ending)
 
     watcher = threading.Thread(target=watch, daemon=True)
     pipe_before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
@@ -226,6 +226,16 @@ def _ending_on_signals() -> Iterator[None]:
         writer.close()
         watcher.join()
         reader.close()
+
+
+def _end_at_once(code: int) -> None:
+    """Ends this process and those that it has started: Prefect's embedded server would stay behind, for ever."""
+    for children in Path("/proc/self/task").glob("*/children"):
+        for child in children.read_text().split():
+            with suppress(ProcessLookupError):
+                os.kill(int(child), signal.SIGTERM)
+    os.write(sys.stderr.fileno(), b"catae: interrupted\n")
+    os._exit(code)
 
 
 def _next_ending(reader: socket.socket) -> int | None:
