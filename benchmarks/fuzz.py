@@ -18,7 +18,7 @@ import atheris
 with atheris.instrument_imports(include=["PIL", "catae", "zipfile", "tarfile"]):
     from PIL import Image
 
-    from catae import decoding, drawn, sources
+    from catae import decoding, drawn, jpeg, sources
     from catae.errors import UserError
 
 KINDS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO", "TGA", "PCX", "AVIF", "JPEG2000", "QOI", "SGI")
@@ -37,9 +37,12 @@ def one_input(data: bytes) -> None:
             assert "\n" not in str(error)  # noqa: PT017 - a UserError is a right answer
             return
     else:
-        entries = [sources.Entry("cat.png", lambda: body)]
+        entries = [sources.Entry("cat.jpg", lambda: body)]
     # As the store does: what is refused, or is not meant to be a picture, is not read.
     readable = [entry for entry in entries if not entry.refusal and sources.is_picture_name(entry.name)]
+    for entry in readable:
+        plain = jpeg.decode(entry, 16)
+        assert plain is None or len(plain.pixels) == 16 * 16 * 3
     for result in decoding.decode_all(readable, 16):
         if isinstance(result, decoding.Decoded):
             assert len(result.pixels) == 16 * 16 * 3

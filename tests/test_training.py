@@ -1,5 +1,7 @@
+import contextlib
 import io
 import logging
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -246,3 +248,41 @@ def test_from_a_damaged_state_the_one_before_is_gone_on_from(
     assert ("looking for the one before" in caplog.text) == (damage != "gone")
     assert "going on after epoch" in caplog.text
     assert state_of(tmp_path / "hurt") == state_of(tmp_path / "whole")
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 4 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", place], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"no small disk can be mounted here: {mounted.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def test_a_full_disk_is_told_and_the_training_goes_on_once_there_is_room(
+    drawn_set: ImageSet, parts: Split, small: Settings, tiny_disk: Path, tmp_path: Path
+) -> None:
+    settings = small.model_copy(update={"max_epochs": 4})
+    fit(drawn_set, parts, settings, tmp_path / "whole")
+    step, filler = training.step, tiny_disk / "filler"
+    steps = iter(range(1, 100))
+
+    def filling_step(*given: Any) -> torch.Tensor:
+        if next(steps) == 4:  # in the second of the epochs, of 2 steps each
+            with contextlib.suppress(OSError), filler.open("wb") as file:
+                file.write(bytes(8 * 2**20))
+        return step(*given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "step", filling_step)
+        with pytest.raises(UserError, match=r"No space left on device \(.* MB are free\); free some room"):
+            fit(drawn_set, parts, settings, tiny_disk / "run")
+    assert filler.exists()
+    filler.unlink()
+    fit(drawn_set, parts, settings, tiny_disk / "run")
+    assert state_of(tiny_disk / "run") == state_of(tmp_path / "whole")
