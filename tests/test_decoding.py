@@ -5,9 +5,9 @@ from functools import partial
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
-from catae import decoding
+from catae import decoding, sources
 from catae.decoding import Decoded, Rejected
 from catae.errors import Unreadable
 from catae.sources import Entry
@@ -156,3 +156,12 @@ def test_what_is_broken_behind_the_first_frame_does_no_harm() -> None:
         of_file("cat.gif", whole[:cut])
     read = of_file("cat.gif", whole[:-2])
     assert isinstance(read, Decoded)
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "AVIF"])
+def test_younger_formats_are_read_where_pillow_reads_them(kind: str) -> None:
+    if not features.check(kind.lower()):
+        pytest.skip(f"this Pillow reads no {kind}")
+    assert sources.is_picture_name(f"cat.{kind.lower()}")
+    colour = colour_of(encoded(Image.new("RGB", (40, 30), RED), kind))
+    assert max(abs(got - wanted) for got, wanted in zip(colour, RED, strict=True)) < 8

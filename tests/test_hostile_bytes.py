@@ -50,7 +50,7 @@ def edited(data: bytes, edits: list[Edit]) -> bytes:
     return data
 
 
-def check(entries: list[sources.Entry]) -> None:
+def check_reading(entries: list[sources.Entry]) -> None:
     readable = [entry for entry in entries if not entry.refusal and sources.is_picture_name(entry.name)]
     for entry in readable:
         plain = jpeg.decode(entry, 16)
@@ -66,13 +66,13 @@ def check(entries: list[sources.Entry]) -> None:
 @settings(max_examples=600, deadline=None, derandomize=True)
 @given(kind=st.sampled_from(KINDS), edits=EDITS)
 def test_a_damaged_picture_gives_pixels_or_a_reason(kind: str, edits: list[Edit]) -> None:
-    check([sources.Entry("cat.jpg", partial(bytes, edited(picture(kind), edits)))])
+    check_reading([sources.Entry("cat.jpg", partial(bytes, edited(picture(kind), edits)))])
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(data=st.binary(max_size=300))
 def test_noise_gives_pixels_or_a_reason(data: bytes) -> None:
-    check([sources.Entry("cat.png", partial(bytes, data))])
+    check_reading([sources.Entry("cat.png", partial(bytes, data))])
 
 
 @settings(
@@ -88,4 +88,4 @@ def test_a_damaged_archive_gives_what_it_still_holds_or_one_line(kind: str, edit
         assert str(path) in str(error)  # noqa: PT017 - either outcome is right
         assert "\n" not in str(error)  # noqa: PT017
         return
-    check(entries)
+    check_reading(entries)
