@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Adam
 from torch.optim.lr_scheduler import StepLR
 
-from catae import batches, checkpoint, events, initial, progress, randomness
+from catae import batches, checkpoint, events, files, initial, progress, randomness
 from catae.batches import Loader, ordered_loader, train_loader, viewable
 from catae.errors import UserError
 from catae.images import ImageSet
@@ -218,6 +218,11 @@ def fit(
     if (state := checkpoint.load_newest(last, identity)) is not None:
         training.load_state_dict(state)
         logger.info("going on after epoch %s and %s batches", training.epoch, training.under_way.batches)
+    # The last state, the best one, the one before each, and the next while it is written: each has the weights and
+    # Adam's two moments of them.
+    size = 3 * sum(weight.nbytes for weight in training.model.parameters())
+    there = sum(file.stat().st_size for file in checkpoints_dir.glob("*.pt"))
+    files.check_room(checkpoints_dir, 5 * size - there)
     watch = Watch.of(images, split, settings)
     logger.info("training on %s pictures, testing on %s", f"{len(split.train):,}", f"{len(split.test):,}")
     logger.info("(*: the best epoch so far; ETA: of the last epoch allowed, which an early stop comes before)")

@@ -250,6 +250,15 @@ def test_from_a_damaged_state_the_one_before_is_gone_on_from(
     assert state_of(tmp_path / "hurt") == state_of(tmp_path / "whole")
 
 
+def test_a_disk_with_too_little_room_is_told_before_anything_is_trained(
+    drawn_set: ImageSet, parts: Split, small: Settings, tiny_disk: Path
+) -> None:
+    wide = small.model_copy(update={"width": 32})
+    with pytest.raises(UserError, match=r"has [34]\.\d MB free, and \d+\.\d MB are needed; free some"):
+        fit(drawn_set, parts, wide, tiny_disk / "run")
+    assert not (tiny_disk / "run/checkpoints").exists()
+
+
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 4 MB."""
