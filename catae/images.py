@@ -5,6 +5,7 @@ import os
 import weakref
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -94,12 +95,20 @@ class ImageSet:
         Raises:
             UserError: the file has become shorter, or the disk fails.
         """
-        wanted = np.asarray(positions, np.int64).tolist()
+        wanted = np.asarray(positions, np.int64)
         taken: Pixels = np.empty((len(wanted), self.size, self.size, 3), np.uint8)
         whole = memoryview(taken.reshape(-1).data)
+        edges = (np.flatnonzero(np.diff(wanted) != 1) + 1).tolist()  # neighbours are read at once
         with files.telling_of(self.path / PIXELS):
-            for number, position in enumerate(wanted):
-                into = whole[number * self._stride : (number + 1) * self._stride]
-                if os.preadv(self._descriptor, [into], position * self._stride) != self._stride:
-                    raise UserError(f"{self.path / PIXELS} is not whole any more; delete {self.path}, and run again")
+            for start, stop in pairwise([0, *edges, len(wanted)]):
+                place = whole[start * self._stride : stop * self._stride]
+                self._read_into(place, int(wanted[start]) * self._stride if stop > start else 0)
         return taken
+
+    def _read_into(self, place: memoryview, offset: int) -> None:
+        """Fills `place` with the bytes from `offset` on; the kernel gives at most 2 GB at a time."""
+        while len(place):
+            count = os.preadv(self._descriptor, [place], offset)
+            if count == 0:
+                raise UserError(f"{self.path / PIXELS} is not whole any more; delete {self.path}, and run again")
+            place, offset = place[count:], offset + count
