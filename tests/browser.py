@@ -42,7 +42,7 @@ class Page(HTMLParser):
         return [" ".join(re.sub(r"<[^>]+>", " ", row).split()) for row in rows]
 
 
-def browse(path: Path, scheme: Any, pictures: int, whole: str = "") -> None:
+def check_in_browser(path: Path, scheme: Any, pictures: int, whole: str = "") -> None:
     """Opens a page at several widths: all pictures are shown, nothing is sideways, nothing is asked for or wrong.
 
     Args:

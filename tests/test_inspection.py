@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import HOSTILE, Page, browse, needs_chromium
+from browser import HOSTILE, Page, check_in_browser, needs_chromium
 from PIL import Image
 from rich.console import Console
 
@@ -242,4 +242,4 @@ def test_browser_shows_every_picture_with_nothing_sideways_and_no_request(tmp_pa
         notes=[{"name": STEERING, "note": "it is a PNG, though its name ends in .jpg"}],
     )
     written(tmp_path, report, noise(200))
-    browse(tmp_path / "page.html", scheme, 97)
+    check_in_browser(tmp_path / "page.html", scheme, 97)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import HOSTILE, Page, browse, needs_chromium
+from browser import HOSTILE, Page, check_in_browser, needs_chromium
 from PIL import Image, ImageSequence
 
 from catae import report
@@ -417,4 +417,6 @@ def test_browser_shows_every_picture_with_nothing_sideways_and_no_request(tmp_pa
     run = make_run(tmp_path, data={"rejects": rejects, "source": f"/data/{'cats' * 60}.zip"})
     Image.new("RGB", (572, 998)).save(run.copies)
     report.write(run)
-    browse(run.report, scheme, len(PICTURES) + 1, whole=".settings td:last-child, .settings tr:not(.given) td")
+    check_in_browser(
+        run.report, scheme, len(PICTURES) + 1, whole=".settings td:last-child, .settings tr:not(.given) td"
+    )
