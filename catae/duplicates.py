@@ -164,25 +164,29 @@ def _unit(values: Floats) -> Floats:
 def _look(take: Take, where: Positions, ranks: Mapping[str, int]) -> tuple[Pixels, list[tuple[int, int]]]:
     """The 16x16 grey thumbnails, uint8 (n, 16, 16), and the pairs of ranks that are exact mirrors."""
     thumbnails = np.empty((len(where), SIDE, SIDE), np.uint8)
-    mirrors = []
     by_position = np.argsort(where)  # a disk is read from one end to the other
-    chunks = [by_position[start : start + CHUNK] for start in range(0, len(where), CHUNK)]
-
-    def look(chunk: Positions) -> tuple[Pixels, list[str]]:
-        pictures = take(where[chunk])
-        turned = np.ascontiguousarray(pictures[:, :, ::-1])
-        return _thumbnails(pictures), [hashlib.sha256(picture).hexdigest() for picture in turned]
-
-    # In threads: numpy and hashlib let go of Python's lock. A chunk is 13 MB, and few are under way.
+    # In threads, since numpy lets go of Python's lock. A chunk is 13 MB, and each thread has one.
     with ThreadPoolExecutor(machine.usable_cpus()) as threads:
-        looked = threads.map(look, chunks)
-        for chunk, (seen, digests) in zip(
-            chunks, progress.track(looked, "looking for copies", len(chunks)), strict=True
-        ):
+        chunks = _chunks(by_position)
+        looked = threads.map(lambda chunk: _thumbnails(take(where[chunk])), chunks)
+        for chunk, seen in zip(chunks, progress.track(looked, "looking for copies", len(chunks)), strict=True):
             thumbnails[chunk] = seen
-            others = ((rank, ranks.get(digest, rank)) for rank, digest in zip(chunk.tolist(), digests, strict=True))
-            mirrors += [(rank, other) for rank, other in others if rank < other]
-    return thumbnails, sorted(mirrors)
+
+    # Averaging is exact, so that a mirrored picture has the mirrored thumbnail: few have that of another.
+    known = {hash(thumbnail.tobytes()) for thumbnail in thumbnails}
+    turned = (hash(thumbnail.tobytes()) in known for thumbnail in thumbnails[:, :, ::-1])
+    maybe = np.flatnonzero(np.fromiter(turned, bool, len(thumbnails)))
+    mirrors = []
+    for chunk in _chunks(maybe):
+        for rank, picture in zip(chunk.tolist(), np.ascontiguousarray(take(where[chunk])[:, :, ::-1]), strict=True):
+            other = ranks.get(hashlib.sha256(picture).hexdigest(), rank)
+            if rank < other:
+                mirrors.append((rank, other))
+    return thumbnails, mirrors
+
+
+def _chunks(some: Positions) -> list[Positions]:
+    return [some[start : start + CHUNK] for start in range(0, len(some), CHUNK)]
 
 
 def _thumbnails(pictures: Pixels) -> Pixels:

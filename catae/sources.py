@@ -10,12 +10,13 @@ import os
 import stat
 import struct
 import tarfile
+import weakref
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 from PIL import Image
@@ -32,6 +33,7 @@ RATIO_FLOOR = 2**30  # unpacked bytes below which the ratio is nobody's concern
 
 EXTENSIONS = Image.registered_extensions()
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a zip's member: signature, and the lengths of name and extra field
+HEADER_ROOM = 512  # bytes for a local header with its name, so that one reading is enough
 NAMED = ("drawn", "kaggle", "pets")  # sources that are no path
 ARCHIVES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 
@@ -202,7 +204,7 @@ def _read_file(path: Path) -> bytes:
 
 def _zip(path: Path) -> Iterator[Entry]:
     with _opened(path), zipfile.ZipFile(path) as archive:
-        unpacked, packed = 0, path.stat().st_size
+        unpacked, packed, members = 0, path.stat().st_size, _Members(path)
         for member in sorted(archive.infolist(), key=lambda member: member.filename):
             if member.filename.endswith("/"):  # a folder; zipfile's own is_dir() fails where there is no name at all
                 continue
@@ -212,38 +214,63 @@ def _zip(path: Path) -> Iterator[Entry]:
             refusal = "it is a link" if is_link else "it is encrypted" if member.flag_bits & 1 else ""
             if member.compress_size > packed:
                 refusal = refusal or "it claims to be larger than the archive"
-            yield _member(member.filename, member.file_size, _zip_reader(path, archive, member), refusal)
+            told = (member.header_offset, member.compress_size, member.file_size, member.compress_type, member.CRC)
+            plain = member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+            read = partial(members.read, *told) if plain else _read_otherwise(archive, member, refusal)
+            yield _member(member.filename, member.file_size, read, refusal)
 
 
-def _zip_reader(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Callable[[], bytes]:
-    """How to get a member's bytes: in any thread or process, where it is stored or deflated as nearly all are."""
-    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        return partial(bytes, archive.read(member))
-    return partial(
-        _unpack, path, member.header_offset, member.compress_size, member.file_size, member.compress_type, member.CRC
-    )
-
-
-def _unpack(path: Path, offset: int, packed: int, size: int, method: int, crc: int) -> bytes:
-    """A stored or deflated member of a zip. zipfile's own reading takes five times as long for a small picture, most
-    of it with Python's lock held, so that threads would wait for each other.
-    """
+def _read_otherwise(archive: zipfile.ZipFile, member: zipfile.ZipInfo, refusal: str) -> Callable[[], bytes]:
+    """A member that is packed in a way of which only zipfile knows, read at once, if it is to be read."""
+    if refusal or member.file_size > MAX_FILE or not is_picture_name(member.filename):
+        return bytes
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        return partial(bytes, archive.read(member))
+    except Exception as error:  # noqa: BLE001 - on broken bytes the libraries raise whatever they run into
+        return partial(_refuse, f"it can't be unpacked: {str(error) or type(error).__name__}")
+
+
+def _refuse(reason: str) -> bytes:
+    raise Unreadable(reason)
+
+
+class _Members:
+    """The stored and deflated members of a zip, for any thread, and for another process that it is sent to.
+
+    zipfile's own reading takes five times as long for a small picture, most of it with Python's lock held, so that
+    threads would wait for each other.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[type["_Members"], tuple[Path]]:
+        return _Members, (self.path,)
+
+    @cached_property
+    def descriptor(self) -> int:
+        descriptor = os.open(self.path, os.O_RDONLY)
+        weakref.finalize(self, os.close, descriptor)
+        return descriptor
+
+    def read(self, offset: int, packed: int, size: int, method: int, crc: int) -> bytes:
+        """The bytes of the member whose header is at `offset`; the rest is what the archive's directory says of it."""
         try:
-            signature, names, extra = LOCAL_HEADER.unpack(os.pread(descriptor, LOCAL_HEADER.size, offset))
-            data = os.pread(descriptor, packed, offset + LOCAL_HEADER.size + names + extra)
-        finally:
-            os.close(descriptor)
-        if method == zipfile.ZIP_DEFLATED:
-            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size + 1)
-    except OSError as error:
-        raise Unreadable(f"it can't be read: {error.strerror}") from error
-    except (struct.error, zlib.error, OverflowError) as error:
-        raise Unreadable(f"it can't be unpacked: {error}") from error
-    if signature != b"PK\x03\x04" or len(data) != size or zlib.crc32(data) != crc:
-        raise Unreadable("it can't be unpacked: its checksum is not that of its bytes")
-    return data
+            data = os.pread(self.descriptor, packed + HEADER_ROOM, offset)
+            signature, names, extra = LOCAL_HEADER.unpack_from(data)
+            start = LOCAL_HEADER.size + names + extra
+            if len(data) < start + packed:  # a longer name or extra field than most
+                data, start = os.pread(self.descriptor, packed, offset + start), 0
+            data = data[start : start + packed]
+            if method == zipfile.ZIP_DEFLATED:
+                data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size + 1)
+        except OSError as error:
+            raise Unreadable(f"it can't be read: {error.strerror}") from error
+        except (struct.error, zlib.error, OverflowError) as error:
+            raise Unreadable(f"it can't be unpacked: {error}") from error
+        if signature != b"PK\x03\x04" or len(data) != size or zlib.crc32(data) != crc:
+            raise Unreadable("it can't be unpacked: its checksum is not that of its bytes")
+        return data
 
 
 def _tar(path: Path) -> Iterator[Entry]:

@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import pickle
 import subprocess
 import sys
 import tarfile
@@ -68,6 +69,32 @@ def test_a_folder_a_zip_and_tars_give_the_same_files(tmp_path: Path) -> None:
         ("c.tar.xz", "w:xz"),
     ]:
         assert sorted(content(tarred(tmp_path / name, mode))) == expected
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zips_members_are_read_however_they_are_packed_and_in_another_process_too(
+    tmp_path: Path, method: int
+) -> None:
+    long = "n" * 700 + ".png"
+    with zipfile.ZipFile(tmp_path / "cats.zip", "w", method) as archive:
+        for name, data in (FILES | {long: b"long" * 9}).items():
+            archive.writestr(name, data)
+    expected = sorted((FILES | {long: b"long" * 9}).items())
+    assert content(tmp_path / "cats.zip") == expected
+    sent = pickle.loads(pickle.dumps(list(sources.entries(str(tmp_path / "cats.zip")))))
+    assert [(entry.name, entry.read()) for entry in sent] == expected
+
+
+def test_a_broken_member_of_a_rarely_used_packing_is_told_and_the_others_are_read(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "cats.zip", "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("bad.png", b"bad" * 100)
+        archive.writestr("good.png", b"good")
+    data = bytearray((tmp_path / "cats.zip").read_bytes())
+    data[data.index(b"BZh") + 12] ^= 0xFF
+    (tmp_path / "cats.zip").write_bytes(data)
+    reasons = refused(tmp_path / "cats.zip")
+    assert reasons["bad.png"].startswith("it can't be unpacked: ")
+    assert reasons["good.png"] == ""
 
 
 def test_the_order_is_that_of_the_names_and_not_of_the_file_system(tmp_path: Path) -> None:
