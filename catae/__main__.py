@@ -60,7 +60,7 @@ def _generate(options: argparse.Namespace) -> None:
 
     given = {"samples": options.count, "seed": options.seed, "prior": options.prior}
     chosen = settings.load(given, {"samples": "--count"})
-    source = run.find(options.run, chosen.output_dir)
+    source = run.trained(options.run, chosen.output_dir)
     model, gaussian = weights.load(source.model), latent.Gaussian.load(source.prior)
     gallery.generate(model, gaussian, chosen.prior, chosen.samples, chosen.seed, options.out)
     print(options.out)
@@ -70,7 +70,7 @@ def _interpolate(options: argparse.Namespace) -> None:
     from catae import gallery, run, weights
 
     chosen = settings.load({"interpolation_steps": options.steps}, {"interpolation_steps": "--steps"})
-    source = run.find(options.run, chosen.output_dir)
+    source = run.trained(options.run, chosen.output_dir)
     model = weights.load(source.model)
     ends = gallery.pictures(source, [options.a, options.b], model.image_size)
     gallery.draw_walk(model, ends, [options.a, options.b], chosen.interpolation_steps, options.out)
@@ -80,7 +80,7 @@ def _interpolate(options: argparse.Namespace) -> None:
 def _reconstruct(options: argparse.Namespace) -> None:
     from catae import gallery, run, weights
 
-    source = run.find(options.run, settings.load().output_dir)
+    source = run.trained(options.run, settings.load().output_dir)
     model = weights.load(source.model)
     pixels = gallery.pictures(source, options.files, model.image_size)
     gallery.restore(model, pixels, options.out, "pictures")

@@ -26,13 +26,7 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     data = buffer.getvalue()
-    with files.replacing(path) as temporary:
-        with temporary.open("wb") as file:
-            file.write(MAGIC + hashlib.sha256(data).digest())
-            file.write(data)
-        files.sync(temporary)
-        if path.exists():
-            path.replace(previous(path))
+    files.write_bytes(path, MAGIC + hashlib.sha256(data).digest() + data, before=previous(path))
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -56,12 +50,12 @@ def load(path: Path) -> dict[str, Any]:
     return state
 
 
-def load_newest(path: Path, identity: str) -> dict[str, Any] | None:
+def load_newest(path: Path, identity: Mapping[str, str]) -> dict[str, Any] | None:
     """The state in `path`, or the one before where that is damaged or another training's; None if there is none.
 
     Args:
         path: as given to `save`.
-        identity: what the state says under the same name: of which training it is.
+        identity: what the state says under the same name: of which training it is, by digests of what made it.
     """
     for candidate in (path, previous(path)):
         if not candidate.exists():
@@ -71,9 +65,12 @@ def load_newest(path: Path, identity: str) -> dict[str, Any] | None:
         except UserError as error:
             logger.warning("%s; looking for the one before", error)
             continue
-        if state.get("identity") == identity:
+        theirs = state.get("identity")
+        if theirs == identity:
             return state
-        logger.warning("%s is of another training; looking for the one before", candidate)
+        others = [name for name in identity if not isinstance(theirs, dict) or theirs.get(name) != identity[name]]
+        what = " and ".join(others) or "training"
+        logger.warning("%s is of another %s; looking for the one before", candidate, what)
     return None
 
 

@@ -1,6 +1,7 @@
 """Pictures for people: curves, grids, strips and an animation. Every pixel is shown as it is, never stretched."""
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ def curves(scalars: Mapping[str, Mapping[int, float]], best: int, path: Path) ->
         best: the epoch whose weights were kept.
         path: the PNG to write.
     """
-    train, test, rate = (scalars[tag] for tag in ("loss/train", "loss/test", "learning_rate"))
+    train, test, rate = (scalars.get(tag, {}) for tag in ("loss/train", "loss/test", "learning_rate"))
     figure = Figure(figsize=(8, 5.6), dpi=DPI, layout="constrained")
     losses, rates = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
 
@@ -34,16 +35,17 @@ def curves(scalars: Mapping[str, Mapping[int, float]], best: int, path: Path) ->
     judged = scalars.get("loss/validation", test)
     if judged is not test:
         losses.plot(list(judged), list(judged.values()), "o-", color=VALIDATION, markersize=3, label="Validation")
-    losses.plot(best, judged[best], "o", color=INK, markersize=10, markerfacecolor="none", markeredgewidth=1.5)
-    losses.annotate(
-        f"best: {judged[best]:.4f}, epoch {best}",
-        (best, judged[best]),
-        (0, 24),
-        textcoords="offset points",
-        ha="left" if best < max(test) / 2 else "right",
-        color=INK,
-        arrowprops={"arrowstyle": "-", "color": GREY},
-    )
+    if best in judged:  # it is not, where the log was damaged
+        losses.plot(best, judged[best], "o", color=INK, markersize=10, markerfacecolor="none", markeredgewidth=1.5)
+        losses.annotate(
+            f"best: {judged[best]:.4f}, epoch {best}",
+            (best, judged[best]),
+            (0, 24),
+            textcoords="offset points",
+            ha="left" if best < max(test) / 2 else "right",
+            color=INK,
+            arrowprops={"arrowstyle": "-", "color": GREY},
+        )
     losses.set_ylabel("L1 loss, pixels in [-1, 1]")
     losses.set_title("Loss after each epoch", loc="left")
     losses.legend(frameon=False)
@@ -129,15 +131,11 @@ def animation(pixels: Pixels, path: Path, scale: int = FRAME_SCALE) -> None:
     there_and_back = frames + frames[-2:0:-1]
     durations = [FRAME_MS] * len(there_and_back)
     durations[0] = durations[len(frames) - 1] = PAUSE_MS
-    with files.replacing(path) as temporary:
-        there_and_back[0].save(
-            temporary,
-            save_all=True,
-            append_images=there_and_back[1:],
-            duration=durations,
-            loop=0,
-            optimize=False,
-        )
+    data = BytesIO()  # and not the file: Pillow takes no notice of a write that the system cuts short
+    there_and_back[0].save(
+        data, "GIF", save_all=True, append_images=there_and_back[1:], duration=durations, loop=0, optimize=False
+    )
+    files.write_bytes(path, data.getvalue())
 
 
 def _tiles(pixels: Pixels, columns: int, scale: int) -> Pixels:
@@ -162,6 +160,7 @@ def _draw(canvas: Pixels, path: Path, title: str) -> None:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    with files.replacing(path) as temporary:
-        # Without the library's version in the file, so that the same picture is the same bytes.
-        figure.savefig(temporary, metadata={"Software": None})
+    data = BytesIO()
+    # Without the library's version in the file, so that the same picture is the same bytes.
+    figure.savefig(data, format=path.suffix[1:], metadata={"Software": None})
+    files.write_bytes(path, data.getvalue())

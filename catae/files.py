@@ -1,6 +1,7 @@
 """Files that are whole or not there at all."""
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -15,6 +16,7 @@ from catae.errors import UserError
 _ROOM = "free some room, and run the same command again: it goes on where it stopped"
 _PLACE = "give another --output-dir (CATAE_OUTPUT_DIR), or the right to write there"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+WRITING = ".writing-"  # what the temporary files begin with
 MENDABLE = {
     **dict.fromkeys(FULL, _ROOM),
     **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR), _PLACE),
@@ -22,32 +24,30 @@ MENDABLE = {
 }
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Gives a temporary path beside `path` to write to, and puts it in the place of `path` at the end.
+def sweep(folder: Path) -> None:
+    """Removes what killed processes have left half-written in `folder` and below; nobody else may write there now."""
+    for left in folder.rglob(f"{WRITING}*"):
+        left.unlink()
 
-    A reader sees the old file or the new one, never a part: the new bytes are synced to disk before the rename,
-    and the folder after it. An error inside leaves the old file as it was.
+
+@contextmanager
+def locked(folder: Path, wait: bool = True) -> Iterator[None]:
+    """Keeps `folder` to this process; the kernel lets go of it when the process ends, however it does.
 
     Raises:
-        UserError: the disk is full, read-only or broken, or the folder is closed.
+        BlockingIOError: another process has it, and this one is not to wait.
     """
-    # The suffix stays last: Pillow and matplotlib choose their format by it.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    with telling_of(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            yield temporary
-            sync(temporary)
-            temporary.replace(path)
-            sync(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
-def telling_of(path: Path) -> Iterator[None]:
-    """Turns what a disk answers to a writing of `path` into one line for the user.
+def telling_of(path: Path, size: int = 0) -> Iterator[None]:
+    """Turns what a disk answers to a writing of `path`, of so many bytes, into one line for the user.
 
     Raises:
         UserError: in the place of an OSError of a kind that the user can mend.
@@ -57,7 +57,12 @@ def telling_of(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in MENDABLE:
             raise
-        free = f" ({shutil.disk_usage(_existing(path)).free / 1e6:,.1f} MB are free)" if error.errno in FULL else ""
+        needed = f"{size / 1e6:,.1f} MB are needed, " if size else ""
+        free = (
+            f" ({needed}{shutil.disk_usage(_existing(path)).free / 1e6:,.1f} MB are free)"
+            if error.errno in FULL
+            else ""
+        )
         raise UserError(f"{path} can't be written: {error.strerror}{free}; {MENDABLE[error.errno]}") from error
 
 
@@ -80,10 +85,32 @@ def _existing(path: Path) -> Path:
     return next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Writes `data` to `path`, whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_bytes(data)
+def write_bytes(path: Path, data: bytes, before: Path | None = None) -> None:
+    """Writes `data` to `path`: a reader sees the old file or the new one, never a part.
+
+    The new bytes are on the disk before they get their name, and the name after that. An error leaves the old file as
+    it was.
+
+    Args:
+        path: the file.
+        data: what is to be in it.
+        before: what the old file is called from then on; None removes it.
+
+    Raises:
+        UserError: the disk is full, read-only or broken, or the folder is closed.
+    """
+    temporary = path.with_name(f"{WRITING}{os.getpid()}-{path.name}")
+    with telling_of(path, len(data)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(data)
+            sync(temporary)
+            if before and path.exists():
+                path.replace(before)
+            temporary.replace(path)
+            sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -101,7 +128,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not a whole JSON file: {error}") from error
 
 

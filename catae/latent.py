@@ -66,9 +66,12 @@ class Gaussian:
         """
         try:
             tensors = load_file(path)
-            return cls(tensors["mean"], tensors["factor"])
+            mean, factor = tensors["mean"].float(), tensors["factor"].float()
         except (OSError, SafetensorError, KeyError) as error:
             raise UserError(f"{path} is no prior of catae's: {error}") from error
+        if factor.shape != (mean.numel(), mean.numel()) or mean.ndim != 1:
+            raise UserError(f"{path} is no prior of catae's: its shapes are {(*mean.shape,)} and {(*factor.shape,)}")
+        return cls(mean, factor)
 
     def save(self, path: Path) -> None:
         """Writes it to `path`, as safetensors."""

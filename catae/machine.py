@@ -1,11 +1,16 @@
-"""What this machine is, and how many threads it deserves."""
+"""What this machine is, how many threads it deserves, and what memory it has."""
 
+import math
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
+
+from catae.errors import UserError
 
 CGROUP = Path("/sys/fs/cgroup")
 PACKAGES = ("catae", "torch", "torchvision", "prefect", "numpy", "pillow", "matplotlib", "tensorboard")
@@ -40,6 +45,48 @@ def use_threads(threads: int) -> int:
     return torch.get_num_threads()
 
 
+def memory_left(cgroup: Path = CGROUP, meminfo: Path = Path("/proc/meminfo")) -> float:
+    """Bytes that this process may still take: of the machine's, or of its container's limit, if that is less.
+
+    Infinite where nobody tells.
+    """
+    facts = dict(line.split(":", 1) for line in _text(meminfo).splitlines())
+    left = [float(facts["MemAvailable"].split()[0]) * 1024] if "MemAvailable" in facts else []
+    # Version 2 of cgroups, and 1. The cache of files counts as used, and is given back when memory is wanted.
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        if (most := _text(cgroup / limit).strip()).isdigit():
+            stat = dict(line.split() for line in _text((cgroup / used).with_name("memory.stat")).splitlines())
+            left.append(float(most) - float(_text(cgroup / used)) + float(stat.get("inactive_file", 0)))
+    return min(left, default=math.inf)
+
+
+@contextmanager
+def telling_of_memory(what: str, needed: float, advice: str) -> Iterator[None]:
+    """Looks for the memory that is needed, and turns the want of it into one line for the user.
+
+    Args:
+        what: needs it, in a few words.
+        needed: bytes, as estimated.
+        advice: what to do.
+
+    Raises:
+        UserError: there is too little memory, now or later.
+    """
+    if needed > (left := memory_left()):
+        raise UserError(
+            f"{what} takes about {needed / 1e9:,.1f} GB of memory, and {left / 1e9:,.1f} are free; {advice}"
+        )
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+            raise
+        raise UserError(f"{what} has run out of memory; {advice}") from error
+
+
 def describe() -> dict[str, object]:
     """The machine and the software, for `run.json`."""
     return {
@@ -51,10 +98,21 @@ def describe() -> dict[str, object]:
     }
 
 
+def process() -> dict[str, object]:
+    """Which process this is: its number means something on its host only, and until that is started again."""
+    boot = _text(Path("/proc/sys/kernel/random/boot_id")).strip()
+    return {"pid": os.getpid(), "host": platform.node(), "boot": boot or None}
+
+
 def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
+    lines = _text(Path("/proc/cpuinfo")).splitlines()
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor() or "unknown")
+
+
+def _text(path: Path) -> str:
+    """What a file of the kernel's says; nothing where this system has none."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

@@ -74,6 +74,13 @@ class AutoEncoder(nn.Module):
         return restored
 
 
+def activations(image_size: int, width: int) -> int:
+    """How many numbers a training step keeps of one picture: what goes into each layer, and comes out of the last."""
+    sizes = channels(image_size, width)
+    halves = sum(count * (image_size >> step) ** 2 for step, count in enumerate(sizes))
+    return 2 * halves
+
+
 def convolutions(model: nn.Module) -> Iterable[nn.Conv2d | nn.ConvTranspose2d]:
     """The layers with weights, in the order of the data."""
     return (layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d))

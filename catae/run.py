@@ -1,10 +1,10 @@
 """A run's folder and its manifest, where everything that a run leaves behind has its name."""
 
-import fcntl
+import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,10 @@ from catae import files, machine
 from catae.errors import UserError
 from catae.settings import HARMLESS, Settings
 
+logger = logging.getLogger(__name__)
+
 LATEST = "latest"
-RUNNING, FINISHED = "running", "finished"
+RUNNING, FINISHED, KILLED = "running", "finished", "killed"
 
 
 class Run:
@@ -45,15 +47,21 @@ class Run:
         return self.path.name
 
     def read(self) -> dict[str, Any]:
-        """What `run.json` says."""
-        manifest: dict[str, Any] = files.read_json(self.manifest)
+        """What `run.json` says.
+
+        Raises:
+            UserError: it can't be read, or is something else.
+        """
+        manifest = files.read_json(self.manifest)
+        if not (isinstance(manifest, dict) and isinstance(manifest.get("state"), str)):
+            raise UserError(f"{self.manifest} is no run's manifest; remove {self.path}, or put it back from a copy")
         return manifest
 
-    def identity(self, settings: Settings) -> str:
-        """Which training it is, in one word: of the digests of data and split, and of what decides what is learned."""
+    def identity(self, settings: Settings) -> dict[str, str]:
+        """Which training it is: the digests of its data, its split, and the settings that decide what is learned."""
         digests = self.read()["digests"]
         decisive = {name: value for name, value in settings.model_dump(mode="json").items() if name not in HARMLESS}
-        return files.digest_of({"data": digests["data"], "split": digests["split"], "settings": decisive})
+        return {"data": digests["data"], "split": digests["split"], "settings": files.digest_of(decisive)}
 
     def record(self, **facts: Any) -> None:
         """Adds facts to `run.json`, or puts them in the place of earlier ones of the same name."""
@@ -70,9 +78,8 @@ def create(settings: Settings, origins: Mapping[str, str]) -> Run:
     Raises:
         UserError: nothing can be written to `settings.output_dir`.
     """
-    run = _new(settings)
-    _begin(run, settings, origins)
-    return run
+    with ExitStack() as held:
+        return _choose(settings.model_copy(update={"resume": "never"}), origins, held)
 
 
 @contextmanager
@@ -92,13 +99,12 @@ def recorded(settings: Settings, origins: Mapping[str, str]) -> Iterator[Run]:
             can be written.
     """
     begun = time.monotonic()
-    run = _to_resume(settings) or _new(settings)
+    with ExitStack() as held:
+        run = _choose(settings, origins, held)
 
-    def end(state: str, error: str | None = None) -> None:
-        run.record(state=state, ended=_now(), seconds=round(time.monotonic() - begun, 1), error=error)
+        def end(state: str, error: str | None = None) -> None:
+            run.record(state=state, ended=_now(), seconds=round(time.monotonic() - begun, 1), error=error)
 
-    with _locked(run.path):
-        _begin(run, settings, origins)
         try:
             yield run
         except Exception as error:
@@ -113,16 +119,44 @@ def recorded(settings: Settings, origins: Mapping[str, str]) -> Iterator[Run]:
 def state(run: Run) -> str:
     """How the run stands: 'running', 'finished', 'failed', 'interrupted', or 'killed', which it could not record."""
     said = str(run.read()["state"])
-    return "killed" if said == RUNNING and not is_locked(run.path) else said
+    if said == RUNNING:
+        with suppress(BlockingIOError), files.locked(run.path, wait=False):
+            return KILLED
+    return said
 
 
-def is_locked(folder: Path) -> bool:
-    """Whether a process writes to this run's folder."""
+def _choose(settings: Settings, origins: Mapping[str, str], held: ExitStack) -> Run:
+    """The run to do, locked until `held` ends. One process at a time chooses."""
+    runs = settings.output_dir / "runs"
+    with files.telling_of(settings.output_dir):
+        runs.mkdir(parents=True, exist_ok=True)
+        with files.locked(runs):
+            for path in runs.iterdir():
+                _bury(path)
+            run = _to_resume(settings) or Run(_new_folder(runs))
+            try:
+                held.enter_context(files.locked(run.path, wait=False))
+            except BlockingIOError as error:
+                raise UserError(
+                    f"{run.path} is being written to by another process: wait for it, or start a new run"
+                ) from error
+            _begin(run, settings, origins)
+            return run
+
+
+def _bury(path: Path) -> None:
+    """Sees to what a killed process has left: half-written files, and a run that still calls itself running."""
     try:
-        with _locked(folder):
-            return False
-    except UserError:
-        return True
+        with files.locked(path, wait=False):
+            files.sweep(path)
+            if not any(path.iterdir()):
+                path.rmdir()
+            elif (run := Run(path)).read()["state"] == RUNNING:
+                run.record(state=KILLED)
+    except (BlockingIOError, NotADirectoryError):
+        pass  # at work, or no run
+    except UserError as error:
+        logger.warning("%s", error)
 
 
 def _to_resume(settings: Settings) -> Run | None:
@@ -137,11 +171,23 @@ def _to_resume(settings: Settings) -> Run | None:
                 "them back, or start a new run with --resume never"
             )
         return run
-    runs = settings.output_dir / "runs"
-    for path in sorted(runs.iterdir(), reverse=True) if runs.is_dir() else ():
+    for path in sorted((settings.output_dir / "runs").iterdir(), reverse=True):
         run = Run(path)
-        if run.settings.exists() and run.manifest.exists() and state(run) not in (RUNNING, FINISHED):
-            return None if _changes(run, settings) else run
+        if not (run.manifest.is_file() and run.settings.is_file()):
+            continue
+        try:
+            stands = state(run)
+            if stands in (RUNNING, FINISHED):
+                continue
+            changed = _changes(run, settings)
+        except UserError as error:
+            logger.warning("%s; that run is left alone", error)
+            continue
+        if changed:
+            logger.info("run %s, %s, is not gone on with: %s", run.id, stands, "; ".join(changed))
+            continue
+        logger.info("going on with run %s, which was %s", run.id, stands)
+        return run
     return None
 
 
@@ -149,16 +195,14 @@ def _changes(run: Run, settings: Settings) -> list[str]:
     """What differs between the run's settings and these, of those that decide what is learned."""
     before = files.read_json(run.settings)
     now = settings.model_dump(mode="json")
-    return [
-        f"{name} was {before[name]['value']!r} and is {value!r}"
-        for name, value in now.items()
-        if (name not in HARMLESS or name == "source") and before.get(name, {}).get("value") != value
-    ]
-
-
-def _new(settings: Settings) -> Run:
-    with files.telling_of(settings.output_dir):
-        return Run(_new_folder(settings.output_dir / "runs"))
+    try:
+        return [
+            f"{name} was {before[name]['value']!r} and is {value!r}"
+            for name, value in now.items()
+            if (name not in HARMLESS or name == "source") and before[name]["value"] != value
+        ]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{run.settings} doesn't hold the settings of a run of this version") from error
 
 
 def _begin(run: Run, settings: Settings, origins: Mapping[str, str]) -> None:
@@ -167,26 +211,17 @@ def _begin(run: Run, settings: Settings, origins: Mapping[str, str]) -> None:
     before: dict[str, Any] = {"id": run.id, "started": _now(), "attempts": 0}
     if run.manifest.exists():
         before = run.read()
-    now = {"state": RUNNING, "attempts": before["attempts"] + 1, "error": None, "machine": machine.describe()}
+    now = {
+        "state": RUNNING,
+        "attempts": before["attempts"] + 1,
+        "error": None,
+        "process": machine.process(),
+        "machine": machine.describe(),
+    }
     with files.telling_of(settings.output_dir):
-        files.write_json(run.settings, values)
         files.write_json(run.manifest, before | now)
+        files.write_json(run.settings, values)
         _point(settings.output_dir / LATEST, run.path)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"{folder} is being written to by another process: wait for it, or start a new run"
-            ) from error
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def find(name: str, output_dir: Path) -> Run:
@@ -204,9 +239,20 @@ def find(name: str, output_dir: Path) -> Run:
     raise UserError(f"--run is {name!r}: no such run in {output_dir} (CATAE_OUTPUT_DIR); {known}")
 
 
+def trained(name: str, output_dir: Path) -> Run:
+    """The run called `name`, as in `find`, which has a model.
+
+    Raises:
+        UserError: there is no such run, or it has no model yet.
+    """
+    run = find(name, output_dir)
+    if not run.model.exists():
+        raise UserError(f"run {run.id} is {state(run)}, and has no model yet; name another with --run")
+    return run
+
+
 def _new_folder(runs: Path) -> Path:
     """A folder that nobody else has, named by the time."""
-    runs.mkdir(parents=True, exist_ok=True)
     stem = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     for number in range(1, 1000):
         folder = runs / (stem if number == 1 else f"{stem}-{number}")
@@ -219,8 +265,8 @@ def _new_folder(runs: Path) -> Path:
 
 
 def _point(link: Path, target: Path) -> None:
-    """Makes `link` a relative symbolic link to `target`, in one step."""
-    temporary = link.with_name(f".{link.name}.{os.getpid()}")
+    """Makes `link` a relative symbolic link to `target`, in one step; one process at a time does."""
+    temporary = link.with_name(f"{files.WRITING}{link.name}")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(os.path.relpath(target, link.parent), target_is_directory=True)
     temporary.replace(link)

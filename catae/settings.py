@@ -196,7 +196,7 @@ def origins(given: Mapping[str, Any] | None = None) -> dict[str, str]:
     """Where each setting's value comes from: 'given', 'environment', '.env' or 'default'."""
     said = {name for name, value in (given or {}).items() if value is not None}
     environment = _named(os.environ)
-    file = _named(dotenv_values(ENV_FILE)) if ENV_FILE.is_file() else {}
+    file = _named(_env_file())
 
     def origin(name: str) -> str:
         places = {
@@ -210,6 +210,18 @@ def origins(given: Mapping[str, Any] | None = None) -> dict[str, str]:
     return {name: origin(name) for name in Settings.model_fields}
 
 
+def _env_file() -> Mapping[str, str | None]:
+    """What `.env` says; nothing if there is none."""
+    try:
+        return dotenv_values(ENV_FILE, encoding="utf-8") if ENV_FILE.is_file() else {}
+    except OSError as error:
+        raise UserError(
+            f"{ENV_FILE.resolve()} can't be read: {error.strerror}; give the right to, or move it"
+        ) from error
+    except ValueError as error:
+        raise UserError(f"{ENV_FILE.resolve()} is no text in UTF-8: {error}; write it anew") from error
+
+
 def _named(variables: Mapping[str, str | None]) -> dict[str, str]:
     """The `CATAE_` variables that say something, by the name of the setting."""
     upper = {name.upper(): value for name, value in variables.items()}
@@ -218,8 +230,7 @@ def _named(variables: Mapping[str, str | None]) -> dict[str, str]:
 
 def _refuse_unknown_variables() -> None:
     """A misspelt variable would otherwise be a setting silently not made."""
-    file = dotenv_values(ENV_FILE) if ENV_FILE.is_file() else {}
-    for place, variables in ((".env", file), ("the environment", os.environ)):
+    for place, variables in ((".env", _env_file()), ("the environment", os.environ)):
         for name in _named(variables):
             if name not in Settings.model_fields:
                 known = [PREFIX + known.upper() for known in Settings.model_fields]

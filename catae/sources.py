@@ -53,7 +53,22 @@ class Entry:
     refusal: str = ""
 
 
-def entries(source: str, size: int = 64) -> Iterator[Entry]:
+@dataclass(frozen=True)
+class Listing:
+    """The files of a source, to go through once.
+
+    Attributes:
+        total: how many they are; None for a tar, of which it isn't known before it has been gone through.
+    """
+
+    total: int | None
+    files: Iterator[Entry]
+
+    def __iter__(self) -> Iterator[Entry]:
+        return self.files
+
+
+def entries(source: str, size: int = 64) -> Listing:
     """The files of `source`, whatever they hold, in the order of their names (a tar's in its own order).
 
     Args:
@@ -66,19 +81,20 @@ def entries(source: str, size: int = 64) -> Iterator[Entry]:
     """
     kind, _, rest = source.partition(":")
     if kind == "drawn":
-        return _drawn(*parse_drawn(source), size)
+        count, seed = parse_drawn(source)
+        return Listing(count, _drawn(count, seed, size))
     if kind == "pets":
         return _pets(rest)
     path = downloads.kaggle(rest) if kind == "kaggle" else Path(source).expanduser()
     try:
         if path.is_dir():
-            return _folder(path)
+            return Listing(sum(1 for _ in _walk(path)), _folder(path))
         path.open("rb").close()
         with _opened(path):
             if zipfile.is_zipfile(path):
                 return _zip(path)
             if tarfile.is_tarfile(path):
-                return _tar(path)
+                return Listing(None, _tar(path))
     except OSError as error:
         raise UserError(f"{source} can't be read: {error.strerror}; correct --source (CATAE_SOURCE)") from error
     raise UserError(f"{source} is neither a folder nor a whole zip or tar archive; correct --source (CATAE_SOURCE)")
@@ -151,13 +167,13 @@ def _draw(index: int, seed: int, size: int) -> bytes:
     return picture.getvalue()
 
 
-def _pets(which: str) -> Iterator[Entry]:
+def _pets(which: str) -> Listing:
     if which != "cats":
         raise UserError(f"--source is 'pets:{which}': of the pets there are only pets:cats")
-    # Their heads are given as PNG, whatever the file they were cut from.
-    return (
-        Entry(f"{head.path.stem}.png", partial(downloads.crop, head.path, head.annotation)) for head in downloads.pets()
-    )
+    heads = downloads.pets()
+    # They are given as PNG, whatever the file they were cut from.
+    cut = (Entry(f"{head.path.stem}.png", partial(downloads.crop, head.path, head.annotation)) for head in heads)
+    return Listing(len(heads), cut)
 
 
 def _folder(root: Path) -> Iterator[Entry]:
@@ -202,12 +218,17 @@ def _read_file(path: Path) -> bytes:
         raise Unreadable(f"it can't be read: {error.strerror}") from error
 
 
-def _zip(path: Path) -> Iterator[Entry]:
-    with _opened(path), zipfile.ZipFile(path) as archive:
+def _zip(path: Path) -> Listing:
+    archive = zipfile.ZipFile(path)
+    # zipfile's own is_dir() fails where a member has no name at all.
+    members = [member for member in archive.infolist() if not member.filename.endswith("/")]
+    return Listing(len(members), _zip_members(path, archive, sorted(members, key=lambda member: member.filename)))
+
+
+def _zip_members(path: Path, archive: zipfile.ZipFile, found: list[zipfile.ZipInfo]) -> Iterator[Entry]:
+    with _opened(path), archive:
         unpacked, packed, members = 0, path.stat().st_size, _Members(path)
-        for member in sorted(archive.infolist(), key=lambda member: member.filename):
-            if member.filename.endswith("/"):  # a folder; zipfile's own is_dir() fails where there is no name at all
-                continue
+        for member in found:
             unpacked += member.file_size
             _check_ratio(path, unpacked, packed)
             is_link = stat.S_ISLNK(member.external_attr >> 16)

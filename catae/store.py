@@ -9,7 +9,7 @@ import tempfile
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -23,7 +23,7 @@ from catae import duplicates, files, jpeg, machine, progress, sources, split
 from catae.decoding import Decoded, Rejected, decode_all
 from catae.errors import UserError
 from catae.images import DIGESTS, GROUPS, INDEX, NAMES, PIXELS, REPORT, ImageSet
-from catae.sources import Entry
+from catae.sources import Entry, Listing
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +31,8 @@ FORMAT = 1  # of a set on disk, and of the reading that fills it: one more makes
 CHUNK = 64  # files for a thread or a process at a time
 UNDER_WAY = 8  # chunks
 INLINE = 4  # chunks to read before other processes are started, which takes as long as 2,000 small pictures
+BESIDE = 100  # bytes of a picture in the other files of a set: digest, name, group
+READING = ".reading-"  # what the folders begin with that are being filled
 SHOWN_GROUPS = 100  # in the report; there may be a million
 
 
@@ -95,17 +97,12 @@ def read(
     place = cache / _key(state, size)
     if not _is_whole(place):
         shutil.rmtree(place, ignore_errors=True)
-        with files.telling_of(cache):
-            cache.mkdir(parents=True, exist_ok=True)
-        with (
-            files.telling_of(cache),
-            tempfile.TemporaryDirectory(dir=cache, prefix=".reading-", ignore_cleanup_errors=True) as folder,
-        ):
-            _build(Path(folder), source, size)
+        with files.telling_of(cache), _folder_to_fill(cache) as folder:
+            _build(folder, source, size)
             if sources.fingerprint(source) != state:
                 logger.warning("%s has changed while it was read: what was read is used, and not kept", source)
                 place = cache / f"{place.name}-{os.getpid()}"
-            _put(Path(folder), place)
+            _put(folder, place)
     os.utime(place / INDEX)  # when it was last of use
     report = DataReport(**files.read_json(place / REPORT))
     _check(report, on_reject)
@@ -134,6 +131,21 @@ def _is_whole(place: Path) -> bool:
     return whole
 
 
+@contextmanager
+def _folder_to_fill(cache: Path) -> Iterator[Path]:
+    """A new folder in the cache, which goes at the end unless it has been moved; those of killed processes go now."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as held:
+        with files.locked(cache):
+            for left in cache.glob(f"{READING}*"):
+                with suppress(BlockingIOError), files.locked(left, wait=False):
+                    shutil.rmtree(left)
+            temporary = tempfile.TemporaryDirectory(dir=cache, prefix=READING, ignore_cleanup_errors=True)
+            folder = Path(held.enter_context(temporary))
+            held.enter_context(files.locked(folder))
+        yield folder
+
+
 def _put(folder: Path, place: Path) -> None:
     """Moves a set to its place; where another process was first, its set stays, which is the same."""
     try:
@@ -149,8 +161,10 @@ def _build(folder: Path, source: str, size: int) -> None:
     modes: Counter[str] = Counter()
     original_sizes: Counter[str] = Counter()
     names: dict[str, int] = {}  # and how often an archive has it
+    listing = sources.entries(source, size)
+    files.check_room(folder, (listing.total or 0) * (size**2 * 3 + BESIDE))
     with (folder / PIXELS).open("wb", 2**20) as pixels, (folder / DIGESTS).open("wb") as digests:
-        for result in progress.track(_decoded(_pictures(source, size, report), size), "reading pictures"):
+        for result in progress.track(_decoded(_pictures(listing, report), size), "reading pictures", listing.total):
             if isinstance(result, Rejected):
                 report.rejects.append({"name": result.name, "reason": result.reason})
                 continue
@@ -197,9 +211,9 @@ def _find_copies(
     files.write_json(images.path / REPORT, complete.to_dict())
 
 
-def _pictures(source: str, size: int, report: DataReport) -> Iterator[Entry]:
+def _pictures(listing: Listing, report: DataReport) -> Iterator[Entry]:
     """What is to be decoded; the rest goes into the report."""
-    for entry in sources.entries(source, size):
+    for entry in listing:
         if entry.refusal:
             report.rejects.append({"name": entry.name, "reason": entry.refusal})
         elif sources.is_picture_name(entry.name):

@@ -32,10 +32,12 @@ def load(path: Path) -> AutoEncoder:
     try:
         with safe_open(path, "pt") as file:
             facts = json.loads((file.metadata() or {})[HEADER])
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-        model = AutoEncoder(**{name: int(facts[name]) for name in SHAPE})
-        model.load_state_dict(weights)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - it is no dict
+        # In no memory at first: a header that lies may ask for any.
+        with torch.device("meta"):
+            model = AutoEncoder(**{name: int(facts[name]) for name in SHAPE})
+        model.load_state_dict(weights, assign=True)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise UserError(f"{path} is no model of catae's: {str(error).splitlines()[0]}") from error
     model.to(memory_format=torch.channels_last)
     return model.eval()

@@ -3,6 +3,7 @@
 Nothing is cached: Prefect would hand back the path of a file without a look whether it is still there.
 """
 
+import logging
 from dataclasses import asdict
 from pathlib import Path
 
@@ -32,6 +33,8 @@ from catae.model import AutoEncoder
 from catae.run import Run
 from catae.settings import Settings
 
+logger = logging.getLogger(__name__)
+
 RESTORED = 32  # test pictures in reconstructions.png
 
 
@@ -39,14 +42,14 @@ RESTORED = 32  # test pictures in reconstructions.png
 def read(folder: Path, settings: Settings) -> Path:
     """Decodes the source's pictures; gives the image set's folder."""
     run = Run(folder)
+    files.check_room(run.path, training.room(settings))  # before anything is waited for
     sets = settings.output_dir / "cache"
     image_set, data_report = store.read(settings.source, sets, settings.image_size, settings.on_reject)
-    before = run.read().get("digests", {}).get("data", image_set.digest)
-    if before != image_set.digest:
-        raise UserError(
-            f"the pictures of {settings.source} have changed since run {run.id} was interrupted; start a new run with "
-            "--resume never (CATAE_RESUME)"
-        )
+    if run.read().get("digests", {}).get("data", image_set.digest) != image_set.digest:
+        changed = f"the pictures of {settings.source} have changed since run {run.id} was interrupted"
+        if settings.resume != "auto":
+            raise UserError(f"{changed}; start a new run with --resume never (CATAE_RESUME)")
+        logger.warning("%s: it begins anew", changed)  # a job on a schedule must not stand still
     files.write_json(run.data, data_report.to_dict())
     inspection.draw_copies(image_set, data_report, run.copies)
     run.record(

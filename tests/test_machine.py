@@ -1,4 +1,6 @@
+import math
 import os
+from contextlib import AbstractContextManager
 from importlib import metadata
 from pathlib import Path
 
@@ -6,6 +8,7 @@ import pytest
 import torch
 
 from catae import machine
+from catae.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -39,3 +42,36 @@ def test_the_machine_and_the_software_are_described() -> None:
     described = machine.describe()
     assert described["cpu"] != "unknown"
     assert described["packages"]["torch"] == metadata.version("torch")  # type: ignore[index]
+
+
+def test_the_memory_that_is_left_is_the_machines_or_what_the_containers_limit_leaves(tmp_path: Path) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal: 9000 kB\nMemAvailable:    4000 kB\n")
+    assert machine.memory_left(tmp_path, meminfo) == 4_096_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert machine.memory_left(tmp_path, meminfo) == 4_096_000
+    (tmp_path / "memory.max").write_text("3000000\n")
+    (tmp_path / "memory.current").write_text("2500000\n")
+    (tmp_path / "memory.stat").write_text("anon 1000\ninactive_file 400000\n")
+    assert machine.memory_left(tmp_path, meminfo) == 900_000
+    assert machine.memory_left(tmp_path / "nowhere", tmp_path / "nothing") == math.inf
+    assert 1e8 < machine.memory_left() < 1e14
+
+
+def test_only_the_want_of_memory_is_told_as_such() -> None:
+    with pytest.raises(UserError, match="a batch has run out of memory; take less"), tight():
+        torch.empty(2**50)
+    with pytest.raises(RuntimeError, match="shape"), tight():
+        torch.zeros(3) @ torch.zeros(4, 4)
+    with pytest.raises(UserError, match=r"a batch takes about [\d,]+\.0 GB of memory, and [\d.]+ are free; take"):
+        machine.telling_of_memory("a batch", 1e30, "take less").__enter__()
+
+
+def tight() -> AbstractContextManager[None]:
+    return machine.telling_of_memory("a batch", 0, "take less")
+
+
+def test_a_process_is_told_from_one_of_the_same_number_before_the_machine_was_started_again() -> None:
+    said = machine.process()
+    assert said["pid"] == os.getpid()
+    assert said["boot"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -1,6 +1,7 @@
 import contextlib
 import subprocess
 import sys
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 
 import pytest
@@ -106,7 +107,59 @@ def test_two_processes_dont_write_to_one_run_and_a_killed_one_leaves_no_lock(sma
         process.kill()
     assert busy.read()["state"] == "running"
     assert run.state(busy) == "killed"
+    with pytest.raises(UserError, match=f"run {busy.id} is killed, and has no model yet"):
+        run.trained(busy.id, small.output_dir)
+    assert busy.read()["process"]["pid"] == process.pid
     assert go(small).path == busy.path
+
+
+def test_a_killed_run_doesnt_call_itself_running_for_ever(small: Settings) -> None:
+    dead = go(small, KeyboardInterrupt())
+    dead.record(state="running", process={"pid": 1, "host": "elsewhere", "boot": "another"})
+    (dead.path / ".writing-1-curves.png").write_text("half")
+    (small.output_dir / "runs/20200101-000000").mkdir()  # as far as it had come when it was killed
+    other = go(small, seed=9)
+    assert other.path != dead.path
+    assert dead.read()["state"] == "killed"
+    assert {path.name for path in (small.output_dir / "runs").iterdir()} == {dead.id, other.id}
+    assert {path.name for path in dead.path.iterdir()} == {"run.json", "settings.json"}
+
+
+def test_a_damaged_or_hostile_run_folder_doesnt_stop_others(small: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    for content in (b"", b"[]", b'{"state": 3}', b"\xff", b"[" * 100_000):
+        hurt = go(small, KeyboardInterrupt())
+        hurt.manifest.write_bytes(content)
+    for content in (b"", b"[]", b'{"seed": 3}', b'{"seed": {"value": {}}}'):
+        hurt = go(small, KeyboardInterrupt(), resume="never")
+        hurt.settings.write_bytes(content)
+    assert go(small).read()["state"] == "finished"
+    assert "is no run's manifest" in caplog.text
+    assert "doesn't hold the settings of a run" in caplog.text
+    with pytest.raises(UserError, match=r"settings\.json doesn't hold the settings"):
+        go_named(small, hurt.id)
+
+
+def go_named(settings_: Settings, name: str) -> None:
+    resolved = settings_.model_copy(update={"resume": name})
+    with run.recorded(resolved, settings.origins()):
+        pass
+
+
+def test_with_a_clock_that_was_put_back_the_interrupted_run_is_still_found(
+    small: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Yesterday(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            return datetime.now(tz) - timedelta(days=1)
+
+    go(small, KeyboardInterrupt(), seed=4)
+    monkeypatch.setattr(run, "datetime", Yesterday)
+    first = go(small, KeyboardInterrupt())
+    again = go(small)
+    assert again.path == first.path
+    assert (small.output_dir / "latest").resolve() == first.path.resolve()
+    assert again.read()["seconds"] >= 0
 
 
 def test_a_run_is_found_by_latest_by_its_id_and_by_its_folder(small: Settings, tmp_path: Path) -> None:

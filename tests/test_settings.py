@@ -89,3 +89,17 @@ def test_empty_variables_and_flags_that_were_not_given_leave_the_default(monkeyp
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValidationError):
         settings.load().seed = 1
+
+
+def test_a_hostile_env_file_is_told_and_runs_nothing() -> None:
+    for content in (b"CATAE_SEED=\xff\xfe", b"\x00\x80" * 1000):
+        Path(".env").write_bytes(content)
+        with pytest.raises(UserError, match=r"\.env is no text in UTF-8"):
+            settings.load()
+    for content in (b"CATAE_SEED=$(touch pwned)", b"CATAE_SEED=`touch pwned`", b"export CATAE_SEED='1; touch pwned'"):
+        Path(".env").write_bytes(content)
+        with pytest.raises(UserError, match=r"CATAE_SEED \(in \.env\) is '.*touch pwned"):
+            settings.load()
+    Path(".env").write_bytes(b"=\n===\n\x00\n" + b"A" * 1_000_000 + b"\nCATAE_SEED=7\n")
+    assert settings.load().seed in (0, 7)
+    assert not Path("pwned").exists()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from catae import drawn, sources, store
+from catae import drawn, files, sources, store
 from catae.errors import UserError
 from catae.images import ImageSet
 
@@ -162,6 +162,22 @@ def test_a_failed_reading_leaves_nothing_behind(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=said):
             store.read(source, tmp_path / "cache", 16)
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_what_a_killed_reading_has_left_goes_with_the_next_one_and_a_living_one_stays(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    (cache / ".reading-dead").mkdir(parents=True)
+    (cache / ".reading-dead/pixels.u8").write_bytes(bytes(1000))
+    (cache / ".reading-alive").mkdir()
+    with files.locked(cache / ".reading-alive"):
+        store.read("drawn:5", cache, 16)
+    assert sorted(path.name for path in cache.glob(".reading-*")) == [".reading-alive"]
+
+
+def test_a_disk_with_too_little_room_for_the_pictures_is_told_before_they_are_read(tiny_disk: Path) -> None:
+    with pytest.raises(UserError, match=r"has [34]\.\d MB free, and 12\.4 MB are needed; free some, or give another"):
+        store.read("drawn:1000", tiny_disk, 64)
+    assert list(tiny_disk.iterdir()) == []
 
 
 def test_one_bad_file_is_an_error_if_the_user_says_so_and_most_of_them_always(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from catae import files, run, settings
+from catae import drawn, events, files, run, settings
+from catae.errors import UserError
 from catae.images import ImageSet
 from catae.run import Run
 from catae.settings import Settings
@@ -84,3 +85,35 @@ def test_the_library_imports_no_orchestrator() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_pictures_that_have_changed_since_a_run_was_interrupted_begin_it_anew_or_are_refused_as_the_user_says(
+    small: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cats = tmp_path / "cats"
+    cats.mkdir()
+    for number in range(40):
+        drawn.draw(number, 0, 32).save(cats / f"{number}.png")
+    resolved = small.model_copy(update={"source": str(cats), "max_epochs": 1})
+
+    def go(**changes: object) -> Run:
+        chosen = resolved.model_copy(update=changes)
+        with run.recorded(chosen, settings.origins()) as new:
+            images = tasks.read.fn(new.path, chosen)
+            tasks.divide.fn(new.path, images, chosen)
+            tasks.train.fn(new.path, images, chosen)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        go()
+    first = run.find("latest", small.output_dir)
+    drawn.draw(99, 0, 32).save(cats / "99.png")
+    with pytest.raises(UserError, match=rf"have changed since run {first.id} was interrupted; start a new run with"):
+        go(resume=first.id)
+    with pytest.raises(KeyboardInterrupt):
+        go()
+    assert run.find("latest", small.output_dir).path == first.path
+    assert "have changed since run" in caplog.text
+    assert "is of another data and split" in caplog.text
+    assert (first.read()["data"]["pictures"], first.read()["training"]["epochs"]) == (41, 1)
+    assert list(events.read_scalars(first.events)["loss/train"]) == [1]

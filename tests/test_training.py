@@ -2,6 +2,7 @@ import contextlib
 import io
 import logging
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from catae import batches, checkpoint, events, split, training
+from catae import batches, checkpoint, events, machine, split, training
 from catae.errors import UserError
 from catae.images import ImageSet
 from catae.settings import Settings
@@ -239,7 +240,7 @@ def test_from_a_damaged_state_the_one_before_is_gone_on_from(
     elif damage == "empty":
         last.write_bytes(b"")
     elif damage == "another's":
-        checkpoint.save(tmp_path / "another.pt", checkpoint.load(last) | {"identity": "another"})
+        checkpoint.save(tmp_path / "another.pt", checkpoint.load(last) | {"identity": {"data": "another"}})
         last.write_bytes((tmp_path / "another.pt").read_bytes())
     else:
         last.unlink()
@@ -259,20 +260,6 @@ def test_a_disk_with_too_little_room_is_told_before_anything_is_trained(
     assert not (tiny_disk / "run/checkpoints").exists()
 
 
-@pytest.fixture
-def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 4 MB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", place], capture_output=True, text=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"no small disk can be mounted here: {mounted.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", "--lazy", place], check=True)
-
-
 def test_a_full_disk_is_told_and_the_training_goes_on_once_there_is_room(
     drawn_set: ImageSet, parts: Split, small: Settings, tiny_disk: Path, tmp_path: Path
 ) -> None:
@@ -289,9 +276,69 @@ def test_a_full_disk_is_told_and_the_training_goes_on_once_there_is_room(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "step", filling_step)
-        with pytest.raises(UserError, match=r"No space left on device \(.* MB are free\); free some room"):
+        with pytest.raises(
+            UserError, match=r"No space left on device \(\d\.\d MB are needed, \d\.\d MB are free\); free some room"
+        ):
             fit(drawn_set, parts, settings, tiny_disk / "run")
     assert filler.exists()
     filler.unlink()
     fit(drawn_set, parts, settings, tiny_disk / "run")
     assert state_of(tiny_disk / "run") == state_of(tmp_path / "whole")
+
+
+def test_a_batch_that_is_too_large_for_the_memory_is_told_before_it_is_tried(
+    drawn_set: ImageSet, parts: Split, small: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "memory_left", lambda: 2e6)
+    said = r"training 8 wide on batches of \d+ takes about 0\.0 GB of memory, and 0\.0 are free; lower CATAE_BATCH"
+    with pytest.raises(UserError, match=said):
+        fit(drawn_set, parts, small, tmp_path)
+
+
+def test_memory_that_runs_out_in_mid_training_is_told_in_one_line(tmp_path: Path) -> None:
+    """In a process whose memory is limited, where the estimate, which knows of no such limit, has let it pass."""
+    code = (
+        "import resource, sys; from pathlib import Path\n"
+        "from catae import machine, settings, split, store, training; from catae.errors import UserError\n"
+        "resolved = settings.Settings(source='drawn:600', width=64, batch_size=512, threads=1)\n"
+        "machine.use_threads(1)\n"
+        "images, _ = store.read(resolved.source, Path('cache'))\n"
+        "training.Training(resolved)\n"
+        "used = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + 400 * 2**20,) * 2)\n"
+        "try: training.fit(images, split.split(images.keys), resolved, Path('events'), Path('checkpoints'))\n"
+        "except UserError as error: sys.exit(str(error))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    assert ran.returncode == 1
+    said = "training 64 wide on batches of 512 has run out of memory; lower CATAE_BATCH_SIZE or CATAE_WIDTH"
+    assert ran.stderr == f"{said}, or give it more\n"
+
+
+def test_the_memory_of_a_step_is_estimated_within_a_third(small: Settings) -> None:
+    code = (
+        "import resource, torch; from catae import settings, training\n"
+        "resolved = settings.Settings(batch_size=512, threads=1)\n"
+        "state = training.Training(resolved)\n"
+        "batch = torch.randn(512, 3, 64, 64).to(memory_format=torch.channels_last)\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
+        "before = peak()\n"
+        "for _ in range(2): training.step(state.model, batch, state.optimizer)\n"
+        "print((peak() - before) / training.memory(resolved, 512))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True)
+    assert 0.75 < float(ran.stdout) < 1.33
+
+
+def test_a_whole_state_that_isnt_this_trainings_is_told(
+    drawn_set: ImageSet, parts: Split, small: Settings, tmp_path: Path
+) -> None:
+    fit(drawn_set, parts, small, tmp_path)
+    last = tmp_path / "checkpoints/last.pt"
+    state = checkpoint.load(last)
+    for wrong in ({"model": {}}, {"under_way": [1]}, {"stopping": {"run": "rm"}}, {"optimizer": None}, {"epoch": {}}):
+        checkpoint.save(last, state | wrong)
+        if wrong == {"epoch": {}}:
+            checkpoint.save(last, {"identity": {}})
+        with pytest.raises(UserError, match=r"last\.pt is no state of this training: .*; remove it, and run again"):
+            fit(drawn_set, parts, small, tmp_path)

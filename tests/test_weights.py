@@ -32,6 +32,12 @@ def test_what_is_no_model_is_told(tmp_path: Path) -> None:
     shape = '{"image_size": 32, "latent_dim": 7, "width": 4}'
     save_file({"a": torch.zeros(3)}, tmp_path / "lying.safetensors", {"catae": shape})
     save_file({"a": torch.zeros(3)}, tmp_path / "odd.safetensors", {"catae": "[1]"})
-    for name in ("torn", "empty", "foreign", "lying", "odd", "gone"):
+    # A few bytes that ask for terabytes: nothing is made of them before they are compared.
+    huge = '{"image_size": 64, "latent_dim": 100000, "width": 100000}'
+    save_file({"a": torch.zeros(3)}, tmp_path / "huge.safetensors", {"catae": huge})
+    for number, value in enumerate(("1e400", "9" * 5000, "-5", '"x"', "null")):
+        odd = f'{{"image_size": {value}, "latent_dim": 7, "width": 4}}'
+        save_file({"a": torch.zeros(3)}, tmp_path / f"odd{number}.safetensors", {"catae": odd})
+    for name in ("odd0", "odd1", "odd2", "odd3", "odd4", "huge", "torn", "empty", "foreign", "lying", "odd", "gone"):
         with pytest.raises(UserError, match=f"{name}.safetensors is no model of catae's"):
             weights.load(tmp_path / f"{name}.safetensors")
