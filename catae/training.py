@@ -139,7 +139,8 @@ class Training:
             this = time.perf_counter()
             now.seconds += this - last
             last = this
-            if this - saved > 60 * self.settings.checkpoint_minutes:
+            # After the last batch the epoch's own state is about to be saved.
+            if this - saved > 60 * self.settings.checkpoint_minutes and now.pictures < len(split.train):
                 save()
                 saved = last = time.perf_counter()
 
