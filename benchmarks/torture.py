@@ -132,8 +132,13 @@ def torment(kills: int, faults: int, seed: int) -> None:
     assert code == 0, said
     expected, calls = left(Path("calm")), int(said)
     print(f"an undisturbed job writes {calls} times")
+    kill(kills, chance, expected, calls, seconds)
+    hinder(faults, chance, expected, calls)
 
-    died: Counter[str] = Counter()
+
+def kill(kills: int, chance: random.Random, expected: dict[str, str], calls: int, seconds: float) -> None:
+    """Kills jobs, each several times, until so many kills are done."""
+    died: Counter[tuple[str, str]] = Counter()
     runs = 0
     while died.total() < kills:
         folder = Path(f"run-{runs}")
@@ -144,43 +149,57 @@ def torment(kills: int, faults: int, seed: int) -> None:
             assert code in (0, -9), f"{kind}: {said}"
             if code == 0:
                 break
-            died[f"{phase(folder)} | {'at a random time' if kind == 'time' else hit()}"] += 1
+            died[phase(folder), "a random time" if kind == "time" else hit()] += 1
         else:
             code, said = attempt(folder)
             assert code == 0, said
         assert left(folder) == expected, folder
         shutil.rmtree(folder)
-    if kills:
-        print(
-            f"{died.total()} of {died.total()} kills survived, in {runs} runs, each with the digests of the calm one\n"
-        )
-        print("| killed while | at | times |\n|---|---|---|")
-        for what, times in sorted(died.items()):
-            print(f"| {what} | {times} |")
+    print(f"{kills} of {kills} kills survived, in {runs} runs, each with the digests of the calm one\n")
+    print_table("killed while, at", died)
 
-    failed: Counter[str] = Counter()
+
+def hinder(faults: int, chance: random.Random, expected: dict[str, str], calls: int) -> None:
+    """Breaks the disk of so many jobs, each once, from a call on that is another one for each."""
+    failed: Counter[tuple[str, str]] = Counter()
     example: dict[str, str] = {}
     for number in range(faults):
         folder, kind = Path(f"fault-{number}"), ERRORS[number % len(ERRORS)]
-        code, said = attempt(folder, kind, 1 + (number * calls) // faults + chance.randrange(max(1, calls // faults)))
+        at = 1 + (number * calls) // faults + chance.randrange(max(1, calls // faults))
+        code, said = attempt(folder, kind, at)
+        if code == 0:  # a job on a faster day saves fewer states within its epochs, and had ended before
+            shutil.rmtree(folder)
+            code, said = attempt(folder, kind, chance.randint(1, calls // 2))
         assert code == 2, f"{kind}: {code}: {said}"
         assert "\n" not in said, said
-        failed[f"{kind} | {phase(folder)} | {hit()}"] += 1
-        example[kind] = said
+        failed[f"{kind}, {phase(folder)}", hit()] += 1
+        example[kind] = said.replace(str(Path.cwd()), ".")
         code, said = attempt(folder)
         assert code == 0, said
         assert left(folder) == expected, folder
         shutil.rmtree(folder)
-    if faults:
-        print(
-            f"\n{faults} of {faults} faults told in one line with exit code 2, and gone on from to the same digests\n"
-        )
-        print("| fault | while | at | times |\n|---|---|---|---|")
-        for what, times in sorted(failed.items()):
-            print(f"| {what} | {times} |")
-        print("\nwhat the user sees of each, the last time:\n")
-        for kind, line in example.items():
-            print(f"- {kind}: `{line.replace(str(Path.cwd()), '.')}`")
+    print(f"\n{faults} of {faults} faults told in one line with exit code 2, and gone on from to the same digests\n")
+    print_table("fault, while, at", failed)
+    print("\nwhat the user sees of each, the last time:\n")
+    print("\n".join(f"- {kind}: `{line}`" for kind, line in example.items()))
+
+
+def print_table(title: str, hits: Counter[tuple[str, str]]) -> None:
+    """How often what was hit: a row for each phase, a column for each kind of call; and which files they were."""
+    phases = ["beginning", "reading", *reversed(list(dict.fromkeys(PHASES.values())))]
+    rows = sorted(
+        {row for row, _ in hits}, key=lambda row: (row.rpartition(", ")[0], phases.index(row.split(", ")[-1]))
+    )
+    columns = sorted({what.split(" of ")[0] for _, what in hits})
+    print(f"| {title} | {' | '.join(columns)} | in all |\n|{'---|' * (len(columns) + 2)}")
+    for row in [*rows, "in all"]:
+        here = Counter[str]()
+        for (where, what), times in hits.items():
+            if row in (where, "in all"):
+                here[what.split(" of ")[0]] += times
+        print(f"| {row} | {' | '.join(str(here[column] or '') for column in columns)} | {here.total()} |")
+    names = sorted({what.partition(" of ")[2] for _, what in hits} - {""})
+    print(f"\nFiles and folders hit: {', '.join(name for name in names if not name.startswith('.'))}.")
 
 
 def hit() -> str:
