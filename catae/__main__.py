@@ -49,31 +49,40 @@ def _train(options: argparse.Namespace) -> None:
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     given = {name: value for name in settings.Settings.model_fields if (value := getattr(options, name)) is not None}
     settings.load(given)  # a wrong value is told at once, not after Prefect's 10 s
+    from flows.parameters import sorted_into_forms
     from flows.train import catae
 
-    folder = catae(given)
+    folder = catae(**sorted_into_forms(given))
     print(folder / "report.html")
 
 
+def _serve(options: argparse.Namespace) -> None:
+    settings.load()  # the runs' environment is this one
+    if not os.environ.get("PREFECT_API_URL"):
+        raise UserError(
+            "PREFECT_API_URL names no server whose runs to serve: start one with `prefect server start`, and set it to "
+            "http://127.0.0.1:4200/api"
+        )
+    # In this one's place: signals and their grace time are Prefect's there.
+    os.execv(sys.executable, [sys.executable, "-m", "flows.serve"])
+
+
 def _generate(options: argparse.Namespace) -> None:
-    from catae import gallery, latent, run, weights
+    from catae import gallery, run
 
     given = {"samples": options.count, "seed": options.seed, "prior": options.prior}
     chosen = settings.load(given, {"samples": "--count"})
     source = run.trained(options.run, chosen.output_dir)
-    model, gaussian = weights.load(source.model), latent.Gaussian.load(source.prior)
-    gallery.generate(model, gaussian, chosen.prior, chosen.samples, chosen.seed, options.out)
+    gallery.generate_from(source, chosen.prior, chosen.samples, chosen.seed, options.out)
     print(options.out)
 
 
 def _interpolate(options: argparse.Namespace) -> None:
-    from catae import gallery, run, weights
+    from catae import gallery, run
 
     chosen = settings.load({"interpolation_steps": options.steps}, {"interpolation_steps": "--steps"})
     source = run.trained(options.run, chosen.output_dir)
-    model = weights.load(source.model)
-    ends = gallery.pictures(source, [options.a, options.b], model.image_size)
-    gallery.draw_walk(model, ends, [options.a, options.b], chosen.interpolation_steps, options.out)
+    gallery.walk_in(source, [options.a, options.b], chosen.interpolation_steps, chosen.seed, options.out)
     print(options.out)
 
 
@@ -144,6 +153,8 @@ def _parser() -> argparse.ArgumentParser:
         for name, field in group.model_fields.items():
             text = f"{field.description} (default: {field.default!s})".replace("%", "%%").replace("`", "")
             flags.add_argument(f"--{name.replace('_', '-')}", help=text, metavar=name.split("_")[-1].upper())
+
+    command("serve", _serve, "run what a Prefect server asks for, on this machine", "catae serve")
 
     generate = command(
         "generate", _generate, "draw new pictures from random latents",

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from catae import batches, decoding, figures, latent, randomness, split
+from catae import batches, decoding, figures, files, latent, randomness, split, weights
 from catae.decoding import Pixels
 from catae.errors import Unreadable, UserError
 from catae.images import ImageSet
@@ -119,6 +119,31 @@ def position_of(name: str, names: Sequence[str], test: Sequence[int]) -> int:
         why = "is a train picture" if name in names else "is no picture of this run"
         raise UserError(f"{name!r} {why}; name one of the {len(test)} test pictures in split.json, like {near[0]}")
     return positions[name]
+
+
+def generate_from(run: Run, prior: Prior, count: int, seed: int, path: Path) -> None:
+    """Draws pictures as `generate` does, with the model and the Gaussian of a run."""
+    generate(weights.load(run.model), Gaussian.load(run.prior), prior, count, seed, path)
+
+
+def walk_in(run: Run, wanted: Sequence[str], steps: int, seed: int, path: Path) -> list[str]:
+    """Draws a walk as `draw_walk` does, with the model of a run; gives the names of the two pictures.
+
+    Args:
+        run: whose model.
+        wanted: the two pictures, as `pictures` takes them; of none, two test pictures are taken by seed.
+        steps: pictures in the walk, both ends included.
+        seed: decides which.
+        path: the `.gif` or `.png` to write.
+
+    Raises:
+        UserError: there is no such picture, or it can't be decoded.
+    """
+    model = weights.load(run.model)
+    test = files.read_json(run.split)["test"]
+    names = list(wanted) or [test[position] for position in pair(test, range(len(test)), "", seed)]
+    draw_walk(model, pictures(run, names, model.image_size), names, steps, path)
+    return names
 
 
 def pictures(run: Run, wanted: Sequence[str], size: int) -> Pixels:

@@ -35,6 +35,7 @@ class DataSettings(BaseModel):
         ge=16,
         le=256,
         description="Height and width in pixels, a power of two; other pictures are centre-cropped and resized to it.",
+        json_schema_extra={"enum": [16, 32, 64, 128, 256]},
     )
     test_fraction: float = Field(
         0.1,
@@ -115,7 +116,9 @@ class TrainingSettings(BaseModel):
         "same, and starts a new one otherwise; `never` always starts a new one; a run's id goes on with that one, or "
         "says what has changed.",
     )
-    device: Literal["cpu"] = Field("cpu", description="Where the arithmetic is done.")
+    device: Literal["cpu"] = Field(
+        "cpu", description="Where the arithmetic is done.", json_schema_extra={"enum": ["cpu"]}
+    )
     threads: int = Field(0, ge=0, le=1024, description="Threads for the arithmetic; 0 takes what the machine allows.")
 
 
@@ -136,6 +139,7 @@ class PictureSettings(BaseModel):
     interpolation_pair: str = Field(
         "",
         description="Names of two test pictures to walk between, with a comma between them; empty takes two by seed.",
+        json_schema_extra={"pattern": r"^(\s*[^\s,][^,]*,\s*[^\s,][^,]*)?$"},
     )
 
     @field_validator("interpolation_pair")
@@ -170,6 +174,19 @@ class Settings(PictureSettings, TrainingSettings, ModelSettings, DataSettings, B
     )
 
 
+def describe(name: str) -> str:
+    """What a setting decides, and its range."""
+    field = Settings.model_fields[name]
+    signs = {"ge": "at least {:g}", "gt": "above {:g}", "le": "at most {:g}", "lt": "below {:g}"}
+    limits = [
+        text.format(getattr(limit, sign))
+        for sign, text in signs.items()
+        for limit in field.metadata
+        if hasattr(limit, sign)
+    ]
+    return f"{field.description} {', '.join(limits).capitalize()}{'.' if limits else ''}".strip()
+
+
 def load(given: Mapping[str, Any] | None = None, flags: Mapping[str, str] | None = None) -> Settings:
     """The settings as resolved.
 
@@ -189,7 +206,7 @@ def load(given: Mapping[str, Any] | None = None, flags: Mapping[str, str] | None
         return Settings(**given)
     except ValidationError as error:
         came_from = origins(given)
-        raise UserError("; ".join(_describe(detail, came_from, flags or {}) for detail in error.errors())) from error
+        raise UserError("; ".join(_explain(detail, came_from, flags or {}) for detail in error.errors())) from error
 
 
 def origins(given: Mapping[str, Any] | None = None) -> dict[str, str]:
@@ -243,7 +260,7 @@ def _nearest(name: str, known: list[str]) -> str:
     return f": did you mean {near[0]}?" if near else ""
 
 
-def _describe(detail: Any, came_from: Mapping[str, str], flags: Mapping[str, str]) -> str:
+def _explain(detail: Any, came_from: Mapping[str, str], flags: Mapping[str, str]) -> str:
     """One line of pydantic's findings, in the user's words."""
     name = str(detail["loc"][0])
     place = {"given": flags.get(name, f"--{name.replace('_', '-')}"), "default": name}.get(

@@ -7,7 +7,7 @@ import re
 import sys
 from pathlib import Path
 
-from catae.settings import GROUPS, PREFIX, Settings
+from catae.settings import GROUPS, PREFIX, Settings, describe
 
 ROOT = Path(__file__).parent.parent
 START, END = "<!-- settings: made by `make docs` -->", "<!-- end of settings -->"
@@ -33,19 +33,6 @@ def env_example() -> str:
             description = describe(name).replace("`", "")
             lines += ["", f"# {description}", f"#{PREFIX}{name.upper()}={Settings.model_fields[name].default}"]
     return "\n".join(lines) + "\n"
-
-
-def describe(name: str) -> str:
-    """What a setting decides, and its range."""
-    field = Settings.model_fields[name]
-    signs = {"ge": "at least {:g}", "gt": "above {:g}", "le": "at most {:g}", "lt": "below {:g}"}
-    limits = [
-        text.format(getattr(limit, sign))
-        for sign, text in signs.items()
-        for limit in field.metadata
-        if hasattr(limit, sign)
-    ]
-    return f"{field.description} {', '.join(limits).capitalize()}{'.' if limits else ''}".strip()
 
 
 def main() -> int:

@@ -7,34 +7,44 @@ It runs on Prefect's embedded server, or against PREFECT_API_URL where that is s
 
 import sys
 from pathlib import Path
-from typing import Any
 
 from prefect import flow
 from prefect.runtime import flow_run
 
 from catae import cache, machine, run, settings, sources
-from flows import tasks
+from flows import parameters, tasks
 
 
 def run_name() -> str:
     """What is trained, for the UI: the source, the size of the code and the seed."""
-    resolved = settings.load(flow_run.parameters.get("overrides"))
+    resolved = settings.load(parameters.given(*flow_run.parameters.values()))
     return f"{sources.label(resolved.source)} · {resolved.latent_dim} · seed {resolved.seed}"
 
 
 @flow(name="catae", flow_run_name=run_name)
-def catae(overrides: dict[str, Any] | None = None) -> Path:
+def catae(
+    data: parameters.Data = None,
+    model: parameters.Model = None,
+    training: parameters.Training = None,
+    pictures: parameters.Pictures = None,
+) -> Path:
     """Trains an autoencoder on small pictures and shows what it learned.
 
+    What is left empty is decided by the environment where the run starts.
+
     Args:
-        overrides: settings by name, like {"seed": 3}; the rest comes from the environment of the run.
+        data: which pictures, and how they are divided.
+        model: the shape of the autoencoder.
+        training: how the weights are found, and when the search ends.
+        pictures: what is written, and where.
 
     Returns:
         The run's folder.
     """
-    resolved = settings.load(overrides)
+    given = parameters.given(data, model, training, pictures)
+    resolved = settings.load(given)
     machine.use_threads(resolved.threads)
-    with run.recorded(resolved, settings.origins(overrides)) as new:
+    with run.recorded(resolved, settings.origins(given)) as new:
         images = tasks.read(new.path, resolved)
         with cache.in_use(images):
             tasks.divide(new.path, images, resolved)

@@ -1,0 +1,41 @@
+"""The deployments on one box, without a pool: this process looks for runs that are due, and starts each as its child.
+
+    catae serve          or    python -m flows.serve
+
+At SIGTERM or Ctrl-C it passes SIGTERM on to the runs, and waits up to 30 s for them to end.
+"""
+
+from typing import Any
+
+from prefect import Flow, serve
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+from prefect.deployments.runner import RunnerDeployment
+from prefect.types.entrypoint import EntrypointType
+
+from flows.generate import generate
+from flows.interpolate import interpolate
+from flows.train import catae
+
+# Training takes all CPUs of a machine: a second run waits for the first one to end.
+ONE_AT_A_TIME = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)
+FLOWS: dict[str, Flow[Any, Any]] = {"train": catae, "generate": generate, "interpolate": interpolate}
+
+
+def deployments() -> list[RunnerDeployment]:
+    """The same deployments as in `prefect.yaml`, for this process."""
+    return [
+        RunnerDeployment.from_flow(
+            flow,
+            name,
+            description=str(flow.description).splitlines()[0],
+            tags=["catae", name],
+            concurrency_limit=ONE_AT_A_TIME if name == "train" else None,
+            entrypoint_type=EntrypointType.MODULE_PATH,  # the children find it from any folder
+        )
+        for name, flow in FLOWS.items()
+    ]
+
+
+if __name__ == "__main__":
+    # Schedules that were made in the UI go on after a restart of this process.
+    serve(*deployments(), pause_on_shutdown=False)
