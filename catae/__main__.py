@@ -49,10 +49,9 @@ def _train(options: argparse.Namespace) -> None:
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     given = {name: value for name in settings.Settings.model_fields if (value := getattr(options, name)) is not None}
     settings.load(given)  # a wrong value is told at once, not after Prefect's 10 s
-    from flows.parameters import sorted_into_forms
-    from flows.train import catae
+    from flows.train import once
 
-    folder = catae(**sorted_into_forms(given))
+    folder = once(given)
     print(folder / "report.html")
 
 

@@ -45,7 +45,7 @@ def write(path: Path, template: str, **facts: Any) -> None:
     files.write_bytes(path, page.encode())
 
 
-def embed(path: Path, enlarged: int = 1, lossy: int | None = None) -> Picture:
+def embed(path: Path, enlarged: int = 1, lossy: int | None = None, widest: int | None = None) -> Picture:
     """The picture in the file `path`, as lossless WebP: the same pixels at the same pace, in less than half the bytes.
 
     The grids and the animation of a run have 5 MB as PNG and GIF, and a third on top in base64.
@@ -54,12 +54,15 @@ def embed(path: Path, enlarged: int = 1, lossy: int | None = None) -> Picture:
         path: a PNG or GIF.
         enlarged: how many times as large as it need be each pixel is drawn in it: the browser can do that itself.
         lossy: the quality, in per cent, of a picture whose pixels need not be the same; it has far fewer bytes.
+        widest: how many pixels wide it may be; a wider one is made smaller.
     """
     with Image.open(path) as picture:
         width, height = picture.size
-        small = (width // enlarged, height // enlarged)
+        small, filter = (width // enlarged, height // enlarged), Image.Resampling.NEAREST
+        if widest and small[0] > widest:
+            small, filter = (widest, round(small[1] * widest / small[0])), Image.Resampling.LANCZOS
         timed = [
-            (frame.convert("RGB").resize(small, Image.Resampling.NEAREST), frame.info.get("duration", 0))
+            (frame.convert("RGB").resize(small, filter), frame.info.get("duration", 0))
             for frame in ImageSequence.Iterator(picture)
         ]
     address = _address([frame for frame, _ in timed], [pace for _, pace in timed], lossy)

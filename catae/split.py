@@ -1,16 +1,22 @@
 """Which picture is train and which is test: decided by what it shows, so that no copy of it is on the other side."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from catae import files, randomness
 from catae.errors import UserError
+from catae.images import ImageSet
+from catae.settings import DataSettings, TrainingSettings
 
+logger = logging.getLogger(__name__)
+
+FORMAT = 1  # of a split that is kept, and of the dividing: one more makes every split anew
 TEST, VALIDATION, TRAIN, DROPPED = range(4)
 
 
@@ -101,6 +107,59 @@ def plain_leak(groups: npt.NDArray[np.int64], test_fraction: float = 0.1) -> flo
 def save(parts: Split, names: Sequence[str], path: Path) -> None:
     """Writes the split to `path`, by name, for people and machines."""
     files.write_json(path, {part.name: [names[p] for p in getattr(parts, part.name)] for part in fields(Split)})
+
+
+def write(images: ImageSet, data: DataSettings, training: TrainingSettings, path: Path) -> dict[str, Any]:
+    """Divides a set and saves the split to `path`; gives its counts, and its digest.
+
+    The split is kept beside the set's pictures: where the same was asked for before, and its file is there with the
+    digest that it had, it is copied.
+
+    Args:
+        images: the pictures.
+        data: says into which parts.
+        training: has the seed.
+        path: of the file to write.
+
+    Raises:
+        UserError: as `split`, or something can't be written.
+    """
+    asked = (training.seed, data.test_fraction, data.validation_fraction, data.duplicates)
+    kept = images.path / f"split-{files.digest_of([FORMAT, images.digest, *asked])[:16]}.json"
+    counts = kept.with_suffix(".counts.json")
+    if (known := _kept(kept, counts)) is None:
+        parts = split(images.keys, *asked)
+        save(parts, images.names, kept)
+        known = {
+            "train": len(parts.train),
+            "test": len(parts.test),
+            "validation": len(parts.validation),
+            "dropped": len(parts.dropped),
+            "distinct_test": len({images.digests[position] for position in parts.test}),
+            "test_pixels_in_train": shared(parts, images.digests),
+            "test_copies_in_train": shared(parts, images.keys),
+            "digest": files.digest(kept),
+        }
+        files.write_json(counts, known)
+    else:
+        logger.info("the split is the one kept in %s, its digest checked", kept)
+    files.write_bytes(path, kept.read_bytes())
+    return known
+
+
+def _kept(kept: Path, counts: Path) -> dict[str, Any] | None:
+    """What is known of a split that was kept; None if it isn't there as it was written."""
+    if not counts.exists() or not kept.exists():
+        return None
+    try:
+        known: dict[str, Any] = files.read_json(counts)
+    except UserError as error:
+        logger.warning("%s; dividing anew", error)
+        return None
+    if files.digest(kept) != known["digest"]:
+        logger.warning("%s is damaged; dividing anew", kept)
+        return None
+    return known
 
 
 def open_split(path: Path, names: Sequence[str]) -> Split:

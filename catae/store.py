@@ -95,7 +95,9 @@ def read(
     """
     state = sources.fingerprint(source)
     place = cache / _key(state, size)
-    if not _is_whole(place):
+    if _is_whole(place):
+        logger.info("the pictures of %s are in the cache, in %s, their digests checked", source, place)
+    else:
         shutil.rmtree(place, ignore_errors=True)
         with files.telling_of(cache), _folder_to_fill(cache) as folder:
             _build(folder, source, size)

@@ -196,6 +196,16 @@ def evaluate(model: nn.Module, loader: Loader) -> float:
     return sum(losses) / sum(len(batch) for batch in loader)
 
 
+def time_left(epoch: Epoch, max_epochs: int) -> timedelta:
+    """How long it is to the end of the last epoch allowed, which an early stop comes before."""
+    return timedelta(seconds=round((max_epochs - epoch.number) * epoch.seconds))
+
+
+def log_epoch(epoch: Epoch, max_epochs: int) -> None:
+    """Logs an epoch in one line."""
+    logger.info(_line(epoch, max_epochs))
+
+
 def fit(
     images: ImageSet,
     split: Split,
@@ -203,6 +213,7 @@ def fit(
     events_dir: Path,
     checkpoints_dir: Path,
     identity: Mapping[str, str] = NO_IDENTITY,
+    after_epoch: Callable[[Epoch, int], None] = log_epoch,
 ) -> Outcome:
     """Trains an autoencoder until its loss on the test pictures, or the validation ones, hardly decreases.
 
@@ -217,6 +228,7 @@ def fit(
         events_dir: for TensorBoard's files.
         checkpoints_dir: for the states.
         identity: of which training it is, by digests of what made it; a state of another is not gone on from.
+        after_epoch: called when all of an epoch is on the disk, with the epoch and how many there are at most.
 
     Raises:
         UserError: the loss is no longer a number, or something can't be written.
@@ -253,7 +265,7 @@ def fit(
             if epoch.is_best:
                 checkpoint.save(best, training.state_dict())
             checkpoint.save(last, training.state_dict())
-            logger.info(_line(epoch, settings.max_epochs))
+            after_epoch(epoch, settings.max_epochs)
     logger.info("training ends: %s", reason)
     speeds = sorted(events.read_scalars(events_dir).get("seconds", {0: 0.0}).values())
     return Outcome(
@@ -326,10 +338,9 @@ def _scalars(epoch: Epoch) -> dict[str, float]:
 
 def _line(epoch: Epoch, max_epochs: int) -> str:
     """One epoch in one line of a terminal of 80 columns, with the time that is left until the last epoch allowed."""
-    left = timedelta(seconds=round((max_epochs - epoch.number) * epoch.seconds))
     validation = "" if epoch.validation_loss is None else f"  validation {epoch.validation_loss:.4f}"
     return (
         f"epoch {epoch.number:>{len(str(max_epochs))}}/{max_epochs}  train {epoch.train_loss:.4f}"
         f"{validation}  test {epoch.test_loss:.4f}{'*' if epoch.is_best else ' '}  lr {epoch.learning_rate:<7.2g}"
-        f"  {epoch.images_per_second:,.0f} images/s  ETA {left}"
+        f"  {epoch.images_per_second:,.0f} images/s  ETA {time_left(epoch, max_epochs)}"
     )

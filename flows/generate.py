@@ -6,7 +6,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from catae import gallery, run, settings
-from flows import parameters
+from flows import parameters, tasks
 
 
 def run_name() -> str:
@@ -31,4 +31,5 @@ def generate(run_id: str = "latest", samples: parameters.Samples = None, out: pa
     source = run.trained(run_id, chosen.output_dir)
     path = Path(out) if out else source.path / f"generated-{chosen.prior}-{chosen.samples}-seed-{chosen.seed}.png"
     gallery.generate_from(source, chosen.prior, chosen.samples, chosen.seed, path)
+    tasks.show_picture(path, "catae-generated", f"{run_name()}, of run {source.id}")
     return path

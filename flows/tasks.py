@@ -1,6 +1,7 @@
 """The steps of the job as tasks: they take and give paths and small values, and leave the work to `catae`.
 
-Nothing is cached: Prefect would hand back the path of a file without a look whether it is still there.
+Prefect caches none of them: it would hand back the path of a file without a look whether it is still there. What the
+library keeps, pictures and splits, it looks at before use.
 """
 
 import logging
@@ -32,6 +33,9 @@ from catae.images import ImageSet
 from catae.model import AutoEncoder
 from catae.run import Run
 from catae.settings import Settings
+from flows import publish
+
+logger = logging.getLogger("catae.tasks")
 
 logger = logging.getLogger(__name__)
 
@@ -70,23 +74,10 @@ def read(folder: Path, settings: Settings) -> Path:
 @task(name="split", cache_policy=NO_CACHE)
 def divide(folder: Path, images_path: Path, settings: Settings) -> None:
     """Decides by content which picture is train and which is test."""
-    run, image_set = Run(folder), ImageSet(images_path)
-    parts = split.split(
-        image_set.keys, settings.seed, settings.test_fraction, settings.validation_fraction, settings.duplicates
-    )
-    split.save(parts, image_set.names, run.split)
-    run.record(
-        split={
-            "train": len(parts.train),
-            "test": len(parts.test),
-            "validation": len(parts.validation),
-            "dropped": len(parts.dropped),
-            "distinct_test": len({image_set.digests[position] for position in parts.test}),
-            "test_pixels_in_train": split.shared(parts, image_set.digests),
-            "test_copies_in_train": split.shared(parts, image_set.keys),
-        },
-        digests=run.read()["digests"] | {"split": files.digest(run.split)},
-    )
+    run = Run(folder)
+    counts = split.write(ImageSet(images_path), settings, settings, run.split)
+    digest = counts.pop("digest")
+    run.record(split=counts, digests=run.read()["digests"] | {"split": digest})
 
 
 @task(name="train", cache_policy=NO_CACHE)
@@ -94,12 +85,14 @@ def train(folder: Path, images_path: Path, settings: Settings) -> None:
     """Trains, and keeps the weights of the best epoch and the Gaussian of its train latents."""
     run, image_set, parts = _inputs(folder, images_path)
     identity = run.identity(settings)
-    outcome = training.fit(image_set, parts, settings, run.events, run.checkpoints, identity)
+    told = publish.Progress(run)
+    outcome = training.fit(image_set, parts, settings, run.events, run.checkpoints, identity, told)
     model = AutoEncoder(settings.image_size, settings.latent_dim, settings.width)
     model.load_state_dict(checkpoint.load(run.checkpoints / training.BEST)["model"])
     weights.save(model, run.model)
     codes = latent.encode(weights.load(run.model), batches.ordered_loader(image_set, parts.train))
     latent.Gaussian.fit(codes).save(run.prior)
+    told.end(outcome)
     run.record(training=asdict(outcome), digests=run.read()["digests"] | {"weights": files.digest(run.model)})
 
 
@@ -156,12 +149,25 @@ def score(folder: Path, images_path: Path, settings: Settings) -> None:
         randomness.generator(settings.seed, "PCA"),
     )
     run.record(scores=asdict(comparison))
+    logger.info(report.headline(asdict(comparison)))
 
 
 @task(name="write the report", cache_policy=NO_CACHE)
 def write_report(folder: Path) -> None:
     """Writes the one page that shows all of the run."""
     report.write(Run(folder))
+
+
+@task(name="show in the UI", cache_policy=NO_CACHE)
+def show(folder: Path) -> None:
+    """Shows the finished run in Prefect's UI."""
+    publish.publish(Run(folder))
+
+
+@task(name="show in the UI", cache_policy=NO_CACHE)
+def show_picture(path: Path, key: str, title: str) -> None:
+    """Shows a picture in Prefect's UI."""
+    publish.publish_picture(path, key, title)
 
 
 def _inputs(folder: Path, images_path: Path) -> tuple[Run, ImageSet, split.Split]:

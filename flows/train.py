@@ -6,9 +6,11 @@ It runs on Prefect's embedded server, or against PREFECT_API_URL where that is s
 """
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from prefect import flow
+from prefect import flow, tags
 from prefect.runtime import flow_run
 
 from catae import cache, machine, run, settings, sources
@@ -56,7 +58,14 @@ def catae(
             tasks.score(new.path, images, resolved)
             tasks.write_report(new.path)
             cache.trim(images.parent, resolved.cache_gb * 1e9)
+    tasks.show(new.path)
     return new.path
+
+
+def once(given: Mapping[str, Any]) -> Path:
+    """Runs the flow in this process, with the settings that are given, by name; gives the run's folder."""
+    with tags("catae", "train"):
+        return catae(**parameters.sorted_into_forms(given))
 
 
 if __name__ == "__main__":
