@@ -23,7 +23,7 @@ FLOWS: dict[str, Flow[Any, Any]] = {"train": catae, "generate": generate, "inter
 
 def deployments() -> list[RunnerDeployment]:
     """The same deployments as in `prefect.yaml`, for this process."""
-    return [
+    offered = [
         RunnerDeployment.from_flow(
             flow,
             name,
@@ -34,6 +34,10 @@ def deployments() -> list[RunnerDeployment]:
         )
         for name, flow in FLOWS.items()
     ]
+    for deployment in offered:
+        # Said, where `prefect deploy` was here before: the pool's workers would take the runs as well.
+        deployment.work_pool_name = deployment.work_queue_name = None
+    return offered
 
 
 if __name__ == "__main__":

@@ -1,23 +1,16 @@
 """The flow on Prefect's embedded server, in processes of its own, as a user starts it."""
 
 import json
-import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
-
-SMALL = [
-    "--image-size", "32", "--latent-dim", "8", "--width", "4", "--max-epochs", "2", "--samples", "4",
-    "--interpolation-steps", "5",
-]  # fmt: skip
+from servers import SMALL, Server, environment, running, start
 
 
 @pytest.fixture(scope="module")
@@ -26,44 +19,11 @@ def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("prefect")
 
 
-def environment(prefect_home: Path, **variables: str) -> dict[str, str]:
-    """The environment without the settings of Prefect that importing `flows` has made here."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    return inherited | {"PREFECT_HOME": str(prefect_home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"} | variables
-
-
-def start(prefect_home: Path, module: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    command, variables = [sys.executable, "-m", module, *arguments], environment(prefect_home, **variables)
-    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=240, check=False)
-
-
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Prefect server of its own, on a free port of loopback: the address of its API."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    home = tmp_path_factory.mktemp("server")
-    variables = environment(home, PREFECT_UI_STATIC_DIRECTORY=str(home / "ui"))
-    command = [sys.executable, "-m", "prefect", "server", "start", "--port", port]
-    with (home / "log").open("w") as log, subprocess.Popen(command, env=variables, stdout=log, stderr=log) as process:
-        try:
-            yield wait_for(f"http://127.0.0.1:{port}/api", process, home / "log")
-        finally:
-            process.terminate()
-
-
-def wait_for(api: str, process: subprocess.Popen[bytes], log: Path) -> str:
-    """The address of the API, once it answers."""
-    for _ in range(240):
-        assert process.poll() is None, log.read_text()
-        try:
-            httpx.get(f"{api}/health").raise_for_status()
-        except httpx.HTTPError:
-            time.sleep(0.5)
-        else:
-            return api
-    raise TimeoutError(log.read_text())
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A Prefect server of its own."""
+    with running(tmp_path_factory.mktemp("server")) as server:
+        yield server
 
 
 def test_the_whole_job_runs_in_one_command_and_prints_where_the_report_is(prefect_home: Path) -> None:
@@ -101,20 +61,20 @@ def test_an_error_of_the_users_is_one_line_without_a_traceback_and_is_in_the_man
 
 
 def test_against_a_server_of_the_users_the_run_its_tasks_and_the_librarys_log_are_there(
-    server: str, prefect_home: Path
+    server: Server, prefect_home: Path
 ) -> None:
     arguments = ["--source", "drawn:80", "--output-dir", "out", "--seed", "5", *SMALL]
-    ended = start(prefect_home, "catae", "train", *arguments, PREFECT_API_URL=server)
+    ended = start(prefect_home, "catae", "train", *arguments, PREFECT_API_URL=server.api)
     assert ended.returncode == 0, ended.stderr
 
-    (flow_run,) = httpx.post(f"{server}/flow_runs/filter", json={}).json()
+    (flow_run,) = server.ask("flow_runs/filter")
     assert (flow_run["name"], flow_run["state_type"]) == ("drawn:80 · 8 · seed 5", "COMPLETED")
-    task_runs = httpx.post(f"{server}/task_runs/filter", json={"sort": "EXPECTED_START_TIME_ASC"}).json()
+    task_runs = server.ask("task_runs/filter", sort="EXPECTED_START_TIME_ASC")
     assert [task_run["name"].rsplit("-", 1)[0] for task_run in task_runs] == [
         "read pictures", "split", "train", "draw the curves", "restore test pictures", "generate", "interpolate",
         "score", "write the report",
     ]  # fmt: skip
-    log = [line["message"] for line in httpx.post(f"{server}/logs/filter", json={}).json()]
+    log = [line["message"] for line in server.ask("logs/filter")]
     assert sum(message.startswith("epoch ") for message in log) == 2, log
 
 

@@ -1,0 +1,129 @@
+"""What tests with a real Prefect server share: the server, and commands as a user types them."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+SMALL = [
+    "--image-size", "32", "--latent-dim", "8", "--width", "4", "--max-epochs", "2", "--samples", "4",
+    "--interpolation-steps", "5",
+]  # fmt: skip
+PREFECT = [sys.executable, "-m", "prefect"]
+
+
+def environment(prefect_home: Path, **variables: str) -> dict[str, str]:
+    """The environment without the settings of Prefect that importing `flows` has made here."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return inherited | {"PREFECT_HOME": str(prefect_home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"} | variables
+
+
+def start(prefect_home: Path, module: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command to its end."""
+    command, variables = [sys.executable, "-m", module, *arguments], environment(prefect_home, **variables)
+    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=240, check=False)
+
+
+class Server:
+    """A Prefect server of its own, with its own database, on a port of loopback that it keeps when started again."""
+
+    def __init__(self, home: Path, **variables: str) -> None:
+        self.home, self.log, self.port = home, home / "server.log", free_port()
+        self.api = f"http://127.0.0.1:{self.port}/api"
+        self.variables = environment(home, PREFECT_UI_STATIC_DIRECTORY=str(home / "ui"), **variables)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Starts it, and waits until it answers."""
+        with self.log.open("a") as log:
+            command = [*PREFECT, "server", "start", "--port", str(self.port)]
+            self.process = subprocess.Popen(
+                command, env=self.variables, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        until(self.answers, 120, self.log)
+
+    def send(self, number: signal.Signals) -> None:
+        """Sends it a signal."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Ends it, so that its port is closed; it may be started again."""
+        self.send(number)
+        assert self.process is not None
+        self.process.wait(60)
+
+    def answers(self) -> bool:
+        """Whether it is there."""
+        assert self.process is not None
+        assert self.process.poll() is None, self.log.read_text()
+        try:
+            return httpx.get(f"{self.api}/health").is_success
+        except httpx.HTTPError:
+            return False
+
+    def ask(self, path: str, auth: tuple[str, str] | None = None, **body: Any) -> Any:
+        """What the API answers to a POST."""
+        answer = httpx.post(f"{self.api}/{path}", json=body, auth=auth)
+        answer.raise_for_status()
+        return answer.json()
+
+    def tasks_of(self, flow_run: str, auth: tuple[str, str] | None = None) -> dict[str, str]:
+        """The states of the run's tasks, by name."""
+        found = self.ask("task_runs/filter", auth, flow_runs={"id": {"any_": [flow_run]}})
+        return {task_run["name"].rsplit("-", 1)[0]: task_run["state_type"] for task_run in found}
+
+
+@contextmanager
+def running(home: Path, **variables: str) -> Iterator[Server]:
+    """A server that answers, and is gone at the end."""
+    server = Server(home, **variables)
+    try:
+        server.start()
+        yield server
+    finally:
+        if server.process is not None and server.process.poll() is None:
+            server.stop()
+
+
+@contextmanager
+def background(log: Path, command: list[str], variables: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that goes on beside the test, and is gone at the end."""
+    with log.open("a") as file:
+        process = subprocess.Popen(command, env=variables, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(40)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+def until(holds: Callable[[], Any], seconds: float, log: Path | None = None) -> Any:
+    """Waits until `holds()` is true; gives what it gave."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if value := holds():
+            return value
+        time.sleep(0.25)
+    raise TimeoutError(f"{seconds} s were not enough\n" + (log.read_text()[-6000:] if log and log.exists() else ""))
