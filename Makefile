@@ -7,13 +7,19 @@ BIN := .venv/bin
 READY := .venv/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow lint format types check docs constraints clean
+.PHONY: help train demo demo-stop test test-slow lint format types check docs constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 
 train: $(READY) ## train on drawn cats, or on your pictures: make train SOURCE=~/archive.zip ARGS="--seed 3"
 	$(BIN)/catae train $(if $(SOURCE),--source "$(SOURCE)") $(ARGS)
+
+demo: $(READY) ## a walk through Prefect: server, pool, worker, a run, and the address where to see it
+	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/demo.sh start
+
+demo-stop: ## end what `make demo` has started
+	@scripts/demo.sh stop
 
 test: $(READY) ## run the tests: make test ARGS="-k split"
 	$(BIN)/pytest -m "not slow" $(ARGS)

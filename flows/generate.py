@@ -16,7 +16,9 @@ def run_name() -> str:
 
 
 @flow(name="catae", flow_run_name=run_name)
-def generate(run_id: str = "latest", samples: parameters.Samples = None, out: parameters.PictureFile = "") -> Path:
+def generate(
+    run_id: str = "latest", samples: parameters.Samples = parameters.NOTHING, out: parameters.PictureFile = ""
+) -> Path:
     """Draws new pictures from random latents.
 
     Args:

@@ -20,7 +20,11 @@ def run_name() -> str:
 
 @flow(name="catae", flow_run_name=run_name)
 def interpolate(
-    run_id: str = "latest", a: str = "", b: str = "", walk: parameters.Walk = None, out: parameters.PictureFile = ""
+    run_id: str = "latest",
+    a: str = "",
+    b: str = "",
+    walk: parameters.Walk = parameters.NOTHING,
+    out: parameters.PictureFile = "",
 ) -> Path:
     """Draws the walk between two pictures.
 

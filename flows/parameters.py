@@ -14,7 +14,8 @@ from pydantic_core import CoreSchema, core_schema
 
 from catae import settings
 
-Given = Mapping[str, Any] | None
+Given = Mapping[str, Any]
+NOTHING: Given = {}  # and not None, which the UI would send for a form that is left empty, and the server refuse
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ PictureFile = Annotated[str, Field(pattern=r"(?i)^$|\.(png|gif)$")]
 
 def given(*forms: Given) -> dict[str, Any]:
     """What was filled in, by the name of the setting."""
-    return {name: value for form in forms if form for name, value in form.items()}
+    return {name: value for form in forms for name, value in form.items()}
 
 
 def sorted_into_forms(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -25,10 +25,10 @@ def run_name() -> str:
 
 @flow(name="catae", flow_run_name=run_name)
 def catae(
-    data: parameters.Data = None,
-    model: parameters.Model = None,
-    training: parameters.Training = None,
-    pictures: parameters.Pictures = None,
+    data: parameters.Data = parameters.NOTHING,
+    model: parameters.Model = parameters.NOTHING,
+    training: parameters.Training = parameters.NOTHING,
+    pictures: parameters.Pictures = parameters.NOTHING,
 ) -> Path:
     """Trains an autoencoder on small pictures and shows what it learned.
 

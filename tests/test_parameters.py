@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from prefect.exceptions import ParameterTypeError
 from prefect.utilities.callables import parameter_schema
+from prefect.utilities.schema_tools.validation import validate
 
 from catae.settings import DataSettings, ModelSettings, PictureSettings, TrainingSettings, describe
 from flows import parameters
@@ -33,6 +34,13 @@ def test_every_setting_is_a_field_in_the_form_of_its_group_with_its_description_
             assert "anyOf" not in field  # which the UI shows as a choice of types
 
 
+def test_a_form_that_is_left_empty_is_one_that_the_server_takes() -> None:
+    for flow in (catae, generate, interpolate):
+        schema = parameter_schema(flow)
+        left = {name: parameter["default"] for name, parameter in schema.properties.items()}
+        assert validate(left, schema.model_dump()) == []
+
+
 def test_choices_are_selects_and_ranges_are_told() -> None:
     shown = {name: field for form in forms(catae).values() for name, field in form.items()}
     assert shown["image_size"]["enum"] == [16, 32, 64, 128, 256]
@@ -47,7 +55,7 @@ def test_the_flow_gets_what_was_filled_in_as_plain_values() -> None:
     got = catae.validate_parameters(
         {"data": {"source": "cats.zip", "image_size": "32", "test_fraction": None}, "pictures": {}, "model": None}
     )
-    assert got == {"data": {"source": "cats.zip", "image_size": 32}, "model": {}, "training": None, "pictures": {}}
+    assert got == {"data": {"source": "cats.zip", "image_size": 32}, "model": {}, "training": {}, "pictures": {}}
     assert parameters.given(*got.values()) == {"source": "cats.zip", "image_size": 32}
 
 

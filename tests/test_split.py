@@ -1,12 +1,16 @@
 import random
+import re
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from catae import split
+from catae import files, split
 from catae.errors import UserError
 from catae.images import ImageSet
+from catae.settings import Settings
 from catae.split import Split
 
 DIGESTS = [f"picture {number}" for number in range(3000)]
@@ -116,3 +120,34 @@ def test_what_a_plain_random_split_leaks_is_measured() -> None:
     alone = np.arange(5000)
     assert split.plain_leak(alone) == 0
     assert split.plain_leak(alone // 2) == pytest.approx(0.9, abs=0.04)  # the other one is in train 9 times of 10
+
+
+def test_a_split_is_kept_and_taken_again_while_it_is_whole_and_the_same_is_asked_for(
+    drawn_set: ImageSet, small: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    copied = ImageSet(Path(shutil.copytree(drawn_set.path, tmp_path / "set")))
+    caplog.set_level("INFO", "catae")
+
+    def write(name: str, **changed: Any) -> tuple[dict[str, Any], bytes, str]:
+        caplog.clear()
+        asked = small.model_copy(update=changed)
+        return split.write(copied, asked, asked, tmp_path / name), (tmp_path / name).read_bytes(), caplog.text
+
+    first, bytes_, said = write("first.json")
+    assert said == ""
+    assert first["digest"] == files.digest(tmp_path / "first.json")
+    again, same, said = write("again.json")
+    assert (again, same) == (first, bytes_)
+    assert "its digest checked" in said
+    kept = Path(re.search(r"kept in (\S+\.json)", said)[1])  # type: ignore[index]
+    for changed in ({"seed": 1}, {"test_fraction": 0.3}, {"validation_fraction": 0.2}, {"duplicates": "drop"}):
+        assert write("other.json", **changed)[2] == "", changed
+
+    kept.write_bytes(bytes_[:-9])
+    damaged, mended, said = write("mended.json")
+    assert "is damaged; dividing anew" in said
+    assert (damaged, mended, kept.read_bytes()) == (first, bytes_, bytes_)
+    kept.with_suffix(".counts.json").write_text("{")
+    assert write("mended.json")[:2] == (first, bytes_)
+    kept.unlink()
+    assert write("mended.json") == (first, bytes_, "")

@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# Prefect as its users use it, in one walk: a server, a pool, the deployments, a worker, a run. `make demo` starts it,
+# `make demo-stop` ends it. Everything is in .demo, and is listened to on this machine only.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+demo=$(realpath -m "${DEMO:-.demo}")
+
+show() { # a command, and what it says
+  printf '\n$ %s\n' "$*"
+  "$@" </dev/null
+}
+
+background() { # a process that goes on: its name, and the command
+  printf '\n$ %s &\n' "${*:2}"
+  set -m # without job control the shell has it ignore SIGINT, by which Prefect's worker ends
+  nohup "${@:2}" >"$demo/$1.log" 2>&1 </dev/null &
+  echo $! >"$demo/$1.pid"
+  set +m
+}
+
+alive() { # whether a process is there and one of ours: after a restart of the machine its number may be another's
+  grep -qa prefect "/proc/$1/cmdline" 2>/dev/null
+}
+
+stop() { # the processes that this walk has started, the worker first
+  for name in worker server; do
+    [ -f "$demo/$name.pid" ] || continue
+    pid=$(cat "$demo/$name.pid")
+    if alive "$pid"; then
+      kill "$pid"
+      while alive "$pid"; do sleep 0.2; done
+      echo "the $name has ended"
+    fi
+    rm "$demo/$name.pid"
+  done
+}
+
+start() {
+  stop
+  mkdir -p "$demo"
+  trap 'stop; echo "the logs are in $demo" >&2' ERR
+  port=$(python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+  export PREFECT_HOME="$demo/prefect" PREFECT_API_URL="http://127.0.0.1:$port/api" CATAE_OUTPUT_DIR="$demo/artifacts"
+  # The pages are put there, and not into the environment's packages, and ask the server that they come from.
+  export PREFECT_UI_STATIC_DIRECTORY="$demo/ui" PREFECT_UI_API_URL=/api
+  export PREFECT_SERVER_ANALYTICS_ENABLED=false DO_NOT_TRACK=1
+
+  background server prefect server start --port "$port"
+  for _ in $(seq 240); do
+    python -c "import sys, urllib.request as u; u.urlopen('$PREFECT_API_URL/health')" 2>/dev/null && break
+    alive "$(cat "$demo/server.pid")" || { cat "$demo/server.log"; false; }
+    sleep 0.5
+  done
+  show prefect work-pool create local --type process --overwrite
+  show prefect --no-prompt deploy --all
+  PREFECT_WORKER_QUERY_SECONDS=2 background worker prefect worker start --pool local
+  show prefect deployment run catae/train --watch \
+    --param 'data={"source": "drawn:300", "image_size": 32}' --param 'training={"max_epochs": 5}'
+
+  cat <<END
+
+The run, its pictures and its log:  http://127.0.0.1:$port/v2/runs
+Ask for another run in a form:      http://127.0.0.1:$port/v2/deployments
+The same from a shell:              export PREFECT_API_URL=$PREFECT_API_URL
+The files:                          $demo/artifacts/latest/report.html
+End it all:                         make demo-stop
+END
+}
+
+"${1:-start}"

@@ -1,0 +1,190 @@
+"""Prefect's UI as a person sees it: the form, the run, its report, its table and its progress, in a real browser.
+
+Screenshots are left in the tests' folder, or in the one that the variable SCREENSHOTS names.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from browser import CHROMIUM, needs_chromium
+from servers import Server, background, environment, running, until
+
+pytestmark = [pytest.mark.slow, needs_chromium]
+WIDE, NARROW = {"width": 1280, "height": 1000}, {"width": 390, "height": 844}
+
+
+@dataclass
+class Box:
+    """A server with its deployments served, and a browser before it."""
+
+    server: Server
+    browser: Any
+    pictures: Path
+    log: Path
+
+    def page(self, address: str, size: dict[str, int] = WIDE) -> Any:
+        """A page of the UI."""
+        page = self.browser.new_page(viewport=size)
+        page.goto(f"http://127.0.0.1:{self.server.port}/v2/{address}")
+        return page
+
+    def form(self) -> Any:
+        """The page that asks for a training."""
+        train = httpx.get(f"{self.server.api}/deployments/name/catae/train").json()["id"]
+        page = self.page(f"deployments/deployment/{train}/run")
+        page.get_by_label("Source").wait_for()
+        return page
+
+    def shoot(self, page: Any, name: str) -> None:
+        """A screenshot of all that can be scrolled to."""
+        page.wait_for_timeout(1000)
+        size = page.viewport_size
+        height = page.evaluate("Math.max(...Array.from(document.querySelectorAll('*'), e => e.scrollHeight))")
+        page.set_viewport_size({**size, "height": min(height, 8000)})
+        page.wait_for_timeout(500)
+        page.screenshot(path=self.pictures / f"{name}.png", full_page=True)
+        page.set_viewport_size(size)
+
+    def artifacts(self, run: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """What a run shows, by key."""
+        found = self.server.ask("artifacts/filter", flow_runs={"id": {"any_": [run["id"]]}})
+        return {artifact["key"]: artifact for artifact in found}
+
+
+@pytest.fixture(scope="module")
+def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    """Everything that a person has before them."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install -e .[dev]")
+    home = tmp_path_factory.mktemp("ui")
+    pictures = Path(os.environ.get("SCREENSHOTS") or home / "screenshots")
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with running(home, PREFECT_UI_API_URL="/api") as server:
+        variables = environment(home, PREFECT_API_URL=server.api, CATAE_OUTPUT_DIR=str(home / "out"), CATAE_SEED="7")
+        with (
+            background(home / "serve.log", [sys.executable, "-m", "catae", "serve"], variables),
+            playwright.sync_playwright() as driver,
+            driver.chromium.launch(executable_path=CHROMIUM, args=arguments) as browser,
+        ):
+            until(lambda: "being served" in (home / "serve.log").read_text(), 120, home / "serve.log")
+            yield Box(server, browser, pictures, home / "serve.log")
+
+
+@pytest.fixture(scope="module")
+def run(box: Box) -> dict[str, Any]:
+    """A run that was asked for in the form, and is over."""
+    page = box.form()
+    box.shoot(page, "form")
+    page.get_by_label("Source").fill("drawn:600")
+    page.get_by_label("Image size").click()
+    page.get_by_role("option", name="64").click()
+    page.get_by_label("Latent dim").fill("16")
+    page.get_by_label("Width").fill("16")
+    page.get_by_label("Max epochs").fill("12")
+    page.get_by_role("button", name="Submit").click()
+    (asked,) = until(lambda: box.server.ask("flow_runs/filter"), 30)
+
+    def ended() -> dict[str, Any] | None:
+        now: dict[str, Any] = httpx.get(f"{box.server.api}/flow_runs/{asked['id']}").json()
+        return now if now["state_type"] in ("COMPLETED", "FAILED", "CRASHED") else None
+
+    until(lambda: "catae-progress" in box.artifacts(asked), 180, box.log)
+    progress = box.page(f"artifacts/artifact/{box.artifacts(asked)['catae-progress']['id']}")
+    progress.get_by_text("Progress:").wait_for()
+    box.shoot(progress, "progress-while-training")
+    over: dict[str, Any] = until(ended, 300, box.log)
+    return over
+
+
+def test_a_run_asked_for_in_the_form_gets_what_was_filled_in_and_the_rest_from_its_environment(
+    run: dict[str, Any],
+) -> None:
+    assert run["state_type"] == "COMPLETED"
+    assert run["parameters"] == {
+        "data": {"source": "drawn:600", "image_size": 64},
+        "model": {"latent_dim": 16, "width": 16},
+        "training": {"max_epochs": 12},
+    }
+    assert run["name"] == "drawn:600 · 16 · seed 7"
+
+
+def test_a_bad_value_is_refused_in_the_form_with_its_reason_at_the_field(box: Box, run: dict[str, Any]) -> None:
+    before = len(box.server.ask("flow_runs/filter"))
+    page = box.form()
+    page.get_by_label("Latent dim").fill("5000")
+    page.get_by_role("button", name="Submit").click()
+    page.get_by_text("5000 is greater than the maximum of 4096").wait_for()
+    box.shoot(page, "form-refused")
+    assert len(box.server.ask("flow_runs/filter")) == before
+
+
+@pytest.mark.parametrize(("size", "name"), [(WIDE, "report"), (NARROW, "report-narrow")])
+def test_every_picture_of_the_report_is_really_shown_and_the_walk_moves(
+    box: Box, run: dict[str, Any], size: dict[str, int], name: str
+) -> None:
+    report = box.artifacts(run)["catae-report"]
+    assert len(report["data"].encode()) < 500_000
+    page = box.page(f"artifacts/artifact/{report['id']}", size)
+    page.get_by_role("heading", name="drawn:600 · 16 · seed 7").wait_for()
+    page.wait_for_timeout(1000)
+    box.shoot(page, name)
+    shown = page.evaluate(
+        "Array.from(document.querySelectorAll('img[src^=\"data:\"]'), "
+        "image => [image.alt, image.naturalWidth, image.clientWidth])"
+    )
+    assert [alt for alt, *_ in shown] == [
+        "reconstructions", "generated", "generated-gaussian", "interpolation", "interpolation", "curves"
+    ]  # fmt: skip
+    assert min(natural for _, natural, _ in shown) >= 192
+    assert min(client for *_, client in shown) > 100
+    walk = page.get_by_alt_text("interpolation").first
+    walk.scroll_into_view_if_needed()
+    seen = set()
+    for _ in range(8):
+        seen.add(walk.screenshot())
+        page.wait_for_timeout(400)
+    assert len(seen) > 2
+
+
+def test_the_first_ui_shows_the_report_as_well(box: Box, run: dict[str, Any]) -> None:
+    page = box.browser.new_page(viewport=WIDE)
+    page.goto(f"http://127.0.0.1:{box.server.port}/artifacts/artifact/{box.artifacts(run)['catae-report']['id']}")
+    page.get_by_alt_text("curves").wait_for()
+    box.shoot(page, "report-v1")
+    widths = page.evaluate("Array.from(document.querySelectorAll('img[src^=\"data:\"]'), image => image.naturalWidth)")
+    assert len(widths) == 6
+    assert min(widths) >= 192
+
+
+@pytest.mark.parametrize(("size", "name"), [(WIDE, "run"), (NARROW, "run-narrow")])
+def test_the_run_says_what_it_is_and_its_log_is_the_librarys(
+    box: Box, run: dict[str, Any], size: dict[str, int], name: str
+) -> None:
+    page = box.page(f"runs/flow-run/{run['id']}", size)
+    page.get_by_text("drawn:600 · 16 · seed 7").first.wait_for()
+    page.get_by_text("epoch 12/12").first.wait_for()
+    box.shoot(page, name)
+    assert page.get_by_text("training on 5").count() == 1  # of 600 pictures, nine tenths
+    page.get_by_role("tab", name="Artifacts").click()
+    for key in ("catae-report", "catae-epochs", "catae-progress"):
+        page.get_by_text(key).first.wait_for()
+    box.shoot(page, f"{name}-artifacts")
+
+
+def test_the_table_has_a_row_an_epoch_and_the_progress_says_that_training_has_ended(
+    box: Box, run: dict[str, Any]
+) -> None:
+    artifacts = box.artifacts(run)
+    page = box.page(f"artifacts/artifact/{artifacts['catae-epochs']['id']}")
+    page.get_by_role("columnheader", name="learning rate").wait_for()
+    box.shoot(page, "epochs")
+    assert page.get_by_role("row").count() == 11  # a header, and the first ten
+    page = box.page(f"artifacts/artifact/{artifacts['catae-progress']['id']}")
+    page.get_by_text("Progress: 100%").wait_for()
+    page.get_by_text("Ended after 12 epochs: the 12 epochs allowed by max_epochs are over.").wait_for()
+    box.shoot(page, "progress")
