@@ -139,7 +139,7 @@ class PictureSettings(BaseModel):
     interpolation_pair: str = Field(
         "",
         description="Names of two test pictures to walk between, with a comma between them; empty takes two by seed.",
-        json_schema_extra={"pattern": r"^(\s*[^\s,][^,]*,\s*[^\s,][^,]*)?$"},
+        json_schema_extra={"pattern": "^([^,]+,[^,]+)?$"},
     )
 
     @field_validator("interpolation_pair")

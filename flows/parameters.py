@@ -74,7 +74,7 @@ Training = Annotated[Given, Form("Training", settings.TrainingSettings)]
 Pictures = Annotated[Given, Form("Pictures", settings.PictureSettings)]
 Samples = Annotated[Given, Form("Samples", settings.Settings, ("samples", "seed", "prior"))]
 Walk = Annotated[Given, Form("Walk", settings.Settings, ("interpolation_steps", "seed"))]
-PictureFile = Annotated[str, Field(pattern=r"(?i)^$|\.(png|gif)$")]
+PictureFile = Annotated[str, Field(pattern=r"^(.*\.(png|gif))?$")]
 
 
 def given(*forms: Given) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class Progress:
         """Logs the epoch, and shows it."""
         log_epoch(epoch, max_epochs)
         self._show(
-            100 * epoch.number / max_epochs,
+            round(100 * epoch.number / max_epochs, 1),
             f"Epoch {epoch.number} of {max_epochs} at most; {time_left(epoch, max_epochs)} left at the latest, since "
             f"training ends as soon as the loss hardly decreases. Test loss {epoch.test_loss:.4f}.",
         )
@@ -105,11 +105,11 @@ def epochs(run: Run) -> list[dict[str, Any]]:
     names = {"loss/train": "train", "loss/test": "test", "loss/validation": "validation"}
     return [
         {"epoch": epoch, "kept": "*" if epoch == best else ""}
-        | {name: round(scalars[tag][epoch], 4) for tag, name in names.items() if tag in scalars}
+        | {name: f"{scalars[tag][epoch]:.4f}" for tag, name in names.items() if tag in scalars}
         | {
-            "learning rate": float(f"{scalars['learning_rate'][epoch]:.3g}"),
-            "images/s": round(scalars["images_per_second"][epoch]),
-            "seconds": round(scalars["seconds"][epoch], 2),
+            "learning rate": f"{scalars['learning_rate'][epoch]:.3g}",
+            "images/s": f"{scalars['images_per_second'][epoch]:,.0f}",
+            "seconds": f"{scalars['seconds'][epoch]:.1f}",
         }
         for epoch in scalars["loss/train"]
     ]

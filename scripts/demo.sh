@@ -43,7 +43,7 @@ start() {
   export PREFECT_HOME="$demo/prefect" PREFECT_API_URL="http://127.0.0.1:$port/api" CATAE_OUTPUT_DIR="$demo/artifacts"
   # The pages are put there, and not into the environment's packages, and ask the server that they come from.
   export PREFECT_UI_STATIC_DIRECTORY="$demo/ui" PREFECT_UI_API_URL=/api
-  export PREFECT_SERVER_ANALYTICS_ENABLED=false DO_NOT_TRACK=1
+  export PREFECT_SERVER_ANALYTICS_ENABLED=false DO_NOT_TRACK=1 PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT=false
 
   background server prefect server start --port "$port"
   for _ in $(seq 240); do
