@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
+from typing import NoReturn
 
 from catae import settings
 from catae.errors import UserError
@@ -46,12 +47,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _train(options: argparse.Namespace) -> None:
     # Here the library's own lines tell what happens; Prefect's would say it again, and of an error a traceback.
+    # So does a server that is gone: it would be told of for each line that can't be sent there.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
+    logging.raiseExceptions = False
     given = {name: value for name in settings.Settings.model_fields if (value := getattr(options, name)) is not None}
-    settings.load(given)  # a wrong value is told at once, not after Prefect's 10 s
-    from flows.train import once
+    resolved = settings.load(given)  # a wrong value is told at once, not after Prefect's 10 s
+    from flows import server
 
-    folder = once(given)
+    try:
+        with server.spoken_to(resolved.output_dir):
+            from flows.train import once
+
+            folder = once(given)
+    except server.Unreported as error:
+        _end_at_once(2, str(error))  # Prefect would try for 7 s to send each event that it still has
     print(folder / "report.html")
 
 
@@ -222,7 +232,7 @@ def _ending_on_signals() -> Iterator[None]:
         with suppress(TimeoutError):
             if _next_ending(reader) is None:
                 return
-        _end_at_once(128 + ending)
+        _end_at_once(128 + ending, "interrupted")
 
     watcher = threading.Thread(target=watch, daemon=True)
     pipe_before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
@@ -238,13 +248,13 @@ def _ending_on_signals() -> Iterator[None]:
         reader.close()
 
 
-def _end_at_once(code: int) -> None:
+def _end_at_once(code: int, why: str) -> NoReturn:
     """Ends this process and those that it has started: Prefect's embedded server would stay behind, for ever."""
     for children in Path("/proc/self/task").glob("*/children"):
         for child in children.read_text().split():
             with suppress(ProcessLookupError):
                 os.kill(int(child), signal.SIGTERM)
-    os.write(sys.stderr.fileno(), b"catae: interrupted\n")
+    os.write(sys.stderr.fileno(), f"catae: {why}\n".encode())
     os._exit(code)
 
 

@@ -1,0 +1,123 @@
+"""A Prefect server that is not there, that wants a password, that goes away and comes back, or never does."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from servers import SMALL, Server, background, environment, free_port, running, start, until
+
+from catae import run, settings
+from catae.run import Run
+from flows import tasks
+
+LONG = ["--source", "drawn:80", *SMALL, "--max-epochs", "60", "--patience", "60", "--output-dir", "out"]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running(tmp_path_factory.mktemp("server"), PREFECT_SERVER_API_AUTH_STRING="cat:pass word") as server:
+        yield server
+
+
+@pytest.fixture
+def user(server: Server, tmp_path: Path) -> dict[str, str]:
+    """The environment of a user whom the server lets in."""
+    return environment(tmp_path / "home", PREFECT_API_URL=server.api, PREFECT_API_AUTH_STRING="cat:pass word")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The weights that such a training ends with."""
+    flags = dict(zip(LONG[::2], LONG[1::2], strict=True)) | {"--output-dir": str(tmp_path_factory.mktemp("calm"))}
+    resolved = settings.load({flag[2:].replace("-", "_"): value for flag, value in flags.items()})
+    new = run.create(resolved, settings.origins())
+    images = tasks.read.fn(new.path, resolved)
+    tasks.divide.fn(new.path, images, resolved)
+    tasks.train.fn(new.path, images, resolved)
+    return new.model.read_bytes()
+
+
+@contextmanager
+def training(variables: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """`catae train`, once it has trained for some epochs."""
+    log = Path("train.log")
+    with background(log, [sys.executable, "-m", "catae", "train", *LONG], variables) as process:
+        until(lambda: "\nepoch  5/60" in log.read_text(), 90, log)
+        yield process
+
+
+def test_a_server_that_doesnt_answer_is_one_line_and_nothing_is_begun(tmp_path: Path) -> None:
+    api = f"http://127.0.0.1:{free_port()}/api"
+    ended = start(tmp_path / "home", "catae", "train", "--output-dir", "out", PREFECT_API_URL=api)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == (
+        f"catae: the Prefect server at {api} (PREFECT_API_URL) doesn't answer: [Errno 111] Connection refused; start "
+        "it (prefect server start), or unset PREFECT_API_URL to run without\n"
+    )
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "path", "said"),
+    [
+        ({}, "/api", "asks for a password: set PREFECT_API_AUTH_STRING=user:password"),
+        ({"PREFECT_API_AUTH_STRING": "cat:x"}, "/api", "refuses PREFECT_API_AUTH_STRING=user:password"),
+        ({}, "", "answers 404; does the address end in /api?"),
+    ],
+)
+def test_a_server_that_doesnt_let_in_is_one_line_and_nothing_is_begun(
+    server: Server, tmp_path: Path, given: dict[str, str], path: str, said: str
+) -> None:
+    url = server.api.removesuffix("/api") + path
+    ended = start(tmp_path / "home", "catae", "train", "--output-dir", "out", PREFECT_API_URL=url, **given)
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1), ended.stderr
+    assert ended.stderr.startswith("catae: ")
+    assert ended.stderr.endswith(f"{said}\n")
+    assert not Path("out").exists()
+
+
+@pytest.mark.slow
+def test_a_server_that_is_gone_for_30_s_misses_nothing_and_nor_does_the_training(
+    server: Server, user: dict[str, str], undisturbed: bytes
+) -> None:
+    with training(user) as job:
+        server.stop(signal.SIGKILL)
+        time.sleep(30)
+        server.start()
+        assert job.wait(120) == 0
+    done = Run(Path("out/latest").resolve())
+    assert done.read()["state"] == "finished"
+    assert done.model.read_bytes() == undisturbed
+    (newest,) = server.ask("flow_runs/filter", auth=("cat", "pass word"), limit=1, sort="START_TIME_DESC")
+    assert newest["state_type"] == "COMPLETED"
+    ended = until(lambda: server.tasks_of(newest["id"], auth=("cat", "pass word")), 30)
+    assert set(ended.values()) == {"COMPLETED"}, ended
+
+
+@pytest.mark.slow
+def test_a_server_that_is_gone_for_good_costs_neither_the_job_nor_its_files_and_is_told_of_in_one_line(
+    server: Server, user: dict[str, str], undisturbed: bytes
+) -> None:
+    log = Path("train.log")
+    with training(user) as job:
+        server.stop(signal.SIGKILL)
+        until(lambda: "training ends" in log.read_text(), 90, log)
+        begun = time.monotonic()
+        assert job.wait(120) == 2
+        assert time.monotonic() - begun < 90
+    done = Run(Path("out/latest").resolve())
+    said = json.loads(done.manifest.read_text())
+    assert (said["state"], said["error"]) == ("finished", None)
+    assert done.model.read_bytes() == undisturbed
+    assert done.report.stat().st_size > 50_000
+    lines = log.read_text().partition("training ends")[2].splitlines()[1:]
+    assert lines == [
+        f"catae: run {done.id} is finished, and its files are in {done.path}; but the Prefect server at {server.api} "
+        "no longer answers and was not told: there, the run's state, report and last lines are missing"
+    ]
