@@ -109,6 +109,12 @@ class TrainingSettings(BaseModel):
     checkpoint_minutes: float = Field(
         10.0, gt=0, description="Within a long epoch the state is saved every so many minutes, besides at its end."
     )
+    timeout_minutes: float = Field(
+        0.0,
+        ge=0,
+        description="Under Prefect, training that takes longer than so many minutes is ended, and can be gone on with; "
+        "0 lets it take as long as it will.",
+    )
     resume: str = Field(
         "auto",
         min_length=1,
@@ -154,7 +160,7 @@ class PictureSettings(BaseModel):
 HARMLESS = frozenset(
     (
         "output_dir", "samples", "prior", "interpolation_steps", "interpolation_pair", "source", "on_reject",
-        "cache_gb", "resume", "checkpoint_minutes",
+        "cache_gb", "resume", "checkpoint_minutes", "timeout_minutes",
     )
 )  # fmt: skip
 

@@ -7,9 +7,12 @@ library keeps, pictures and splits, it looks at before use.
 import logging
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from prefect import task
+from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.task_engine import TaskRunTimeoutError
 
 from catae import (
     batches,
@@ -37,9 +40,8 @@ from flows import publish
 
 logger = logging.getLogger("catae.tasks")
 
-logger = logging.getLogger(__name__)
-
 RESTORED = 32  # test pictures in reconstructions.png
+RETRIES, PAUSE = 2, 10  # seconds: a disk or a mount that is gone for a moment is back
 
 
 @task(name="read pictures", cache_policy=NO_CACHE)
@@ -80,7 +82,16 @@ def divide(folder: Path, images_path: Path, settings: Settings) -> None:
     run.record(split=counts, digests=run.read()["digests"] | {"split": digest})
 
 
-@task(name="train", cache_policy=NO_CACHE)
+def may_pass(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool:
+    """Whether a failure may pass: it is neither for the user to mend, nor the end of the time allowed."""
+    error = state.result(raise_on_failure=False)
+    passing = not isinstance(error, UserError | TaskRunTimeoutError)
+    if passing:
+        logger.warning("%s failed and is tried again in %s s: %r", task.name, PAUSE, error)
+    return passing
+
+
+@task(name="train", cache_policy=NO_CACHE, retries=RETRIES, retry_delay_seconds=PAUSE, retry_condition_fn=may_pass)
 def train(folder: Path, images_path: Path, settings: Settings) -> None:
     """Trains, and keeps the weights of the best epoch and the Gaussian of its train latents."""
     run, image_set, parts = _inputs(folder, images_path)
@@ -94,6 +105,22 @@ def train(folder: Path, images_path: Path, settings: Settings) -> None:
     latent.Gaussian.fit(codes).save(run.prior)
     told.end(outcome)
     run.record(training=asdict(outcome), digests=run.read()["digests"] | {"weights": files.digest(run.model)})
+
+
+def train_in_time(folder: Path, images_path: Path, settings: Settings) -> None:
+    """The task `train`, for as long as `timeout_minutes` allows.
+
+    Raises:
+        UserError: it took longer.
+    """
+    limited = train.with_options(timeout_seconds=60 * settings.timeout_minutes or None)
+    try:
+        limited(folder, images_path, settings)
+    except TaskRunTimeoutError as error:
+        raise UserError(
+            f"training took longer than {settings.timeout_minutes:g} minutes (CATAE_TIMEOUT_MINUTES) and was ended; "
+            "the same command goes on where it was, for as long again"
+        ) from error
 
 
 @task(name="draw the curves", cache_policy=NO_CACHE)

@@ -50,7 +50,7 @@ def catae(
         images = tasks.read(new.path, resolved)
         with cache.in_use(images):
             tasks.divide(new.path, images, resolved)
-            tasks.train(new.path, images, resolved)
+            tasks.train_in_time(new.path, images, resolved)
             tasks.draw_curves(new.path)
             tasks.reconstruct(new.path, images)
             tasks.generate(new.path, resolved)

@@ -79,7 +79,7 @@ class Server:
     def tasks_of(self, flow_run: str, auth: tuple[str, str] | None = None) -> dict[str, str]:
         """The states of the run's tasks, by name."""
         found = self.ask("task_runs/filter", auth, flow_runs={"id": {"any_": [flow_run]}})
-        return {task_run["name"].rsplit("-", 1)[0]: task_run["state_type"] for task_run in found}
+        return {task_run["name"].rsplit("-", 1)[0]: task_run["state_name"] for task_run in found}
 
 
 @contextmanager

@@ -1,6 +1,7 @@
-"""A Prefect server that is not there, that wants a password, that goes away and comes back, or never does."""
+"""What goes wrong beside a job: a server that is not there, or goes away, errors that pass, time that is up."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -17,18 +18,19 @@ from catae.run import Run
 from flows import tasks
 
 LONG = ["--source", "drawn:80", *SMALL, "--max-epochs", "60", "--patience", "60", "--output-dir", "out"]
+AUTH = ("cat", "pass word")
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running(tmp_path_factory.mktemp("server"), PREFECT_SERVER_API_AUTH_STRING="cat:pass word") as server:
+    with running(tmp_path_factory.mktemp("server"), PREFECT_SERVER_API_AUTH_STRING=":".join(AUTH)) as server:
         yield server
 
 
 @pytest.fixture
 def user(server: Server, tmp_path: Path) -> dict[str, str]:
     """The environment of a user whom the server lets in."""
-    return environment(tmp_path / "home", PREFECT_API_URL=server.api, PREFECT_API_AUTH_STRING="cat:pass word")
+    return environment(tmp_path / "home", PREFECT_API_URL=server.api, PREFECT_API_AUTH_STRING=":".join(AUTH))
 
 
 @pytest.fixture(scope="module")
@@ -88,16 +90,65 @@ def test_a_server_that_is_gone_for_30_s_misses_nothing_and_nor_does_the_training
 ) -> None:
     with training(user) as job:
         server.stop(signal.SIGKILL)
-        time.sleep(30)
-        server.start()
+        time.sleep(20)
+        server.start()  # which takes 10 s
         assert job.wait(120) == 0
     done = Run(Path("out/latest").resolve())
     assert done.read()["state"] == "finished"
     assert done.model.read_bytes() == undisturbed
-    (newest,) = server.ask("flow_runs/filter", auth=("cat", "pass word"), limit=1, sort="START_TIME_DESC")
+    (newest,) = server.ask("flow_runs/filter", AUTH, limit=1, sort="START_TIME_DESC")
     assert newest["state_type"] == "COMPLETED"
-    ended = until(lambda: server.tasks_of(newest["id"], auth=("cat", "pass word")), 30)
-    assert set(ended.values()) == {"COMPLETED"}, ended
+    ended = until(lambda: server.tasks_of(newest["id"], AUTH), 30)
+    assert set(ended.values()) == {"Completed"}, ended
+
+
+@pytest.mark.slow
+def test_an_error_that_passes_is_survived_by_going_on_to_the_same_weights(
+    server: Server, user: dict[str, str], undisturbed: bytes
+) -> None:
+    log = Path("train.log")
+    with training(user) as job:
+        checkpoints = Run(Path("out/latest").resolve()).checkpoints
+        job.send_signal(signal.SIGSTOP)
+        checkpoints.rename("elsewhere")  # as a mount goes away
+        checkpoints.symlink_to(checkpoints)
+        job.send_signal(signal.SIGCONT)
+        until(lambda: "train failed and is tried again in 10 s: FileExistsError(" in log.read_text(), 30, log)
+        checkpoints.unlink()
+        Path("elsewhere").rename(checkpoints)
+        assert job.wait(120) == 0
+    done = Run(Path("out/latest").resolve())
+    assert done.model.read_bytes() == undisturbed
+    epochs = [int(number) for number in re.findall(r"^epoch +(\d+)/60", log.read_text(), re.M)]
+    assert epochs == list(range(1, 61))  # no epoch was run again
+    assert re.search(r"^going on after epoch ([5-9]|\d\d) ", log.read_text(), re.M)
+    assert server.ask("flow_runs/filter", AUTH, limit=1, sort="START_TIME_DESC")[0]["state_type"] == "COMPLETED"
+
+
+def test_time_that_is_up_ends_the_training_in_one_line_and_the_same_command_goes_on(
+    server: Server, user: dict[str, str]
+) -> None:
+    variables = user | {"CATAE_TIMEOUT_MINUTES": "0.05"}
+    command = [sys.executable, "-m", "catae", "train", *LONG, "--max-epochs", "100000", "--patience", "100000"]
+    first, second = (
+        subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120, check=False)
+        for _ in range(2)
+    )
+    said = (
+        "training took longer than 0.05 minutes (CATAE_TIMEOUT_MINUTES) and was ended; the same command goes on where "
+        "it was, for as long again"
+    )
+    for ended in (first, second):
+        assert (ended.returncode, ended.stdout) == (2, ""), ended.stderr
+        assert ended.stderr.endswith(f"\ncatae: {said}\n")
+        assert "Traceback" not in ended.stderr
+    assert json.loads(Path("out/latest/run.json").read_text())["error"] == f"UserError: {said}"
+    assert len(list(Path("out/runs").iterdir())) == 1
+    assert "going on after epoch" in second.stderr
+    newest = server.ask("flow_runs/filter", AUTH, limit=1, sort="START_TIME_DESC")[0]
+    assert (newest["state_name"], newest["state_type"]) == ("Failed", "FAILED")
+    states = until(lambda: "train" in (found := server.tasks_of(newest["id"], AUTH)) and found, 30)
+    assert states == {"read pictures": "Completed", "split": "Completed", "train": "TimedOut"}
 
 
 @pytest.mark.slow
