@@ -42,10 +42,12 @@ def spoken_to(output_dir: Path) -> Iterator[None]:
         yield
     except httpx.HTTPError as error:
         ended = run.find(run.LATEST, output_dir)
-        because = f" ({said})" if (said := ended.read()["error"]) else ""
+        said = ended.read()
+        because = f" ({said['error']})" if said["error"] else ""
+        missing = ", ".join([*said.get("not_shown", ()), "the end of the log", "and the run's state"])
         raise Unreported(
             f"run {ended.id} is {run.state(ended)}{because}, and its files are in {ended.path}; but the Prefect server "
-            f"at {url} no longer answers and was not told: there, the run's state, report and last lines are missing"
+            f"at {url} no longer answers, and lacks {missing}"
         ) from error
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow, tags
+from prefect.context import TagsContext
 from prefect.runtime import flow_run
 
 from catae import cache, machine, run, settings, sources
@@ -46,19 +47,22 @@ def catae(
     given = parameters.given(data, model, training, pictures)
     resolved = settings.load(given)
     machine.use_threads(resolved.threads)
-    with run.recorded(resolved, settings.origins(given)) as new:
-        images = tasks.read(new.path, resolved)
-        with cache.in_use(images):
-            tasks.divide(new.path, images, resolved)
-            tasks.train_in_time(new.path, images, resolved)
-            tasks.draw_curves(new.path)
-            tasks.reconstruct(new.path, images)
-            tasks.generate(new.path, resolved)
-            tasks.interpolate(new.path, images, resolved)
-            tasks.score(new.path, images, resolved)
-            tasks.write_report(new.path)
-            cache.trim(images.parent, resolved.cache_gb * 1e9)
-    tasks.show(new.path)
+    # The run's tags are not its tasks': for each task with tags Prefect asks the server whether it may run, and one
+    # that is gone would make it fail.
+    with TagsContext(current_tags=set()):
+        with run.recorded(resolved, settings.origins(given)) as new:
+            images = tasks.read(new.path, resolved)
+            with cache.in_use(images):
+                tasks.divide(new.path, images, resolved)
+                tasks.train_in_time(new.path, images, resolved)
+                tasks.draw_curves(new.path)
+                tasks.reconstruct(new.path, images)
+                tasks.generate(new.path, resolved)
+                tasks.interpolate(new.path, images, resolved)
+                tasks.score(new.path, images, resolved)
+                tasks.write_report(new.path)
+                cache.trim(images.parent, resolved.cache_gb * 1e9)
+        tasks.show(new.path)
     return new.path
 
 

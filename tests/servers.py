@@ -1,5 +1,6 @@
 """What tests with a real Prefect server share: the server, and commands as a user types them."""
 
+import functools
 import os
 import signal
 import socket
@@ -71,8 +72,9 @@ class Server:
             return False
 
     def ask(self, path: str, auth: tuple[str, str] | None = None, **body: Any) -> Any:
-        """What the API answers to a POST."""
-        answer = httpx.post(f"{self.api}/{path}", json=body, auth=auth)
+        """What the API answers to a POST, as often as its database is busy."""
+        ask = functools.partial(httpx.post, f"{self.api}/{path}", json=body, auth=auth, timeout=30)
+        answer = until(lambda: (answer := ask()).status_code != httpx.codes.SERVICE_UNAVAILABLE and answer, 30)
         answer.raise_for_status()
         return answer.json()
 

@@ -1,0 +1,41 @@
+"""What people who test flows of their own rely on."""
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from servers import environment, free_port
+
+from catae import run, settings
+from catae.settings import Settings
+from flows import tasks
+
+
+def test_a_task_called_as_a_function_takes_less_than_3_s_and_no_server(
+    small: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{free_port()}/api")  # nobody answers there
+    begun = time.process_time()  # not what other processes of a busy machine take
+    new = run.create(small, settings.origins())
+    images = tasks.read.fn(new.path, small)
+    tasks.divide.fn(new.path, images, small)
+    tasks.train.fn(new.path, images, small)
+    tasks.draw_curves.fn(new.path)
+    assert time.process_time() - begun < 3
+    assert new.read()["training"]["epochs"] == small.max_epochs
+
+
+@pytest.mark.slow
+def test_the_readmes_test_of_a_flow_of_ones_own_passes(pytestconfig: pytest.Config, tmp_path: Path) -> None:
+    blocks = re.findall(r"```python\n(# test_\w+\.py\n.*?)```", (pytestconfig.rootpath / "README.md").read_text(), re.S)
+    assert len(blocks) == 1
+    Path("test_mine.py").write_text(blocks[0])
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "test_mine.py"],
+        env=environment(tmp_path / "home"), capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout
+    assert "1 passed" in ended.stdout
