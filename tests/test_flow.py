@@ -10,7 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
+from conftest import ROOT
 from servers import SMALL, Server, environment, running, start
+
+import flows
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +118,10 @@ def test_a_signal_ends_the_job_soon_with_all_its_processes_and_the_same_command_
     assert first["state"] == "interrupted"
     assert signalled("going on after epoch [3-9]", signals=2) < 10
     assert json.loads(Path("out/latest/run.json").read_text())["id"] == first["id"]
+
+
+@pytest.mark.parametrize("file", ["prefect.yaml", "deploy/docker.yaml", "deploy/kubernetes.yaml"])
+def test_the_environment_of_deployed_runs_is_what_flows_would_choose(file: str) -> None:
+    variables = yaml.safe_load((ROOT / file).read_text())["definitions"]["work_pool"]["job_variables"]["env"]
+    assert variables
+    assert variables.items() <= flows.DEFAULTS.items()
