@@ -5,6 +5,9 @@
 At SIGTERM or Ctrl-C it passes SIGTERM on to the runs, and waits up to 30 s for them to end.
 """
 
+import os
+import signal
+import threading
 from typing import Any
 
 from prefect import Flow, serve
@@ -40,6 +43,26 @@ def deployments() -> list[RunnerDeployment]:
     return offered
 
 
+def take_ctrl_c_for_sigterm() -> None:
+    """Keeps Ctrl-C from the runs, and makes it SIGTERM here: at Ctrl-C, Prefect kills them.
+
+    What a thread blocks, the processes that it starts block as well. The signal goes to any thread: to the one that
+    waits for it, or to one of a library's, which has been there before and doesn't block it.
+    """
+
+    def terminate(*arguments: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def watch() -> None:
+        while signal.sigwait({signal.SIGINT}):
+            terminate()
+
+    signal.signal(signal.SIGINT, terminate)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    threading.Thread(target=watch, daemon=True).start()
+
+
 if __name__ == "__main__":
+    take_ctrl_c_for_sigterm()
     # Schedules that were made in the UI go on after a restart of this process.
     serve(*deployments(), pause_on_shutdown=False)

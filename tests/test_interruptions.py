@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -114,6 +115,19 @@ def test_a_run_that_is_cancelled_and_then_killed_ends_as_if_it_had_not_been(serv
     assert newest.model.read_bytes() == undisturbed(tmp_path)
     (log,) = (server.ask("logs/filter", logs={"flow_run_id": {"any_": [flow_run]}}, limit=200) for flow_run in [third])
     assert any(line["message"].startswith("going on after epoch ") for line in log)  # it is to be seen in the UI
+
+
+def test_ctrl_c_lets_what_is_served_end_with_an_exact_checkpoint(server: Server) -> None:
+    variables = environment(server.home, PREFECT_API_URL=server.api, CATAE_OUTPUT_DIR=str(Path("out").absolute()))
+    serve = ["setsid", sys.executable, "-m", "catae", "serve"]  # with a process group of its own, as a shell gives it
+    with background(Path("worker.log"), serve, variables) as process:
+        until(lambda: "being served" in Path("worker.log").read_text(), 90, Path("worker.log"))
+        served = begin(server)
+        until_epoch(5)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(20) == 0
+    assert until_state(server, served, "Cancelled", 1) == "Runner is shutting down."
+    assert Run(Path("out/latest")).read()["state"] == "interrupted"
 
 
 def test_a_run_whose_process_and_worker_are_killed_is_marked_by_the_automation(server: Server) -> None:
