@@ -52,8 +52,8 @@ ENV PATH=/opt/catae/bin:$PATH \
 WORKDIR /artifacts
 USER catae
 
-# The whole job, as small as it gets: an image in which it does not run is no image.
-RUN catae train --source drawn:40 --image-size 16 --width 4 --max-epochs 1 --output-dir /tmp/smoke \
+# The whole job, as small as it gets with all its processes: an image in which it does not run is no image.
+RUN catae train --source drawn:300 --image-size 16 --width 4 --max-epochs 1 --output-dir /tmp/smoke \
     && rm -rf /tmp/*
 
 ARG REVISION

@@ -7,7 +7,7 @@ BIN := .venv/bin
 READY := .venv/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow lint format types check docs constraints clean
+.PHONY: help train test test-slow lint format types check docs constraints requirements clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -42,6 +42,14 @@ constraints: ## pin the newest versions that work together: makes constraints.tx
 	$(MAKE) $(READY) CONSTRAINTS=
 	$(BIN)/pip list --format freeze --exclude-editable --exclude pip --exclude setuptools \
 		| grep -vE '^(nvidia|cuda|triton)' | sed -E 's/\+[a-z0-9.]+$$//' > constraints.txt
+	$(MAKE) requirements
+
+# PyTorch is left out, and CUDA with it: its builds, and so their digests, differ from index to index.
+requirements: $(READY) ## pin what the image holds, with the registry's digests: makes requirements.txt anew
+	$(BIN)/pip install -q uv
+	{ echo "# What the image holds besides PyTorch, with the registry's digests: made by \`make requirements\`."; \
+		$(BIN)/uv pip compile -q --generate-hashes --universal --no-annotate --no-header -c constraints.txt \
+			--extra kaggle pyproject.toml | awk '/^[a-z]/ { keep = !/^(torch|torchvision|triton|nvidia-.*|cuda-.*)==/ } keep'; } > requirements.txt
 
 clean: ## remove the environment and the caches, never the artifacts
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache catae.egg-info build
