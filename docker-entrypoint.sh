@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs `catae` in the image: on what is mounted at /data, or on drawn cats where nothing is.
+# The image's first command: `catae`, on what is mounted at /data, or on drawn cats where nothing is.
 set -eu
 
 if [ -z "${CATAE_SOURCE:-}" ]; then
@@ -9,4 +9,7 @@ if [ -z "${CATAE_SOURCE:-}" ]; then
         export CATAE_SOURCE=/data
     fi
 fi
-exec catae "$@"
+case ${1:-} in
+    prefect | tensorboard) exec "$@" ;; # the runs of Prefect's workers, and what compose.yaml has beside catae
+    *) exec catae "$@" ;;
+esac

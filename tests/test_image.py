@@ -32,6 +32,7 @@ def image() -> str:
 def cats(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder to mount, with an archive of 300 cats in it, and something to read for people beside it."""
     folder = tmp_path_factory.mktemp("cats")
+    folder.chmod(0o755)  # pytest's own are closed to everybody else
     (folder / "README.md").write_text("cats\n")
     with zipfile.ZipFile(folder / "cats.zip", "w") as archive:
         for index in range(300):
