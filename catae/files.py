@@ -72,7 +72,7 @@ def _details(folder: Path, number: int, size: int) -> str:
         return f" ({needed}{shutil.disk_usage(folder).free / 1e6:,.1f} MB are free)"
     if number in CLOSED:
         owner, asking = f"{folder.stat().st_uid}:{folder.stat().st_gid}", f"{os.getuid()}:{os.getgid()}"
-        return f" ({folder} belongs to {owner}, this runs as {asking}); chown it to {asking}, docker run --user {owner}"
+        return f" ({folder} is of {owner}, this runs as {asking}: chown it to {asking}, or docker run --user {owner})"
     return ""
 
 

@@ -3,6 +3,10 @@
 import logging
 import os
 
+from catae import machine
+
+machine.limit_openblas()
+
 # Before Prefect is imported, and only where the user hasn't decided. A first start of the embedded server takes
 # 10 s of the default limit of 20 s, and more on a busy machine; the library's log is to be seen in the UI, where
 # Prefect shows of other loggers only warnings unless they have a level of their own; and a task that is called as
