@@ -1,9 +1,11 @@
 """What the tests of the image share: an engine, the image, and a container of it as a user starts one."""
 
 import os
+import socket
 import subprocess
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -79,3 +81,21 @@ def wait_for_line(container: str, beginning: str, seconds: float = 240) -> None:
                 log.terminate()
                 return
     raise AssertionError(f"no line begins with {beginning!r}:\n{''.join(seen)}")
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+def until(holds: Callable[[], bool], seconds: float) -> bool:
+    """Whether it holds, now or within so many seconds."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if holds():
+            return True
+        time.sleep(1)
+    return holds()
