@@ -116,9 +116,9 @@ def look(server: str, password: str, report: str, tensorboard: str, pictures: Pa
         page.keyboard.press("Enter")
         page.wait_for_url("**/dashboard**")
         page.goto(f"{server}/v2/artifacts/artifact/{report}")
-        page.get_by_text("Restorations").wait_for()
-        page.wait_for_function("document.images.length >= 6")
-        page.wait_for_function("Array.from(document.images).every(image => image.naturalWidth > 0)")
+        page.get_by_role("heading", name="Restorations").wait_for()
+        shown = "Array.from(document.images).filter(image => image.alt && image.naturalWidth > 0).length"
+        page.wait_for_function(f"{shown} == 6")
         page.screenshot(path=pictures / "report.png", full_page=True)
 
         page.goto(f"{tensorboard}/?tagFilter=loss#timeseries")
