@@ -29,6 +29,20 @@ RUN python -m pip --python /opt/catae/bin/python install --no-deps --no-build-is
     && /opt/catae/bin/python -m compileall -q -s /out --invalidation-mode unchecked-hash /out/opt/catae/lib \
     && find /out -exec touch -h -d "@${SOURCE_DATE_EPOCH}" {} +
 
+# --- what is in it, with licences: `make sbom`
+
+FROM dependencies AS inventory
+COPY --from=application /out /
+RUN python -m venv /tools \
+    && /tools/bin/pip install cyclonedx-bom pip-licenses \
+    && mkdir /made \
+    && /tools/bin/cyclonedx-py environment --output-reproducible -o /made/sbom.json /opt/catae/bin/python \
+    && /tools/bin/pip-licenses --python /opt/catae/bin/python --with-urls --format markdown --output-file /made/licences.md \
+    && dpkg-query --show > /made/debian.txt
+
+FROM scratch AS sbom
+COPY --from=inventory /made /
+
 # --- what is run
 
 FROM ${BASE}

@@ -123,5 +123,5 @@ def look(server: str, password: str, report: str, tensorboard: str, pictures: Pa
 
         page.goto(f"{tensorboard}/?tagFilter=loss#timeseries")
         page.get_by_text("loss/test", exact=True).first.wait_for()
-        page.wait_for_function("document.querySelectorAll('line-chart').length >= 2")
+        page.wait_for_function("document.querySelectorAll('line-chart svg path').length >= 2")
         page.screenshot(path=pictures / "curves.png")
