@@ -1,4 +1,4 @@
-# The image: `docker build -t catae .`; README.md says how to run it, docs/operations.md why it is made so.
+# The image: `docker build -t catae .`; README.md says how to run it, docs/operations.md what it is made of.
 
 ARG BASE=python:3.11-slim-bookworm
 
