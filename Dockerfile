@@ -16,6 +16,10 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN python -m pip --python /opt/catae/bin/python install --retries 0 --timeout 5 -c constraints.txt \
     --extra-index-url "${TORCH_INDEX}" torch torchvision
 
+# An empty database of Prefect's, for the start of a container: making it there takes longer than all else.
+RUN PREFECT_HOME=/opt/catae/prefect /opt/catae/bin/prefect server database upgrade --yes \
+    && chmod -R a+rX /opt/catae/prefect
+
 # --- catae itself, below /out as it will lie below /: the same bytes and times whenever it is built
 
 FROM dependencies AS application

@@ -9,6 +9,7 @@ if [ -z "${CATAE_SOURCE:-}" ]; then
         export CATAE_SOURCE=/data
     fi
 fi
+[ -e "$PREFECT_HOME" ] || cp -R /opt/catae/prefect "$PREFECT_HOME"
 case ${1:-} in
     prefect | tensorboard) exec "$@" ;; # the runs of Prefect's workers, and what compose.yaml has beside catae
     *) exec catae "$@" ;;
