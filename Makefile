@@ -7,7 +7,7 @@ BIN := .venv/bin
 READY := .venv/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help train demo demo-stop test test-slow lint format types check docs constraints clean
+.PHONY: help train demo demo-stop test test-slow lint format types check docs constraints requirements image sbom audit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -48,9 +48,31 @@ constraints: ## pin the newest versions that work together: makes constraints.tx
 	$(MAKE) $(READY) CONSTRAINTS=
 	$(BIN)/pip list --format freeze --exclude-editable --exclude pip --exclude setuptools \
 		| grep -vE '^(nvidia|cuda|triton)' | sed -E 's/\+[a-z0-9.]+$$//' > constraints.txt
+	$(MAKE) requirements
+
+# PyTorch is left out, and CUDA with it: its builds, and so their digests, differ from index to index.
+requirements: $(READY) ## pin what the image holds, with the registry's digests: makes requirements.txt anew
+	$(BIN)/pip install -q uv
+	{ echo "# What the image holds besides PyTorch, with the registry's digests: made by \`make requirements\`."; \
+		$(BIN)/uv pip compile -q --generate-hashes --universal --no-annotate --no-header -c constraints.txt \
+			--extra kaggle pyproject.toml | awk '/^[a-z]/ { keep = !/^(torch|torchvision|triton|nvidia-.*|cuda-.*)==/ } keep'; } > requirements.txt
+
+image: ## build the image, catae
+	docker build --build-arg REVISION="$$(git rev-parse HEAD)" --build-arg TORCH_INDEX="$(TORCH_INDEX)" -t catae .
+
+sbom: ## list what is in the image, with licences: makes dist/sbom.json (CycloneDX), dist/licences.md and dist/debian.txt
+	docker build --build-arg TORCH_INDEX="$(TORCH_INDEX)" --target sbom --output dist .
+
+audit: $(READY) ## look for known vulnerabilities in what constraints.txt pins; needs the network
+	@$(BIN)/pip install -q pip-audit
+	@found=$$($(BIN)/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r constraints.txt 2>&1); code=$$?; \
+		case "$$found" in \
+			*"No known vulnerabilities found"*|*"Found "*) echo "$$found" ;; \
+			*) echo "$$found" | tail -n 1; echo "audit: nothing was audited: the registry's advisories can't be reached" ;; \
+		esac; exit $$code
 
 clean: ## remove the environment and the caches, never the artifacts
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache catae.egg-info build
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache catae.egg-info build dist
 
 CONSTRAINTS ?= -c constraints.txt
 

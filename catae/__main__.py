@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
 
-from catae import settings
+from catae import machine, settings
 from catae.errors import UserError
 
 PATIENCE = 5.0  # seconds between the first signal to end and the end
@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     and 143 interrupted.
     """
     options = _parser().parse_args(arguments)
+    machine.limit_openblas()
     try:
         with _ending_on_signals(), _log_on_standard_error():
             options.command(options)

@@ -17,9 +17,10 @@ _ROOM = "free some room, and run the same command again: it goes on where it sto
 _PLACE = "give another --output-dir (CATAE_OUTPUT_DIR), or the right to write there"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 WRITING = ".writing-"  # what the temporary files begin with
+CLOSED = (errno.EACCES, errno.EPERM)
 MENDABLE = {
     **dict.fromkeys(FULL, _ROOM),
-    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR), _PLACE),
+    **dict.fromkeys((errno.EROFS, errno.ENOTDIR, *CLOSED), _PLACE),
     errno.EIO: "the disk fails; run the same command again when it is mended, or give another --output-dir",
 }
 
@@ -57,13 +58,22 @@ def telling_of(path: Path, size: int = 0) -> Iterator[None]:
     except OSError as error:
         if error.errno not in MENDABLE:
             raise
-        needed = f"{size / 1e6:,.1f} MB are needed, " if size else ""
-        free = (
-            f" ({needed}{shutil.disk_usage(_existing(path)).free / 1e6:,.1f} MB are free)"
-            if error.errno in FULL
-            else ""
-        )
-        raise UserError(f"{path} can't be written: {error.strerror}{free}; {MENDABLE[error.errno]}") from error
+        details = _details(_existing(path), error.errno, size)
+        raise UserError(f"{path} can't be written: {error.strerror}{details}; {MENDABLE[error.errno]}") from error
+
+
+def _details(folder: Path, number: int, size: int) -> str:
+    """What there is to say of the folder: how much is free on a full disk; of a closed one, whose it is and who asks.
+
+    In a container users are but numbers, and the one who asks is the image's, unless it was told another.
+    """
+    if number in FULL:
+        needed = f"{size / 1e6:,.1f} MB are needed, " if size > 1e5 else ""
+        return f" ({needed}{shutil.disk_usage(folder).free / 1e6:,.1f} MB are free)"
+    if number in CLOSED:
+        owner, asking = f"{folder.stat().st_uid}:{folder.stat().st_gid}", f"{os.getuid()}:{os.getgid()}"
+        return f" ({folder} is of {owner}, this runs as {asking}: chown it to {asking}, or docker run --user {owner})"
+    return ""
 
 
 def check_room(folder: Path, needed: float) -> None:

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
-
 from catae.errors import UserError
 
 CGROUP = Path("/sys/fs/cgroup")
@@ -39,8 +37,18 @@ def _quota(cgroup: Path) -> float:
     return 1e9 if quota in ("max", "-1") else float(quota) / float(period)
 
 
+def limit_openblas() -> None:
+    """Has NumPy start no more threads than this process may use, and not one for each CPU of the host.
+
+    It counts only before NumPy is loaded, and only where the user has not decided.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", str(usable_cpus()))
+
+
 def use_threads(threads: int) -> int:
     """Lets PyTorch compute with so many threads, or with all that this process may use for 0; tells how many."""
+    import torch  # here, since `limit_openblas` has to come before it
+
     torch.set_num_threads(threads or usable_cpus())
     return torch.get_num_threads()
 

@@ -72,7 +72,8 @@ def entries(source: str, size: int = 64) -> Listing:
     """The files of `source`, whatever they hold, in the order of their names (a tar's in its own order).
 
     Args:
-        source: a folder, read recursively; a `.zip` or `.tar*` archive, read without unpacking;
+        source: a folder, read recursively; a `.zip` or `.tar*` archive, or a folder with nothing to read but one
+            archive, read without unpacking;
             `drawn[:COUNT[:SEED]]`; `kaggle:OWNER/NAME`; or `pets:cats`.
         size: height and width, in pixels, of the cats that are drawn; the rest is given as it stands.
 
@@ -87,6 +88,7 @@ def entries(source: str, size: int = 64) -> Listing:
         return _pets(rest)
     path = downloads.kaggle(rest) if kind == "kaggle" else Path(source).expanduser()
     try:
+        path = _unwrapped(path)
         if path.is_dir():
             return Listing(sum(1 for _ in _walk(path)), _folder(path))
         path.open("rb").close()
@@ -97,7 +99,7 @@ def entries(source: str, size: int = 64) -> Listing:
                 return Listing(None, _tar(path))
     except OSError as error:
         raise UserError(f"{source} can't be read: {error.strerror}; correct --source (CATAE_SOURCE)") from error
-    raise UserError(f"{source} is neither a folder nor a whole zip or tar archive; correct --source (CATAE_SOURCE)")
+    raise UserError(f"{path} is neither a folder nor a whole zip or tar archive; correct --source (CATAE_SOURCE)")
 
 
 def fingerprint(source: str) -> str:
@@ -174,6 +176,25 @@ def _pets(which: str) -> Listing:
     # They are given as PNG, whatever the file they were cut from.
     cut = (Entry(f"{head.path.stem}.png", partial(downloads.crop, head.path, head.annotation)) for head in heads)
     return Listing(len(heads), cut)
+
+
+def _unwrapped(path: Path) -> Path:
+    """The one archive in a folder that holds neither pictures nor folders beside it; any other path as it is.
+
+    That is what a container finds where an archive's folder is mounted.
+    """
+    if not path.is_dir():
+        return path
+    archives = []
+    with os.scandir(path) as found:
+        for item in found:
+            if item.name.startswith("."):
+                continue
+            if item.is_dir() or is_picture_name(item.name):
+                return path
+            if item.name.lower().endswith(ARCHIVES):
+                archives.append(path / item.name)
+    return archives[0] if len(archives) == 1 else path
 
 
 def _folder(root: Path) -> Iterator[Entry]:

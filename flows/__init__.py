@@ -3,6 +3,10 @@
 import logging
 import os
 
+from catae import machine
+
+machine.limit_openblas()
+
 # Before Prefect is imported, and only where the user hasn't decided.
 DEFAULTS = {
     # A first start of the embedded server takes 10 s of the usual limit of 20 s, and more on a busy machine.

@@ -71,6 +71,28 @@ def test_a_folder_a_zip_and_tars_give_the_same_files(tmp_path: Path) -> None:
         assert sorted(content(tarred(tmp_path / name, mode))) == expected
 
 
+def test_a_folder_with_nothing_to_read_but_one_archive_is_that_archive(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "README.md").write_text("cats")
+    (data / ".DS_Store").write_text("litter")
+    zipped(data / "cats.zip")
+    assert content(data) == sorted(FILES.items())
+    before = sources.fingerprint(str(data))
+    (data / "cats.zip").write_bytes((data / "cats.zip").read_bytes()[:-30])
+    assert sources.fingerprint(str(data)) != before
+    with pytest.raises(UserError, match=r"data/cats\.zip is neither a folder nor a whole zip or tar archive"):
+        sources.entries(str(data))
+
+
+@pytest.mark.parametrize("beside", ["tom.png", "more.tar", "folder/tom.png"])
+def test_a_folder_with_more_than_an_archive_is_read_as_a_folder(tmp_path: Path, beside: str) -> None:
+    zipped(tmp_path / "cats.zip")
+    (tmp_path / beside).parent.mkdir(exist_ok=True)
+    (tmp_path / beside).write_bytes(b"tom")
+    assert "it is an archive inside the source" in refused(tmp_path)["cats.zip"]
+
+
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_a_zips_members_are_read_however_they_are_packed_and_in_another_process_too(
     tmp_path: Path, method: int

@@ -1,0 +1,88 @@
+# The image: `docker build -t catae .`; README.md says how to run it, docs/operations.md what it is made of.
+
+ARG BASE=python:3.11-slim-bookworm
+
+# --- what catae needs, in a virtual environment; it changes when a version does
+
+FROM ${BASE} AS dependencies
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+WORKDIR /build
+RUN python -m venv --without-pip /opt/catae
+COPY requirements.txt constraints.txt ./
+RUN python -m pip --python /opt/catae/bin/python install --no-deps --require-hashes -r requirements.txt
+# The CPU build of PyTorch stands in an index of its own, with digests of its own. Where that can't be reached, the
+# usual build is taken, which on x86-64 brings CUDA and is 5 GB larger.
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+RUN python -m pip --python /opt/catae/bin/python install --retries 0 --timeout 5 -c constraints.txt \
+    --extra-index-url "${TORCH_INDEX}" torch torchvision
+
+# An empty database of Prefect's, for the start of a container: making it there takes longer than all else.
+RUN PREFECT_HOME=/opt/catae/prefect /opt/catae/bin/prefect server database upgrade --yes \
+    && chmod -R a+rX /opt/catae/prefect
+
+# --- catae itself, below /out as it will lie below /: the same bytes and times whenever it is built
+
+FROM dependencies AS application
+COPY pyproject.toml README.md LICENSE ./
+COPY catae catae
+COPY flows flows
+COPY docker-entrypoint.sh /out/usr/local/bin/catae-in-container
+ENV SOURCE_DATE_EPOCH=1704067200
+RUN python -m pip --python /opt/catae/bin/python install --no-deps --no-build-isolation --no-compile \
+    --prefix /out/opt/catae . \
+    && /opt/catae/bin/python -m compileall -q -s /out --invalidation-mode unchecked-hash /out/opt/catae/lib \
+    && find /out -exec touch -h -d "@${SOURCE_DATE_EPOCH}" {} +
+
+# --- what is in it, with licences: `make sbom`
+
+FROM dependencies AS inventory
+COPY --from=application /out /
+RUN python -m venv /tools \
+    && /tools/bin/pip install cyclonedx-bom pip-licenses \
+    && mkdir /made \
+    && /tools/bin/cyclonedx-py environment --output-reproducible -o /made/sbom.json /opt/catae/bin/python \
+    && /tools/bin/pip-licenses --python /opt/catae/bin/python --with-urls --format markdown --output-file /made/licences.md \
+    && dpkg-query --show > /made/debian.txt
+
+FROM scratch AS sbom
+COPY --from=inventory /made /
+
+# --- what is run
+
+FROM ${BASE}
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends tini \
+    && rm -rf /var/lib/apt/lists/* /var/log/* /var/cache/*
+# Whoever `--user` names, known here or not, can write to /tmp and to a new volume.
+RUN useradd --uid 1000 --no-create-home --home-dir /tmp catae \
+    && mkdir /data \
+    && mkdir -m 1777 /artifacts
+COPY --from=dependencies /opt/catae /opt/catae
+COPY --from=application /out /
+
+ENV PATH=/opt/catae/bin:$PATH \
+    HOME=/tmp \
+    USER=catae \
+    PREFECT_HOME=/tmp/prefect \
+    PREFECT_SERVER_ANALYTICS_ENABLED=false \
+    DO_NOT_TRACK=1 \
+    CATAE_OUTPUT_DIR=/artifacts
+WORKDIR /artifacts
+USER catae
+
+# The whole job, as small as it gets with all its processes: an image in which it does not run is no image.
+RUN catae train --source drawn:300 --image-size 16 --width 4 --max-epochs 1 --output-dir /tmp/smoke \
+    && rm -rf /tmp/*
+
+ARG REVISION
+LABEL org.opencontainers.image.title="catae" \
+      org.opencontainers.image.description="Trains a convolutional autoencoder on small pictures, on a CPU." \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.revision="${REVISION}"
+
+# A job ends, and its exit code says how: there is nothing to ask in between.
+HEALTHCHECK NONE
+
+# As PID 1 Python would ignore the signals that it has no handler for, and leave dead processes behind.
+ENTRYPOINT ["tini", "--", "catae-in-container"]
+CMD ["train"]
