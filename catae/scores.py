@@ -56,7 +56,7 @@ def score(loader: Loader, restore: Callable[[Tensor], Tensor]) -> Scores:
         l1 += (restored - pictures).abs().mean().item() * len(batch)
         pictures, restored = (pictures + 1) / 2, (restored + 1) / 2
         psnr.update(restored, pictures)
-        for few, originals in zip(restored.split(AT_A_TIME), pictures.split(AT_A_TIME), strict=True):
+        for few, originals in zip(torch.split(restored, AT_A_TIME), torch.split(pictures, AT_A_TIME), strict=True):
             _, similarity = structural_similarity_index_measure(
                 few, originals, data_range=1.0, reduction="none", return_full_image=True
             )
