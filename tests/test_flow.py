@@ -1,6 +1,7 @@
 """The flow on Prefect's embedded server, in processes of its own, as a user starts it."""
 
 import json
+import os
 import re
 import signal
 import subprocess
