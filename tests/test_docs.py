@@ -29,3 +29,16 @@ def test_everything_that_the_readme_links_to_is_there(root: Path) -> None:
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", (root / "README.md").read_text())
     assert links
     assert not [link for link in links if not (root / link).exists()]
+
+
+def test_the_image_holds_the_versions_that_constraints_txt_pins(root: Path) -> None:
+    def versions(file: str) -> dict[str, str]:
+        pins = re.findall(r"^([\w.-]+)==([\w.!+]+)", (root / file).read_text(), re.M)
+        return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in pins}
+
+    pinned, held = versions("constraints.txt"), versions("requirements.txt")
+    assert len(held) > 100
+    assert {name: version for name, version in held.items() if pinned.get(name, version) != version} == {}
+    (project,) = re.findall(r"^dependencies = \[(.*?)^\]", (root / "pyproject.toml").read_text(), re.M | re.S)
+    named = {name.lower() for name in re.findall(r'^    "([\w-]+)', project, re.M)}
+    assert named - held.keys() == {"torch", "torchvision"}

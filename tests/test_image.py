@@ -102,6 +102,8 @@ def test_every_other_command_works_hardened_on_what_was_trained(trained: Path, c
         assert (trained / out).stat().st_uid == 12345
     ended = docker("run", "--rm", *HARDENED, *mounts(trained), image, "cache")
     assert "300 pictures" in ended.stdout
+    ended = docker("run", "--rm", *HARDENED, image, "prefect", "--version")  # how Prefect's workers start a run
+    assert ended.stdout.startswith("3."), ended.stderr
     ended = docker("run", "--rm", *HARDENED, image, "generate", "--count", "0")
     assert (ended.returncode, ended.stderr[:6]) == (2, "catae:")
 
