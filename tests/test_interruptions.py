@@ -22,7 +22,7 @@ from flows import parameters, tasks
 PARAMETERS = {
     "data": {"source": "drawn:80", "image_size": 32},
     "model": {"latent_dim": 8, "width": 4},
-    "training": {"max_epochs": 100, "patience": 100},
+    "training": {"max_epochs": 40, "patience": 40},
     "pictures": {"samples": 4, "interpolation_steps": 5},
 }
 
@@ -70,7 +70,7 @@ def begin(server: Server) -> str:
 
 def until_epoch(number: int) -> None:
     """Waits until training has come so far."""
-    until(lambda: f" epoch {number:>3}/100" in Path("worker.log").read_text(), 120, Path("worker.log"))
+    until(lambda: f" epoch {number:>2}/40" in Path("worker.log").read_text(), 120, Path("worker.log"))
 
 
 def children(process: subprocess.Popen[bytes]) -> list[int]:
@@ -103,7 +103,7 @@ def test_a_run_that_is_cancelled_and_then_killed_ends_as_if_it_had_not_been(serv
         assert newest.read()["error"] == "TerminationSignal"
 
         second = begin(server)
-        until_epoch(30)
+        until_epoch(15)
         os.kill(children(process)[0], signal.SIGKILL)
         assert "status code: -9" in until_state(server, second, "Crashed", 30)
         assert run.state(newest) == "killed"
@@ -117,7 +117,19 @@ def test_a_run_that_is_cancelled_and_then_killed_ends_as_if_it_had_not_been(serv
     assert any(line["message"].startswith("going on after epoch ") for line in log)  # it is to be seen in the UI
 
 
+def test_a_run_whose_process_and_worker_are_killed_is_marked_by_the_automation(server: Server) -> None:
+    with worker(server) as process:
+        killed = begin(server)
+        until_epoch(5)
+        (job,) = children(process)
+        process.kill()
+        os.kill(job, signal.SIGKILL)
+    until(lambda: run.state(Run(Path("out/latest"))) == "killed", 10)
+    assert "Run it again with the same settings" in until_state(server, killed, "Crashed", 90)
+
+
 def test_ctrl_c_lets_what_is_served_end_with_an_exact_checkpoint(server: Server) -> None:
+    # From now on the deployments are without the pool, and so this test is the last.
     variables = environment(server.home, PREFECT_API_URL=server.api, CATAE_OUTPUT_DIR=str(Path("out").absolute()))
     serve = ["setsid", sys.executable, "-m", "catae", "serve"]  # with a process group of its own, as a shell gives it
     with background(Path("worker.log"), serve, variables) as process:
@@ -128,17 +140,6 @@ def test_ctrl_c_lets_what_is_served_end_with_an_exact_checkpoint(server: Server)
         assert process.wait(20) == 0
     assert until_state(server, served, "Cancelled", 1) == "Runner is shutting down."
     assert Run(Path("out/latest")).read()["state"] == "interrupted"
-
-
-def test_a_run_whose_process_and_worker_are_killed_is_marked_by_the_automation(server: Server) -> None:
-    with worker(server) as process:
-        killed = begin(server)
-        until_epoch(5)
-        (job,) = children(process)
-        process.kill()
-        os.kill(job, signal.SIGKILL)
-    until(lambda: run.state(Run(Path("out/latest"))) == "killed", 10)
-    assert "Run it again with the same settings" in until_state(server, killed, "Crashed", 90)
 
 
 def undisturbed(folder: Path) -> bytes:
