@@ -31,6 +31,7 @@ logger = logging.getLogger("catae.publish")
 
 UNREACHABLE = (httpx.HTTPError, PrefectException)
 LIMIT = 500_000  # bytes of a report: with 1 MB the UI is slow, with 20 MB it hangs, and its list of artifacts has all
+PACE = 2.0  # seconds between two looks at training
 WIDEST = 1100  # pixels, about what the UI shows
 QUALITIES = (80, 70, 60, 50, 40, 30, 20)  # of its pictures; the first with which they fit is taken
 
@@ -38,32 +39,33 @@ QUALITIES = (80, 70, 60, 50, 40, 30, 20)  # of its pictures; the first with whic
 class Progress:
     """Shows in the UI how far training is; called after each epoch.
 
-    Training doesn't wait for an API that is gone: it is asked once, and after a failure not again before ten times as
-    long as that took.
+    Training hardly waits for it: short epochs are shown every 2 s, and an API that is gone is asked once, and not again
+    before ten times as long as that took.
     """
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.artifact: UUID | None = None
-        self.not_before = 0.0
+        self.not_before, self.told = 0.0, False
 
     def __call__(self, epoch: Epoch, max_epochs: int) -> None:
-        """Logs the epoch, and shows it."""
+        """Logs the epoch, and shows it, unless the one before was shown just now."""
         log_epoch(epoch, max_epochs)
-        self._show(
-            round(100 * epoch.number / max_epochs, 1),
-            f"Epoch {epoch.number} of {max_epochs} at most; {time_left(epoch, max_epochs)} left at the latest, since "
-            f"training ends as soon as the loss hardly decreases. Test loss {epoch.test_loss:.4f}.",
-        )
+        if time.monotonic() >= self.not_before:
+            self._show(
+                round(100 * epoch.number / max_epochs, 1),
+                f"Epoch {epoch.number} of {max_epochs} at most; {time_left(epoch, max_epochs)} left at the latest, since "
+                f"training ends as soon as the loss hardly decreases. Test loss {epoch.test_loss:.4f}.",
+            )
 
     def end(self, outcome: Outcome) -> None:
         """Shows that training has ended, and why."""
         self._show(100.0, f"Ended after {count(outcome.epochs, 'epoch')}: {outcome.stopped_because}.")
 
     def _show(self, percent: float, description: str) -> None:
-        start = time.monotonic()
-        if task_run.id is None or start < self.not_before:  # a task that is called as a function has no UI
+        if task_run.id is None:  # a task that is called as a function has no UI
             return
+        start = time.monotonic()
         try:
             with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
                 if self.artifact is None:
@@ -71,10 +73,11 @@ class Progress:
                     self.artifact = created if isinstance(created, UUID) else None
                 else:
                     update_progress_artifact(self.artifact, percent, description)
+            self.not_before = start + PACE
         except UNREACHABLE as error:
-            if not self.not_before:
+            if not self.told:
                 _tell(self.run, ["how far training is"], error)
-            self.not_before = time.monotonic() + 10 * (time.monotonic() - start)
+            self.told, self.not_before = True, time.monotonic() + 10 * (time.monotonic() - start)
 
 
 def publish(run: Run) -> None:
