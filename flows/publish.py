@@ -54,8 +54,8 @@ class Progress:
         if time.monotonic() >= self.not_before:
             self._show(
                 round(100 * epoch.number / max_epochs, 1),
-                f"Epoch {epoch.number} of {max_epochs} at most; {time_left(epoch, max_epochs)} left at the latest, since "
-                f"training ends as soon as the loss hardly decreases. Test loss {epoch.test_loss:.4f}.",
+                f"Epoch {epoch.number} of {max_epochs} at most; {time_left(epoch, max_epochs)} left at the latest, "
+                f"since training ends as soon as the loss hardly decreases. Test loss {epoch.test_loss:.4f}.",
             )
 
     def end(self, outcome: Outcome) -> None:

@@ -53,7 +53,6 @@ start() {
   done
   show prefect work-pool create local --type process --overwrite
   show prefect --no-prompt deploy --all
-  show prefect automation create --from-file deploy/zombies.yaml
   PREFECT_WORKER_QUERY_SECONDS=2 background worker prefect worker start --pool local
   show prefect deployment run catae/train --watch \
     --param 'data={"source": "drawn:300", "image_size": 32}' --param 'training={"max_epochs": 5}'
