@@ -16,6 +16,14 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN python -m pip --python /opt/catae/bin/python install --retries 0 --timeout 5 -c constraints.txt \
     --extra-index-url "${TORCH_INDEX}" torch torchvision
 
+# What only those need who compile against PyTorch, debug it or test it, and the tests of all others: 0.4 GB.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends binutils \
+    && cd /opt/catae/lib/python3.11/site-packages \
+    && strip --strip-unneeded torch/lib/libtorch_cpu.so torch/lib/libtorch_python.so \
+    && rm -rf torch/include torch/share torch/test \
+    && find torch/bin -type f ! -name torch_shm_manager -delete \
+    && find . -type d -name tests -prune -exec rm -rf {} +
 # An empty database of Prefect's, for the start of a container: making it there takes longer than all else.
 RUN PREFECT_HOME=/opt/catae/prefect /opt/catae/bin/prefect server database upgrade --yes \
     && chmod -R a+rX /opt/catae/prefect

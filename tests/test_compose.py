@@ -5,13 +5,16 @@ import shutil
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from browser import CHROMIUM, needs_chromium
 from containers import ROOT, build, docker, engine, free_port, until
+from PIL import Image
 
 pytestmark = [pytest.mark.container, pytest.mark.slow]
 
@@ -97,6 +100,12 @@ def test_a_run_that_is_asked_for_ends_in_the_ui_and_in_tensorboard(
     assert {file.name for file in tmp_path.glob("*.png")} == {"report.png", "curves.png"}
 
 
+def has_colour(chart: Any) -> bool:
+    """Whether a curve is drawn: the grid behind it is grey."""
+    pixels = np.asarray(Image.open(BytesIO(chart.screenshot())).convert("RGB"), np.int64)
+    return bool(np.ptp(pixels, axis=2).max() > 20)
+
+
 def is_healthy(container: str) -> bool:
     """Whether its health check says so, now or in a minute."""
     return until(lambda: docker("inspect", "-f", "{{.State.Health.Status}}", container).stdout == "healthy\n", 60)
@@ -123,5 +132,6 @@ def look(server: str, password: str, report: str, tensorboard: str, pictures: Pa
 
         page.goto(f"{tensorboard}/?tagFilter=loss#timeseries")
         page.get_by_text("loss/test", exact=True).first.wait_for()
-        page.wait_for_function("document.querySelectorAll('line-chart svg path').length >= 2")
+        charts = page.locator("line-chart canvas")
+        assert until(lambda: charts.count() == 2 and all(has_colour(chart) for chart in charts.all()), 30)
         page.screenshot(path=pictures / "curves.png")
