@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
 
-from catae import machine, settings
+from catae import files, machine, settings
 from catae.errors import UserError
 
 PATIENCE = 5.0  # seconds between the first signal to end and the end
@@ -53,7 +53,9 @@ def _train(options: argparse.Namespace) -> None:
     os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
     logging.raiseExceptions = False
     given = {name: value for name in settings.Settings.model_fields if (value := getattr(options, name)) is not None}
-    resolved = settings.load(given)  # a wrong value is told at once, not after Prefect's 10 s
+    # What is wrong with the settings, or with where to write, is told at once, and not after Prefect's 10 s.
+    resolved = settings.load(given)
+    files.check_place(resolved.output_dir)
     from flows import server
 
     try:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,6 +75,17 @@ def _details(folder: Path, number: int, size: int) -> str:
         owner, asking = f"{folder.stat().st_uid}:{folder.stat().st_gid}", f"{os.getuid()}:{os.getgid()}"
         return f" ({folder} is of {owner}, this runs as {asking}: chown it to {asking}, or docker run --user {owner})"
     return ""
+
+
+def check_place(folder: Path) -> None:
+    """Looks whether anything can be written to `folder`, which is made if it isn't there.
+
+    Raises:
+        UserError: nothing can.
+    """
+    with telling_of(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
 
 
 def check_room(folder: Path, needed: float) -> None:

@@ -17,6 +17,11 @@ def test_a_file_is_replaced_whole_or_stays_as_it_was(tiny_disk: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_a_place_to_write_is_made_and_nothing_is_left_of_the_trial(tmp_path: Path) -> None:
+    files.check_place(tmp_path / "a/b")
+    assert list((tmp_path / "a/b").iterdir()) == []
+
+
 def test_what_was_there_before_can_be_kept(tmp_path: Path) -> None:
     for content in (b"1", b"2", b"3"):
         files.write_bytes(tmp_path / "new", content, before=tmp_path / "old")
