@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import jobs
 import pytest
 from servers import SMALL, Server, background, environment, free_port, running, start, until
 
-from catae import run, settings
+from catae import settings
 from catae.run import Run
-from flows import tasks
 
 LONG = ["--source", "drawn:80", *SMALL, "--max-epochs", "60", "--patience", "60", "--output-dir", "out"]
 AUTH = ("cat", "pass word")
@@ -38,11 +38,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The weights that such a training ends with."""
     flags = dict(zip(LONG[::2], LONG[1::2], strict=True)) | {"--output-dir": str(tmp_path_factory.mktemp("calm"))}
     resolved = settings.load({flag[2:].replace("-", "_"): value for flag, value in flags.items()})
-    new = run.create(resolved, settings.origins())
-    images = tasks.read.fn(new.path, resolved)
-    tasks.divide.fn(new.path, images, resolved)
-    tasks.train.fn(new.path, images, resolved)
-    return new.model.read_bytes()
+    return jobs.train(resolved).model.read_bytes()
 
 
 @contextmanager

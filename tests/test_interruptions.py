@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import jobs
 import pytest
 import yaml
 from conftest import ROOT
@@ -17,7 +18,7 @@ from servers import PREFECT, Server, background, environment, running, until
 import flows
 from catae import run, settings
 from catae.run import Run
-from flows import parameters, tasks
+from flows import parameters
 
 PARAMETERS = {
     "data": {"source": "drawn:80", "image_size": 32},
@@ -145,8 +146,4 @@ def test_ctrl_c_lets_what_is_served_end_with_an_exact_checkpoint(server: Server)
 def undisturbed(folder: Path) -> bytes:
     """The weights that such a training ends with."""
     resolved = settings.load(parameters.given(*PARAMETERS.values()) | {"output_dir": folder / "calm"})
-    calm = run.create(resolved, settings.origins())
-    images = tasks.read.fn(calm.path, resolved)
-    tasks.divide.fn(calm.path, images, resolved)
-    tasks.train.fn(calm.path, images, resolved)
-    return calm.model.read_bytes()
+    return jobs.train(resolved).model.read_bytes()

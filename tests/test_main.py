@@ -6,15 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jobs
 import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from catae import files, run, settings
+from catae import files, run
 from catae.__main__ import main
 from catae.run import Run
 from catae.settings import Settings
-from flows import tasks
 
 
 @pytest.fixture(scope="module")
@@ -23,10 +23,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     resolved = Settings(
         source="drawn:60", image_size=32, latent_dim=8, width=4, max_epochs=1, output_dir=tmp_path_factory.mktemp("a")
     )
-    new = run.create(resolved, settings.origins())
-    images = tasks.read.fn(new.path, resolved)
-    tasks.divide.fn(new.path, images, resolved)
-    tasks.train.fn(new.path, images, resolved)
+    jobs.train(resolved)
     return resolved.output_dir
 
 

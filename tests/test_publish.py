@@ -5,30 +5,21 @@ import io
 import re
 from pathlib import Path
 
+import jobs
 import pytest
 from PIL import Image, ImageSequence
 
-from catae import files, run, settings
+from catae import files
 from catae.run import Run
 from catae.settings import Settings
-from flows import publish, tasks
+from flows import publish
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run with pictures of the default size and number, of a model that has learned little."""
     resolved = Settings(source="drawn:400", width=8, max_epochs=2, output_dir=tmp_path_factory.mktemp("artifacts"))
-    new = run.create(resolved, settings.origins())
-    images = tasks.read.fn(new.path, resolved)
-    tasks.divide.fn(new.path, images, resolved)
-    tasks.train.fn(new.path, images, resolved)
-    tasks.draw_curves.fn(new.path)
-    tasks.reconstruct.fn(new.path, images)
-    tasks.generate.fn(new.path, resolved)
-    tasks.interpolate.fn(new.path, images, resolved)
-    tasks.score.fn(new.path, images, resolved)
-    tasks.write_report.fn(new.path)
-    return new
+    return jobs.whole(resolved)
 
 
 def pictures(markdown: str) -> list[Image.Image]:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jobs
 import numpy as np
 import pytest
 from PIL import Image
@@ -23,17 +24,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Run:
         source="drawn:120", image_size=32, latent_dim=16, width=8, max_epochs=2, samples=6, interpolation_steps=7,
         output_dir=tmp_path_factory.mktemp("artifacts"),
     )  # fmt: skip
-    new = run.create(resolved, settings.origins())
-    images = tasks.read.fn(new.path, resolved)
-    tasks.divide.fn(new.path, images, resolved)
-    tasks.train.fn(new.path, images, resolved)
-    tasks.draw_curves.fn(new.path)
-    tasks.reconstruct.fn(new.path, images)
-    tasks.generate.fn(new.path, resolved)
-    tasks.interpolate.fn(new.path, images, resolved)
-    tasks.score.fn(new.path, images, resolved)
-    tasks.write_report.fn(new.path)
-    return new
+    return jobs.whole(resolved)
 
 
 def test_a_run_leaves_behind_what_the_readme_lists(done: Run, pytestconfig: pytest.Config) -> None:
