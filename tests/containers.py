@@ -1,6 +1,7 @@
 """What the tests of the image share: an engine, the image, and a container of it as a user starts one."""
 
 import os
+import shutil
 import socket
 import subprocess
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+ROOM = 20e9  # bytes
 USER = "12345:12345"
 HARDENED = [
     "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--network", "none",
@@ -33,6 +35,9 @@ def engine() -> None:
         pytest.skip(f"there is no Docker engine: {error}")
     if answered.returncode:
         pytest.skip(f"no Docker engine answers: {answered.stderr.strip()}")
+    place = Path(docker("info", "--format", "{{.DockerRootDir}}").stdout.strip())
+    if place.is_dir() and (free := shutil.disk_usage(place).free) < ROOM:
+        pytest.skip(f"the engine has {free / 1e9:.0f} GB of disk left, and with CUDA an image and its building take 20")
 
 
 def build(tag: str, dockerfile: str | None = None) -> str:
