@@ -188,7 +188,9 @@ def test_the_image_is_small_and_without_cuda_where_the_cpu_build_of_pytorch_was_
     try:
         urllib.request.urlopen(f"{index[1]}/torch/", timeout=5).close()
     except (urllib.error.URLError, TimeoutError) as error:
-        pytest.skip(f"{index[1]} can't be reached ({error}): the usual build of PyTorch is inside, with CUDA")
+        pytest.skip(
+            f"PyTorch's CPU index can't be reached: the usual build is inside, with CUDA ({type(error).__name__})"
+        )
     found = docker(
         "run", "--rm", "--entrypoint", "find", image, "/opt/catae", "-name", "*cuda*.so*", "-o", "-name", "nvidia"
     )
