@@ -78,14 +78,13 @@ def _details(folder: Path, number: int, size: int) -> str:
 
 
 def check_place(folder: Path) -> None:
-    """Looks whether anything can be written to `folder`, which is made if it isn't there.
+    """Looks whether anything can be written to `folder`, or to the nearest one above it that is there; leaves nothing.
 
     Raises:
         UserError: nothing can.
     """
     with telling_of(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
+        tempfile.TemporaryFile(dir=_existing(folder)).close()
 
 
 def check_room(folder: Path, needed: float) -> None:

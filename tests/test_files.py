@@ -17,9 +17,9 @@ def test_a_file_is_replaced_whole_or_stays_as_it_was(tiny_disk: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_place_to_write_is_made_and_nothing_is_left_of_the_trial(tmp_path: Path) -> None:
+def test_nothing_is_left_of_a_look_at_the_place_to_write(tmp_path: Path) -> None:
     files.check_place(tmp_path / "a/b")
-    assert list((tmp_path / "a/b").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_was_there_before_can_be_kept(tmp_path: Path) -> None:
