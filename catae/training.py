@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.optim import Adam
 from torch.optim.lr_scheduler import StepLR
 
-from catae import batches, checkpoint, events, files, initial, machine, progress, randomness
+from catae import batches, checkpoint, events, files, initial, needs, progress, randomness
 from catae.batches import Loader, ordered_loader, train_loader, viewable
 from catae.errors import UserError
 from catae.images import ImageSet
-from catae.model import AutoEncoder, activations
+from catae.model import AutoEncoder
 from catae.settings import Settings
 from catae.split import Split
 from catae.stopping import EarlyStopping
@@ -233,27 +233,15 @@ def fit(
     Raises:
         UserError: the loss is no longer a number, or something can't be written.
     """
-    training = Training(settings, identity)
     last, best = checkpoints_dir / LAST, checkpoints_dir / BEST
-    if (state := checkpoint.load_newest(last, identity)) is not None:
-        try:
-            training.load_state_dict(state)
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise UserError(f"{last} is no state of this training: {error!r}; remove it, and run again") from error
-        logger.info("going on after epoch %s and %s batches", training.epoch, training.under_way.batches)
-    files.check_room(
-        checkpoints_dir, room(settings) - sum(file.stat().st_size for file in checkpoints_dir.glob("*.pt"))
-    )
+    training = _begun(settings, identity, last)
+    there = sum(file.stat().st_size for file in checkpoints_dir.glob("*.pt"))
+    files.check_room(checkpoints_dir, needs.room(settings) - there)
     watch = Watch.of(images, split, settings)
     logger.info("training on %s pictures, testing on %s", f"{len(split.train):,}", f"{len(split.test):,}")
     logger.info("(*: the best epoch so far; ETA: of the last epoch allowed, which an early stop comes before)")
-    batch = min(settings.batch_size, len(split.train))
     with (
-        machine.telling_of_memory(
-            f"training {training.model.width} wide on batches of {batch:,}",
-            memory(settings, batch),
-            "lower CATAE_BATCH_SIZE or CATAE_WIDTH, or give it more",
-        ),
+        needs.enough_memory(settings, min(settings.batch_size, len(split.train))),
         events.writing(events_dir, first_epoch=training.epoch + 1) as log,
     ):
         while not (reason := training.reason_to_stop):
@@ -279,29 +267,16 @@ def fit(
     )
 
 
-def room(settings: Settings) -> int:
-    """Bytes on the disk for the states of a training.
-
-    The last state, the best one, the one before each, and the next while it is written: each has the weights and
-    Adam's two moments of them.
-    """
-    return 5 * 3 * _weights_bytes(settings)
-
-
-def memory(settings: Settings, batch: int) -> int:
-    """Bytes of memory for a step on a batch of so many pictures, about.
-
-    The weights, their gradients and Adam's two moments of them; and what each layer keeps of each picture, float32.
-    Measured, a step takes 1.25 to 1.4 times the latter, for the gradients under way.
-    """
-    kept = 4 * activations(settings.image_size, settings.width)
-    return round(4 * _weights_bytes(settings) + 1.3 * batch * kept)
-
-
-def _weights_bytes(settings: Settings) -> int:
-    with torch.device("meta"):
-        model = AutoEncoder(settings.image_size, settings.latent_dim, settings.width)
-    return sum(weight.nbytes for weight in model.parameters())
+def _begun(settings: Settings, identity: Mapping[str, str], last: Path) -> Training:
+    """The training as it stands in its last state, or at its beginning, if there is none."""
+    training = Training(settings, identity)
+    if (state := checkpoint.load_newest(last, identity)) is not None:
+        try:
+            training.load_state_dict(state)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise UserError(f"{last} is no state of this training: {error!r}; remove it, and run again") from error
+        logger.info("going on after epoch %s and %s batches", training.epoch, training.under_way.batches)
+    return training
 
 
 @dataclass(frozen=True)

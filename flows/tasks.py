@@ -23,6 +23,7 @@ from catae import (
     gallery,
     inspection,
     latent,
+    needs,
     randomness,
     report,
     scores,
@@ -48,7 +49,7 @@ RETRIES, PAUSE = 2, 10  # seconds: a disk or a mount that is gone for a moment i
 def read(folder: Path, settings: Settings) -> Path:
     """Decodes the source's pictures; gives the image set's folder."""
     run = Run(folder)
-    files.check_room(run.path, training.room(settings))  # before anything is waited for
+    files.check_room(run.path, needs.room(settings))  # before anything is waited for
     sets = settings.output_dir / "cache"
     image_set, data_report = store.read(settings.source, sets, settings.image_size, settings.on_reject)
     if run.read().get("digests", {}).get("data", image_set.digest) != image_set.digest:

@@ -1,0 +1,26 @@
+import subprocess
+import sys
+
+from catae import needs, training
+from catae.settings import Settings
+
+
+def test_the_room_is_that_of_five_states() -> None:
+    state = training.Training(Settings(width=8)).model
+    assert needs.room(Settings(width=8)) == 15 * sum(weight.numel() * 4 for weight in state.parameters())
+
+
+def test_the_memory_of_a_step_is_estimated_within_a_half() -> None:
+    code = (
+        "import re, torch; from pathlib import Path; from catae import needs, settings, training\n"
+        "resolved = settings.Settings(batch_size=1024, threads=1)\n"
+        "state = training.Training(resolved)\n"
+        "batch = torch.randn(1024, 3, 64, 64).to(memory_format=torch.channels_last)\n"
+        "Path('/proc/self/clear_refs').write_text('5')  # the peak begins anew, at what is there now\n"
+        "peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1]) * 1024\n"
+        "before = peak()\n"
+        "for _ in range(2): training.step(state.model, batch, state.optimizer)\n"
+        "print((peak() - before) / needs.memory(resolved, 1024))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True)
+    assert 0.67 < float(ran.stdout) < 1.5
