@@ -248,7 +248,9 @@ def test_serve_offers_the_same_deployments_and_when_stopped_its_run_ends_with_an
 ) -> None:
     expected = {name: alike(deployment) for name, deployment in deployments(server).items()}
     out, log = tmp_path / "out", tmp_path / "serve.log"
-    long = TINY | {"training": {"max_epochs": 60, "patience": 60}}
+    # Epochs of 0.1 s: a run that is over before it can be stopped proves nothing.
+    long = TINY | {"data": {"source": "drawn:200"}, "model": {"latent_dim": 8, "width": 16}}
+    long |= {"training": {"max_epochs": 60, "patience": 60}}
     with serve(server, tmp_path, CATAE_OUTPUT_DIR=str(out)) as process:
         until(lambda: "being served" in log.read_text(), 90, log)
         served = deployments(server)

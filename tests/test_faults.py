@@ -17,7 +17,11 @@ from servers import SMALL, Server, background, environment, free_port, running, 
 from catae import settings
 from catae.run import Run
 
-LONG = ["--source", "drawn:80", *SMALL, "--max-epochs", "60", "--patience", "60", "--output-dir", "out"]
+# Epochs of 0.1 s: a training that is over before anything can break proves nothing.
+LONG = [
+    "--source", "drawn:200", *SMALL, "--image-size", "64", "--width", "16", "--max-epochs", "60", "--patience", "60",
+    "--output-dir", "out",
+]  # fmt: skip
 AUTH = ("cat", "pass word")
 
 

@@ -20,9 +20,10 @@ from catae import run, settings
 from catae.run import Run
 from flows import parameters
 
+# Epochs of 0.3 s: a run that is over before it can be killed proves nothing.
 PARAMETERS = {
-    "data": {"source": "drawn:80", "image_size": 32},
-    "model": {"latent_dim": 8, "width": 4},
+    "data": {"source": "drawn:200"},
+    "model": {"latent_dim": 8, "width": 32},
     "training": {"max_epochs": 40, "patience": 40},
     "pictures": {"samples": 4, "interpolation_steps": 5},
 }
