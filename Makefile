@@ -12,10 +12,10 @@ READY := .venv/ready
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 
-train: $(READY) ## train on drawn cats, or on your pictures: make train SOURCE=~/archive.zip ARGS="--seed 3"
+train: $(READY) ## train on drawn cats, or on yours: make train SOURCE=~/a.zip
 	$(BIN)/catae train $(if $(SOURCE),--source "$(SOURCE)") $(ARGS)
 
-demo: $(READY) ## a walk through Prefect: server, pool, worker, a run, and the address where to see it
+demo: $(READY) ## a walk through Prefect, and the address where to see it
 	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/demo.sh start
 
 demo-stop: ## end what `make demo` has started
@@ -43,7 +43,7 @@ format: $(READY) ## put the code into form
 docs: $(READY) ## make the tables of settings anew, from catae/settings.py
 	$(BIN)/python docs/make.py
 
-constraints: ## pin the newest versions that work together: makes constraints.txt anew, from a new .venv
+constraints: ## pin the newest versions: constraints.txt, from a new .venv
 	rm -rf .venv
 	$(MAKE) $(READY) CONSTRAINTS=
 	$(BIN)/pip list --format freeze --exclude-editable --exclude pip --exclude setuptools \
@@ -51,7 +51,7 @@ constraints: ## pin the newest versions that work together: makes constraints.tx
 	$(MAKE) requirements
 
 # PyTorch is left out, and CUDA with it: its builds, and so their digests, differ from index to index.
-requirements: $(READY) ## pin what the image holds, with the registry's digests: makes requirements.txt anew
+requirements: $(READY) ## pin what the image holds, with digests: requirements.txt
 	$(BIN)/pip install -q uv
 	{ echo "# What the image holds besides PyTorch, with the registry's digests: made by \`make requirements\`."; \
 		$(BIN)/uv pip compile -q --generate-hashes --universal --no-annotate --no-header -c constraints.txt \
@@ -60,10 +60,10 @@ requirements: $(READY) ## pin what the image holds, with the registry's digests:
 image: ## build the image, catae
 	docker build --build-arg REVISION="$$(git rev-parse HEAD)" --build-arg TORCH_INDEX="$(TORCH_INDEX)" -t catae .
 
-sbom: ## list what is in the image, with licences: makes dist/sbom.json (CycloneDX), dist/licences.md and dist/debian.txt
+sbom: ## list what is in the image, with licences: dist/
 	docker build --build-arg TORCH_INDEX="$(TORCH_INDEX)" --target sbom --output dist .
 
-audit: $(READY) ## look for known vulnerabilities in what constraints.txt pins; needs the network
+audit: $(READY) ## look for known vulnerabilities; needs the network
 	@$(BIN)/pip install -q pip-audit
 	@found=$$($(BIN)/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r constraints.txt 2>&1); code=$$?; \
 		case "$$found" in \
