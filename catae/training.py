@@ -239,7 +239,7 @@ def fit(
     files.check_room(checkpoints_dir, needs.room(settings) - there)
     watch = Watch.of(images, split, settings)
     logger.info("training on %s pictures, testing on %s", f"{len(split.train):,}", f"{len(split.test):,}")
-    logger.info("(*: the best epoch so far; ETA: of the last epoch allowed, which an early stop comes before)")
+    logger.info("(*: the best epoch so far; ETA: of the last epoch allowed, at the latest)")
     with (
         needs.enough_memory(settings, min(settings.batch_size, len(split.train))),
         events.writing(events_dir, first_epoch=training.epoch + 1) as log,
