@@ -1,7 +1,8 @@
 """The convolutional autoencoder: a picture of 3x64x64 to a code of 128x1x1 and back.
 
 Every convolution has a kernel of 4, as in DCGAN (Radford et al. 2016, https://arxiv.org/abs/1511.06434), so that
-at stride 2 each pixel is covered by the same number of kernel places; there is no batch normalisation.
+at stride 2 each pixel is covered by the same number of kernel places; there is no batch normalisation. It computes in
+the precision of what comes in, float32 or bfloat16, with weights that stay float32.
 """
 
 from collections.abc import Iterable
@@ -9,7 +10,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-KERNEL = 4
+from catae.convolution import KERNEL, Doubling, FromCode, Halving, ToCode
 
 
 def channels(image_size: int, width: int) -> list[int]:
@@ -26,8 +27,8 @@ class Encoder(nn.Module):
         sizes = channels(image_size, width)
         layers: list[nn.Module] = []
         for narrow, wide in pairwise(sizes):  # for 64x64 and a width of 32: 32x32x32, 64x16x16, 128x8x8, 256x4x4
-            layers += [nn.Conv2d(narrow, wide, KERNEL, stride=2, padding=1), nn.ReLU()]
-        layers += [nn.Conv2d(sizes[-1], latent_dim, KERNEL)]  # 128x1x1
+            layers += [Halving(narrow, wide), nn.ReLU()]
+        layers += [ToCode(sizes[-1], latent_dim)]  # 128x1x1
         self.layers = nn.Sequential(*layers)
 
     def forward(self, pictures: Tensor) -> Tensor:
@@ -42,9 +43,9 @@ class Decoder(nn.Module):
     def __init__(self, image_size: int, latent_dim: int, width: int) -> None:
         super().__init__()
         sizes = channels(image_size, width)[::-1]
-        layers: list[nn.Module] = [nn.ConvTranspose2d(latent_dim, sizes[0], KERNEL)]  # 256x4x4
+        layers: list[nn.Module] = [FromCode(latent_dim, sizes[0])]  # 256x4x4
         for wide, narrow in pairwise(sizes):  # 128x8x8, 64x16x16, 32x32x32, 3x64x64
-            layers += [nn.ReLU(), nn.ConvTranspose2d(wide, narrow, KERNEL, stride=2, padding=1)]
+            layers += [nn.ReLU(), Doubling(wide, narrow)]
         self.layers = nn.Sequential(*layers, nn.Tanh())
 
     def forward(self, codes: Tensor) -> Tensor:

@@ -125,6 +125,11 @@ class TrainingSettings(BaseModel):
     device: Literal["cpu"] = Field(
         "cpu", description="Where the arithmetic is done.", json_schema_extra={"enum": ["cpu"]}
     )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        description="Arithmetic of training: `fp32`; `bf16`, which is bfloat16 with float32 weights; or `auto`, which "
+        "takes bf16 where the CPU has instructions for it. Results of different machines are compared in `fp32`.",
+    )
     threads: int = Field(0, ge=0, le=1024, description="Threads for the arithmetic; 0 takes what the machine allows.")
 
 

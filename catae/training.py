@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Adam
 from torch.optim.lr_scheduler import StepLR
 
-from catae import batches, checkpoint, events, files, initial, needs, progress, randomness
+from catae import batches, checkpoint, events, files, initial, machine, needs, progress, randomness
 from catae.batches import Loader, ordered_loader, train_loader, viewable
 from catae.errors import UserError
 from catae.images import ImageSet
@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 LAST, BEST = "last.pt", "best.pt"
 PICTURES_EVERY = 5  # epochs; a look takes 0.1 s, so it costs nothing
 PICTURES = 32
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 NO_IDENTITY: Mapping[str, str] = MappingProxyType({})
 
 
@@ -57,6 +58,8 @@ class Outcome:
     stopped_because: str
     seconds: float
     seconds_per_epoch: float
+    precision: str
+    precision_because: str
 
 
 class Training:
@@ -67,9 +70,11 @@ class Training:
 
     def __init__(self, settings: Settings, identity: Mapping[str, str] = NO_IDENTITY) -> None:
         self.settings, self.identity = settings, dict(identity)
+        self.precision, self.precision_because = machine.precision(settings.precision)
+        self.dtype = PRECISIONS[self.precision]
         self.model = AutoEncoder(settings.image_size, settings.latent_dim, settings.width)
         initial.initialise(self.model, settings.init, randomness.generator(settings.seed, "initialisation"))
-        # The pictures come channels-last, and oneDNN's convolutions are 1.1 times as fast on that layout.
+        # The pictures come channels-last, and oneDNN's convolutions are 1.1 times as fast on that layout in fp32.
         self.model.to(memory_format=torch.channels_last)
         self.optimizer = Adam(self.model.parameters(), settings.learning_rate, fused=True)
         self.schedule = StepLR(self.optimizer, settings.lr_step_size, settings.lr_gamma)
@@ -105,8 +110,8 @@ class Training:
         self._train(images, split, number, save)
         train_loss = self.under_way.total.item() / self.under_way.pictures
         start = time.perf_counter()
-        test_loss = evaluate(self.model, ordered_loader(images, split.test))
-        validation_loss = evaluate(self.model, ordered_loader(images, split.validation)) if split.validation else None
+        test_loss = self._evaluate(images, split.test)
+        validation_loss = self._evaluate(images, split.validation) if split.validation else None
         judged = test_loss if validation_loss is None else validation_loss
         if not math.isfinite(train_loss + test_loss + judged):
             raise UserError(
@@ -133,7 +138,7 @@ class Training:
         self.model.train()
         saved = last = time.perf_counter()
         for batch in progress.track(loader, f"epoch {number}", len(loader)):
-            now.total += step(self.model, batch, self.optimizer) * len(batch)
+            now.total += step(self.model, batch, self.optimizer, self.dtype) * len(batch)
             now.pictures += len(batch)
             now.batches += 1
             this = time.perf_counter()
@@ -143,6 +148,9 @@ class Training:
             if this - saved > 60 * self.settings.checkpoint_minutes and now.pictures < len(split.train):
                 save()
                 saved = last = time.perf_counter()
+
+    def _evaluate(self, images: ImageSet, positions: Sequence[int]) -> float:
+        return evaluate(self.model, ordered_loader(images, positions), self.dtype)
 
     def state_dict(self) -> dict[str, object]:
         """All that going on needs, in tensors and plain values."""
@@ -176,24 +184,36 @@ class EpochUnderWay:
     seconds: float = 0.0
 
 
-def step(model: nn.Module, batch: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
+def step(
+    model: nn.Module, batch: Tensor, optimizer: torch.optim.Optimizer, dtype: torch.dtype = torch.float32
+) -> Tensor:
     """Takes one step of the optimizer; gives the batch's mean L1 loss as it was before.
 
     The loss is a tensor: asking for the number would wait for it at every step.
     """
     optimizer.zero_grad()
-    loss = nn.functional.l1_loss(model(batch), batch)
+    loss = l1(model, batch, dtype)
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     return loss.detach()
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, loader: Loader) -> float:
+def evaluate(model: nn.Module, loader: Loader, dtype: torch.dtype = torch.float32) -> float:
     """The mean L1 loss over the loader's pictures, in [-1, 1]."""
     model.eval()
-    losses = [nn.functional.l1_loss(model(batch), batch).item() * len(batch) for batch in loader]
+    losses = [l1(model, batch, dtype).item() * len(batch) for batch in loader]
     return sum(losses) / sum(len(batch) for batch in loader)
+
+
+def l1(model: nn.Module, batch: Tensor, dtype: torch.dtype) -> Tensor:
+    """The mean L1 loss of restorations that are computed in `dtype`; the loss itself is float32.
+
+    It is a sum over a constant, since the gradient of PyTorch's mean comes with the channels first, and would have to
+    be turned round on its way: 1.5 % of a step.
+    """
+    restored = model(batch.to(dtype)).float()
+    return nn.functional.l1_loss(restored, batch, reduction="sum") / batch.numel()
 
 
 def time_left(epoch: Epoch, max_epochs: int) -> timedelta:
@@ -238,6 +258,7 @@ def fit(
     there = sum(file.stat().st_size for file in checkpoints_dir.glob("*.pt"))
     files.check_room(checkpoints_dir, needs.room(settings) - there)
     watch = Watch.of(images, split, settings)
+    logger.info("computing in %s: %s", training.precision, training.precision_because)
     logger.info("training on %s pictures, testing on %s", f"{len(split.train):,}", f"{len(split.test):,}")
     logger.info("(*: the best epoch so far; ETA: of the last epoch allowed, at the latest)")
     with (
@@ -264,6 +285,8 @@ def fit(
         stopped_because=reason,
         seconds=sum(speeds),
         seconds_per_epoch=speeds[len(speeds) // 2],
+        precision=training.precision,
+        precision_because=training.precision_because,
     )
 
 

@@ -1,5 +1,7 @@
 import math
 import os
+import subprocess
+import sys
 from contextlib import AbstractContextManager
 from importlib import metadata
 from pathlib import Path
@@ -36,6 +38,39 @@ def test_pytorch_computes_with_as_many_threads_as_were_asked_for() -> None:
         assert machine.use_threads(0) == machine.usable_cpus()
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_process_that_is_bound_to_one_cpu_computes_with_one_thread() -> None:
+    # As `taskset --cpu-list 0` does it, which is not everywhere.
+    code = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        "from catae import machine; machine.limit_openblas()\n"
+        "import torch; print(machine.use_threads(0), os.environ['OPENBLAS_NUM_THREADS'])"
+    )
+    unset = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    said = subprocess.run(
+        [sys.executable, "-c", code], env=unset, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert said.stdout.split() == ["1", "1"]
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "chosen", "why"),
+    [
+        ("flags\t\t: fpu avx512_bf16 amx_bf16", "bf16", "the CPU computes in it (amx_bf16)"),
+        ("flags\t\t: fpu avx512_bf16", "bf16", "the CPU computes in it (avx512_bf16)"),
+        ("Features\t: fp asimd bf16", "bf16", "the CPU computes in it (bf16)"),
+        ("flags\t\t: fpu avx2 avx512f", "fp32", "this CPU has no instructions for bf16"),
+        ("", "fp32", "this CPU has no instructions for bf16"),
+    ],
+)
+def test_bfloat16_is_chosen_only_where_the_cpu_computes_in_it(
+    tmp_path: Path, cpuinfo: str, chosen: str, why: str
+) -> None:
+    (tmp_path / "cpuinfo").write_text(cpuinfo)
+    assert machine.precision("auto", tmp_path / "cpuinfo") == (chosen, why)
+    assert machine.precision("fp32", tmp_path / "cpuinfo") == ("fp32", "CATAE_PRECISION asks for it")
+    assert machine.precision("bf16", tmp_path / "cpuinfo") == ("bf16", f"CATAE_PRECISION asks for it; {why}")
 
 
 def test_the_machine_and_the_software_are_described() -> None:

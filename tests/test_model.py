@@ -9,9 +9,11 @@ from catae.model import AutoEncoder, convolutions
 
 def test_the_layers_are_those_of_the_recipe() -> None:
     model = AutoEncoder()
-    kinds = {nn.Conv2d: "conv", nn.ReLU: "relu", nn.ConvTranspose2d: "transposed", nn.Tanh: "tanh"}
-    assert [kinds[type(layer)] for layer in model.encoder.layers] == ["conv", "relu"] * 4 + ["conv"]
-    assert [kinds[type(layer)] for layer in model.decoder.layers] == ["transposed", "relu"] * 4 + ["transposed", "tanh"]
+    kinds = {"conv": nn.Conv2d, "relu": nn.ReLU, "transposed": nn.ConvTranspose2d, "tanh": nn.Tanh}
+    encoder, decoder = ["conv", "relu"] * 4 + ["conv"], ["transposed", "relu"] * 4 + ["transposed", "tanh"]
+    for layers, expected in ((model.encoder.layers, encoder), (model.decoder.layers, decoder)):
+        assert len(layers) == len(expected)
+        assert all(isinstance(layer, kinds[name]) for layer, name in zip(layers, expected, strict=True))
     assert sum(weights.numel() for weights in model.parameters()) == 2_428_995
 
 

@@ -79,7 +79,28 @@ def test_a_training_step_is_pytorchs_own(drawn_set: ImageSet, small: Settings) -
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
 
 
-def test_the_same_seed_gives_the_same_bytes(drawn_set: ImageSet, parts: Split, small: Settings, tmp_path: Path) -> None:
+def test_training_in_bfloat16_learns_what_training_in_float32_does(
+    drawn_set: ImageSet, parts: Split, small: Settings, tmp_path: Path
+) -> None:
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        settings = small.model_copy(update={"precision": precision, "max_epochs": 10, "batch_size": 8})
+        outcome = fit(drawn_set, parts, settings, tmp_path / precision)
+        assert (outcome.precision, outcome.precision_because.split(";")[0]) == (
+            precision,
+            "CATAE_PRECISION asks for it",
+        )
+        losses[precision] = outcome.best_loss
+        assert {tensor.dtype for tensor in weights(tmp_path / precision, "last.pt").values()} == {torch.float32}
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02)
+    assert losses["bf16"] != losses["fp32"]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_same_seed_gives_the_same_bytes(
+    drawn_set: ImageSet, parts: Split, small: Settings, tmp_path: Path, precision: str
+) -> None:
+    small = small.model_copy(update={"precision": precision})
     for name in ("one", "two"):
         fit(drawn_set, parts, small, tmp_path / name)
         torch.rand(3)  # the global generator has no say
@@ -117,7 +138,7 @@ def test_it_stops_early_and_keeps_the_weights_of_the_best_epoch(
 
     best = Training(settings)
     best.model.load_state_dict(weights(tmp_path, "best.pt"))
-    loss = training.evaluate(best.model, batches.ordered_loader(drawn_set, parts.test))
+    loss = training.evaluate(best.model, batches.ordered_loader(drawn_set, parts.test), best.dtype)
     assert loss == outcome.best_loss
     assert not torch.equal(
         weights(tmp_path, "best.pt")["encoder.layers.0.weight"], weights(tmp_path, "last.pt")["encoder.layers.0.weight"]
