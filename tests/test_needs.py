@@ -1,6 +1,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from catae import needs, training
 from catae.settings import Settings
 
@@ -10,16 +12,17 @@ def test_the_room_is_that_of_five_states() -> None:
     assert needs.room(Settings(width=8)) == 15 * sum(weight.numel() * 4 for weight in state.parameters())
 
 
-def test_the_memory_of_a_step_is_estimated_within_a_half() -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_memory_of_a_step_is_estimated_within_a_half(precision: str) -> None:
     code = (
         "import re, torch; from pathlib import Path; from catae import needs, settings, training\n"
-        "resolved = settings.Settings(batch_size=1024, threads=1)\n"
+        f"resolved = settings.Settings(batch_size=1024, threads=1, precision={precision!r})\n"
         "state = training.Training(resolved)\n"
         "batch = torch.randn(1024, 3, 64, 64).to(memory_format=torch.channels_last)\n"
         "Path('/proc/self/clear_refs').write_text('5')  # the peak begins anew, at what is there now\n"
         "peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1]) * 1024\n"
         "before = peak()\n"
-        "for _ in range(2): training.step(state.model, batch, state.optimizer)\n"
+        "for _ in range(2): training.step(state.model, batch, state.optimizer, state.dtype)\n"
         "print((peak() - before) / needs.memory(resolved, 1024))"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True)
