@@ -7,7 +7,7 @@ BIN := .venv/bin
 READY := .venv/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help train demo demo-stop test test-slow lint format types check docs constraints requirements image sbom audit clean
+.PHONY: help train demo demo-stop test test-slow bench lint format types check docs constraints requirements image sbom audit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -26,6 +26,10 @@ test: $(READY) ## run the tests: make test ARGS="-k split"
 
 test-slow: $(READY) ## run the tests that take minutes
 	$(BIN)/pytest -m slow $(ARGS)
+
+bench: $(READY) ## measure training beside others' ways: make bench SOURCE=a.zip
+	$(BIN)/pip install -q -c constraints.txt -e ".[bench]"
+	$(BIN)/python benchmarks/training.py "$(or $(SOURCE),drawn:2000)" $(ARGS)
 
 lint: $(READY) ## look for mistakes and for code out of form
 	$(BIN)/ruff check

@@ -1,0 +1,273 @@
+"""One training, written in one of five ways: what `benchmarks/training.py` starts, each in a process of its own.
+
+    python benchmarks/rivals.py lightning job.json
+
+The net, the pictures, the batch, the loss, the optimizer, the schedule and the number of epochs are the same in all.
+Prints a line of JSON when the model is trained, and another with its L1 on the test pictures, by the same code for all.
+"""
+
+import json
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+# Others' code warns of much that is no concern here.
+warnings.simplefilter("ignore")
+os.environ["TORCH_CPP_LOG_LEVEL"] = "ERROR"
+
+BATCH, RATE = 64, 0.001
+
+
+@dataclass
+class Times:
+    """When each epoch began, when its training was over, and when all of it was: seconds."""
+
+    begun: list[float] = field(default_factory=list)
+    looped: list[float] = field(default_factory=list)
+    ended: list[float] = field(default_factory=list)
+
+
+def plain_net() -> Any:
+    """The recipe's net, as people write it: its two halves."""
+    from torch import nn
+
+    widths = [3, 32, 64, 128, 256]
+    encoder: list[nn.Module] = []
+    decoder: list[nn.Module] = []
+    for narrow, wide in pairwise(widths):
+        encoder += [nn.Conv2d(narrow, wide, 4, 2, 1), nn.ReLU()]
+        decoder = [nn.ReLU(), nn.ConvTranspose2d(wide, narrow, 4, 2, 1), *decoder]
+    encoder += [nn.Conv2d(256, 128, 4)]
+    decoder = [nn.ConvTranspose2d(128, 256, 4), *decoder, nn.Tanh()]
+    return nn.ModuleDict({"encoder": nn.Sequential(*encoder), "decoder": nn.Sequential(*decoder)})
+
+
+def picture_folder(job: dict[str, Any]) -> tuple[Any, Any]:
+    """ImageFolder's train and test pictures, with the transforms of the recipe."""
+    from torch.utils.data import Subset
+    from torchvision.datasets import ImageFolder
+    from torchvision.transforms import Compose, Normalize, ToTensor
+
+    whole = ImageFolder(job["folder"], Compose([ToTensor(), Normalize([0.5] * 3, [0.5] * 3)]))
+    positions = {str(Path(path).relative_to(job["folder"])): index for index, (path, _) in enumerate(whole.samples)}
+    return tuple(Subset(whole, [positions[name] for name in job[part]]) for part in ("train", "test"))  # type: ignore[return-value]
+
+
+def loaders(job: dict[str, Any]) -> tuple[Any, Any]:
+    """PyTorch's loaders of those."""
+    from torch.utils.data import DataLoader
+
+    train, test = picture_folder(job)
+    return (
+        DataLoader(train, BATCH, shuffle=True, num_workers=job["workers"]),
+        DataLoader(test, BATCH, num_workers=job["workers"]),
+    )
+
+
+def plain(job: dict[str, Any], times: Times) -> Callable[[Any], Any]:
+    """The loop that people write."""
+    import torch
+    from torch import nn
+    from torch.utils.tensorboard import SummaryWriter
+
+    torch.manual_seed(job["seed"])
+    net = plain_net()
+    model = nn.Sequential(net["encoder"], net["decoder"])
+    train, test = loaders(job)
+    criterion = nn.L1Loss()
+    optimizer = torch.optim.Adam(model.parameters(), lr=RATE)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 10, 0.5)
+    log = SummaryWriter(job["scratch"])
+    for epoch in range(job["epochs"]):
+        times.begun.append(time.perf_counter())
+        model.train()
+        total = 0.0
+        for pictures, _ in train:
+            optimizer.zero_grad()
+            loss = criterion(model(pictures), pictures)
+            loss.backward()
+            optimizer.step()
+            total += loss.item()
+        times.looped.append(time.perf_counter())
+        model.eval()
+        with torch.no_grad():
+            tested = sum(criterion(model(pictures), pictures).item() for pictures, _ in test)
+        schedule.step()
+        log.add_scalars("loss", {"train": total / len(train), "test": tested / len(test)}, epoch)
+        torch.save(model.state_dict(), Path(job["scratch"], "model.pt"))
+        times.ended.append(time.perf_counter())
+    return model
+
+
+def lightning(job: dict[str, Any], times: Times) -> Callable[[Any], Any]:
+    """Lightning's Trainer, with its logger and its checkpoints as they come."""
+    import lightning
+    import torch
+    from torch import nn
+
+    class Module(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            net = plain_net()
+            self.net = nn.Sequential(net["encoder"], net["decoder"])
+
+        def training_step(self, batch: Any, number: int) -> Any:
+            loss = nn.functional.l1_loss(self.net(batch[0]), batch[0])
+            self.log("train", loss, on_epoch=True)
+            return loss
+
+        def validation_step(self, batch: Any, number: int) -> None:
+            self.log("test", nn.functional.l1_loss(self.net(batch[0]), batch[0]))
+
+        def configure_optimizers(self) -> Any:
+            optimizer = torch.optim.Adam(self.parameters(), lr=RATE)
+            return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, 10, 0.5)]
+
+    class Clock(lightning.Callback):
+        def on_train_epoch_start(self, *given: Any) -> None:
+            times.begun.append(time.perf_counter())
+
+        def on_validation_start(self, *given: Any) -> None:
+            if times.begun:  # there is one before the first epoch, to see whether it works
+                times.looped.append(time.perf_counter())
+
+        def on_train_epoch_end(self, *given: Any) -> None:
+            times.ended.append(time.perf_counter())
+
+    lightning.seed_everything(job["seed"], verbose=False)
+    module = Module()
+    trainer = lightning.Trainer(
+        max_epochs=job["epochs"], accelerator="cpu", default_root_dir=job["scratch"], callbacks=[Clock()]
+    )
+    trainer.fit(module, *loaders(job))
+    return module.net
+
+
+def pythae(job: dict[str, Any], times: Times) -> Callable[[Any], Any]:
+    """pythae's BaseTrainer, with the pictures in memory, as its users give them."""
+    import torch
+    from pythae.data.datasets import BaseDataset
+    from pythae.models import AE, AEConfig
+    from pythae.models.base.base_utils import ModelOutput
+    from pythae.models.nn import BaseDecoder, BaseEncoder
+    from pythae.trainers import BaseTrainer, BaseTrainerConfig
+    from pythae.trainers.training_callbacks import TrainingCallback
+    from torch import nn
+
+    class Encoder(BaseEncoder):
+        def __init__(self, layers: nn.Module) -> None:
+            BaseEncoder.__init__(self)
+            self.layers, self.latent_dim = layers, 128
+
+        def forward(self, pictures: Any) -> Any:
+            return ModelOutput(embedding=self.layers(pictures).flatten(1))
+
+    class Decoder(BaseDecoder):
+        def __init__(self, layers: nn.Module) -> None:
+            BaseDecoder.__init__(self)
+            self.layers = layers
+
+        def forward(self, codes: Any) -> Any:
+            return ModelOutput(reconstruction=self.layers(codes[:, :, None, None]))
+
+    class L1AE(AE):
+        def loss_function(self, restored: Any, pictures: Any) -> Any:
+            return nn.functional.l1_loss(restored, pictures)
+
+    class Clock(TrainingCallback):
+        def on_epoch_begin(self, *given: Any, **named: Any) -> None:
+            times.begun.append(time.perf_counter())
+
+        def on_eval_step_begin(self, *given: Any, **named: Any) -> None:
+            if len(times.looped) < len(times.begun):
+                times.looped.append(time.perf_counter())
+
+        def on_epoch_end(self, *given: Any, **named: Any) -> None:
+            times.ended.append(time.perf_counter())
+
+    def in_memory(pictures: Any) -> BaseDataset:
+        data = torch.stack([picture for picture, _ in pictures])
+        return BaseDataset(data, torch.zeros(len(data)))
+
+    torch.manual_seed(job["seed"])
+    net = plain_net()
+    model = L1AE(AEConfig((3, 64, 64), latent_dim=128), Encoder(net["encoder"]), Decoder(net["decoder"]))
+    config = BaseTrainerConfig(
+        output_dir=job["scratch"], per_device_train_batch_size=BATCH, per_device_eval_batch_size=BATCH,
+        num_epochs=job["epochs"], learning_rate=RATE, seed=job["seed"], no_cuda=True,
+        scheduler_cls="StepLR", scheduler_params={"step_size": 10, "gamma": 0.5},
+    )  # fmt: skip
+    train, test = picture_folder(job)
+    # StepLR takes no loss, which BaseTrainer hands to every schedule: as the number of the epoch it would be 0.
+    trainer = BaseTrainer(model, in_memory(train), in_memory(test), config, [Clock()])
+    trainer._schedulers_step = lambda loss=None: trainer.scheduler.step()
+    trainer.train()
+    return nn.Sequential(net["encoder"], net["decoder"])
+
+
+def catae(job: dict[str, Any], times: Times, **given: Any) -> Callable[[Any], Any]:
+    """catae as it comes, from the archive, with no cache."""
+    import logging
+
+    from catae import checkpoint, machine, settings, split, store, training
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    given |= {"seed": job["seed"], "max_epochs": job["epochs"], "patience": job["epochs"]}
+    resolved = settings.load(given)
+    machine.use_threads(resolved.threads)
+    scratch = Path(job["scratch"])
+    images, _ = store.read(job["source"], scratch / "cache")
+    parts = split.split(images.keys)
+    for folder in ("events", "checkpoints"):
+        (scratch / folder).mkdir()
+
+    def clock(epoch: training.Epoch, epochs: int) -> None:
+        times.ended.append(time.perf_counter())
+        times.looped.append(times.begun[-1] + len(parts.train) / epoch.images_per_second)
+        times.begun.append(times.ended[-1])
+
+    times.begun.append(time.perf_counter())
+    training.fit(images, parts, resolved, scratch / "events", scratch / "checkpoints", after_epoch=clock)
+    times.begun.pop()
+    trained = training.Training(resolved)
+    trained.model.load_state_dict(checkpoint.load(scratch / "checkpoints" / training.LAST)["model"])
+    return trained.model
+
+
+WAYS: dict[str, Callable[[dict[str, Any], Times], Callable[[Any], Any]]] = {
+    "plain": plain,
+    "lightning": lightning,
+    "pythae": pythae,
+    "catae": catae,
+    "catae fp32": lambda job, times: catae(job, times, precision="fp32"),
+}
+
+
+def test_l1(model: Callable[[Any], Any], job: dict[str, Any]) -> float:
+    """The mean L1 over the test pictures, in [-1, 1] and in float32."""
+    import torch
+
+    _, test = picture_folder(job)
+    pictures = torch.stack([picture for picture, _ in test])
+    with torch.inference_mode():
+        errors = [(model(batch) - batch).abs().mean((1, 2, 3)) for batch in pictures.split(BATCH)]
+    return float(torch.cat(errors).mean())
+
+
+def main() -> None:
+    way, job = sys.argv[1], json.loads(Path(sys.argv[2]).read_text())
+    times = Times()
+    output, sys.stdout = sys.stdout, sys.stderr  # what Lightning prints is not for our reader
+    model = WAYS[way](job, times)
+    print(json.dumps(vars(times)), file=output, flush=True)
+    print(json.dumps(test_l1(model, job)), file=output, flush=True)
+
+
+if __name__ == "__main__":
+    main()
