@@ -3,23 +3,21 @@
     python benchmarks/rivals.py lightning job.json
 
 The net, the pictures, the batch, the loss, the optimizer, the schedule and the number of epochs are the same in all.
-Prints a line of JSON when the model is trained, and another with its L1 on the test pictures, by the same code for all.
+Prints a line of JSON when the model is trained, and another with its L1 on the test pictures after the last epoch, or
+after each where the states are kept, by the same code for all.
 """
 
 import json
 import os
+import re
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-
-# Others' code warns of much that is no concern here.
-warnings.simplefilter("ignore")
-os.environ["TORCH_CPP_LOG_LEVEL"] = "ERROR"
 
 BATCH, RATE = 64, 0.001
 
@@ -70,7 +68,14 @@ def loaders(job: dict[str, Any]) -> tuple[Any, Any]:
     )
 
 
-def plain(job: dict[str, Any], times: Times) -> Callable[[Any], Any]:
+def each(model: Any, states: Iterable[Mapping[str, Any]]) -> Iterator[Any]:
+    """The model as it was in each state, one at a time."""
+    for state in states:
+        model.load_state_dict(state)
+        yield model
+
+
+def plain(job: dict[str, Any], times: Times) -> Iterable[Any]:
     """The loop that people write."""
     import torch
     from torch import nn
@@ -84,6 +89,7 @@ def plain(job: dict[str, Any], times: Times) -> Callable[[Any], Any]:
     optimizer = torch.optim.Adam(model.parameters(), lr=RATE)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, 10, 0.5)
     log = SummaryWriter(job["scratch"])
+    kept = [Path(job["scratch"], f"epoch-{epoch}.pt") for epoch in range(job["epochs"])]
     for epoch in range(job["epochs"]):
         times.begun.append(time.perf_counter())
         model.train()
@@ -99,13 +105,14 @@ def plain(job: dict[str, Any], times: Times) -> Callable[[Any], Any]:
         with torch.no_grad():
             tested = sum(criterion(model(pictures), pictures).item() for pictures, _ in test)
         schedule.step()
-        log.add_scalars("loss", {"train": total / len(train), "test": tested / len(test)}, epoch)
-        torch.save(model.state_dict(), Path(job["scratch"], "model.pt"))
+        log.add_scalar("loss/train", total / len(train), epoch)
+        log.add_scalar("loss/test", tested / len(test), epoch)
+        torch.save(model.state_dict(), kept[epoch])
         times.ended.append(time.perf_counter())
-    return model
+    return each(model, map(torch.load, kept))
 
 
-def lightning(job: dict[str, Any], times: Times) -> Callable[[Any], Any]:
+def lightning(job: dict[str, Any], times: Times) -> Iterable[Any]:
     """Lightning's Trainer, with its logger and its checkpoints as they come."""
     import lightning
     import torch
@@ -137,8 +144,9 @@ def lightning(job: dict[str, Any], times: Times) -> Callable[[Any], Any]:
             if times.begun:  # there is one before the first epoch, to see whether it works
                 times.looped.append(time.perf_counter())
 
-        def on_train_epoch_end(self, *given: Any) -> None:
-            times.ended.append(time.perf_counter())
+        def on_train_end(self, *given: Any) -> None:
+            # An epoch's checkpoint is saved after all other callbacks of its end: it is over when the next one begins.
+            times.ended += [*times.begun[1:], time.perf_counter()]
 
     lightning.seed_everything(job["seed"], verbose=False)
     module = Module()
@@ -146,11 +154,11 @@ def lightning(job: dict[str, Any], times: Times) -> Callable[[Any], Any]:
         max_epochs=job["epochs"], accelerator="cpu", default_root_dir=job["scratch"], callbacks=[Clock()]
     )
     trainer.fit(module, *loaders(job))
-    return module.net
+    return [module.net]
 
 
-def pythae(job: dict[str, Any], times: Times) -> Callable[[Any], Any]:
-    """pythae's BaseTrainer, with the pictures in memory, as its users give them."""
+def pythae(job: dict[str, Any], times: Times) -> Iterable[Any]:
+    """pythae's BaseTrainer, with the pictures in memory, as its users give them. It saves nothing before the end."""
     import torch
     from pythae.data.datasets import BaseDataset
     from pythae.models import AE, AEConfig
@@ -204,14 +212,11 @@ def pythae(job: dict[str, Any], times: Times) -> Callable[[Any], Any]:
         scheduler_cls="StepLR", scheduler_params={"step_size": 10, "gamma": 0.5},
     )  # fmt: skip
     train, test = picture_folder(job)
-    # StepLR takes no loss, which BaseTrainer hands to every schedule: as the number of the epoch it would be 0.
-    trainer = BaseTrainer(model, in_memory(train), in_memory(test), config, [Clock()])
-    trainer._schedulers_step = lambda loss=None: trainer.scheduler.step()
-    trainer.train()
-    return nn.Sequential(net["encoder"], net["decoder"])
+    BaseTrainer(model, in_memory(train), in_memory(test), config, [Clock()]).train()
+    return [nn.Sequential(net["encoder"], net["decoder"])]
 
 
-def catae(job: dict[str, Any], times: Times, **given: Any) -> Callable[[Any], Any]:
+def catae(job: dict[str, Any], times: Times, **given: Any) -> Iterable[Any]:
     """catae as it comes, from the archive, with no cache."""
     import logging
 
@@ -219,6 +224,7 @@ def catae(job: dict[str, Any], times: Times, **given: Any) -> Callable[[Any], An
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     given |= {"seed": job["seed"], "max_epochs": job["epochs"], "patience": job["epochs"]}
+    given |= {"width": 32, "init": "torch"}  # the net that all have
     resolved = settings.load(given)
     machine.use_threads(resolved.threads)
     scratch = Path(job["scratch"])
@@ -226,21 +232,24 @@ def catae(job: dict[str, Any], times: Times, **given: Any) -> Callable[[Any], An
     parts = split.split(images.keys)
     for folder in ("events", "checkpoints"):
         (scratch / folder).mkdir()
+    last, kept = scratch / "checkpoints" / training.LAST, [scratch / f"epoch-{n}.pt" for n in range(job["epochs"])]
 
     def clock(epoch: training.Epoch, epochs: int) -> None:
         times.ended.append(time.perf_counter())
         times.looped.append(times.begun[-1] + len(parts.train) / epoch.images_per_second)
+        kept[epoch.number - 1].hardlink_to(last)  # which the next epoch replaces, and doesn't write over
         times.begun.append(times.ended[-1])
 
+    training.Training(
+        resolved
+    )  # `fit` makes its own, where others make theirs before the clock starts: 1.2 s of imports
     times.begun.append(time.perf_counter())
     training.fit(images, parts, resolved, scratch / "events", scratch / "checkpoints", after_epoch=clock)
     times.begun.pop()
-    trained = training.Training(resolved)
-    trained.model.load_state_dict(checkpoint.load(scratch / "checkpoints" / training.LAST)["model"])
-    return trained.model
+    return each(training.Training(resolved).model, (checkpoint.load(path)["model"] for path in kept))
 
 
-WAYS: dict[str, Callable[[dict[str, Any], Times], Callable[[Any], Any]]] = {
+WAYS: dict[str, Callable[[dict[str, Any], Times], Iterable[Any]]] = {
     "plain": plain,
     "lightning": lightning,
     "pythae": pythae,
@@ -249,24 +258,34 @@ WAYS: dict[str, Callable[[dict[str, Any], Times], Callable[[Any], Any]]] = {
 }
 
 
-def test_l1(model: Callable[[Any], Any], job: dict[str, Any]) -> float:
-    """The mean L1 over the test pictures, in [-1, 1] and in float32."""
+def test_l1(models: Iterable[Any], job: dict[str, Any]) -> Iterator[float]:
+    """Each model's mean L1 over the test pictures, in [-1, 1] and in float32."""
     import torch
 
     _, test = picture_folder(job)
     pictures = torch.stack([picture for picture, _ in test])
-    with torch.inference_mode():
-        errors = [(model(batch) - batch).abs().mean((1, 2, 3)) for batch in pictures.split(BATCH)]
-    return float(torch.cat(errors).mean())
+    for model in models:
+        with torch.no_grad():
+            errors = [(model(batch) - batch).abs().mean((1, 2, 3)) for batch in pictures.split(BATCH)]
+        yield float(torch.cat(errors).mean())
+
+
+def peak() -> int:
+    """The most memory that this process has held, in bytes; Linux."""
+    held = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
+    return 1024 * int(held[1]) if held else 0
 
 
 def main() -> None:
     way, job = sys.argv[1], json.loads(Path(sys.argv[2]).read_text())
+    # Others' code warns of much that is no concern here.
+    warnings.simplefilter("ignore")
+    os.environ["TORCH_CPP_LOG_LEVEL"] = "ERROR"
     times = Times()
     output, sys.stdout = sys.stdout, sys.stderr  # what Lightning prints is not for our reader
-    model = WAYS[way](job, times)
-    print(json.dumps(vars(times)), file=output, flush=True)
-    print(json.dumps(test_l1(model, job)), file=output, flush=True)
+    models = WAYS[way](job, times)
+    print(json.dumps({**vars(times), "peak": peak()}), file=output, flush=True)
+    print(json.dumps(list(test_l1(models, job))), file=output, flush=True)
 
 
 if __name__ == "__main__":

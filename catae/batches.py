@@ -12,8 +12,9 @@ from catae import randomness
 from catae.decoding import Pixels
 from catae.images import ImageSet
 
-# Nothing is kept of a batch when no gradient is asked for, so more pictures fit; a larger one is no faster.
-EVALUATION_BATCH = 256
+# Larger ones are no faster, though nothing is kept of a batch when no gradient is asked for: 128 takes 0.96 times as
+# long, 256 1.05 times and 512 1.4 times, and 20, 80 and 130 MB more.
+EVALUATION_BATCH = 64
 
 Loader = DataLoader[Tensor]
 

@@ -23,10 +23,12 @@ DIGEST = 32  # bytes of SHA-256, after the magic and before the state
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
     """Writes `state` to `path`, whole or not at all; what was there before is then in the file beside it."""
-    buffer = io.BytesIO()
+    buffer = io.BytesIO(MAGIC + bytes(DIGEST))
+    buffer.seek(0, io.SEEK_END)
     torch.save(dict(state), buffer)
-    data = buffer.getvalue()
-    files.write_bytes(path, MAGIC + hashlib.sha256(data).digest() + data, before=previous(path))
+    content = buffer.getbuffer()  # in place, since each copy would add a state to the peak of memory
+    content[len(MAGIC) :][:DIGEST] = hashlib.sha256(content[len(MAGIC) + DIGEST :]).digest()
+    files.write_bytes(path, content, before=previous(path))
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def _existing(path: Path) -> Path:
     return next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
 
 
-def write_bytes(path: Path, data: bytes, before: Path | None = None) -> None:
+def write_bytes(path: Path, data: bytes | memoryview, before: Path | None = None) -> None:
     """Writes `data` to `path`: a reader sees the old file or the new one, never a part.
 
     The new bytes are on the disk before they get their name, and the name after that. An error leaves the old file as
