@@ -141,6 +141,16 @@ def test_an_interrupt_is_exit_code_130(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert capsys.readouterr().err == "catae: interrupted\n"
 
 
+def test_help_is_given_without_loading_pytorch() -> None:
+    code = (
+        "import sys; from catae.__main__ import main\n"
+        "try: main(['train', '--help'])\n"
+        "except SystemExit: print([name for name in ('torch', 'numpy', 'prefect') if name in sys.modules])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
+    assert said.splitlines()[-1] == "[]"
+
+
 def test_commands_other_than_train_need_no_prefect() -> None:
     code = (
         "import sys; sys.modules['prefect'] = None\n"
