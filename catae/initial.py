@@ -11,7 +11,7 @@ from catae.model import AutoEncoder, convolutions
 
 @torch.no_grad()
 def initialise(model: AutoEncoder, init: Literal["torch", "kaiming"], generator: torch.Generator) -> None:
-    """Sets every weight of `model`.
+    """Sets every weight of `model`; `mirrored` has the way that learns from pictures.
 
     'torch' is what PyTorch's layers start with themselves: uniform within 1 / sqrt(fan_in), weights and biases.
     'kaiming' is normal with variance 2 / fan_in and biases of 0, which keeps the activations' variance through

@@ -82,9 +82,10 @@ class ModelSettings(BaseModel):
     width: int = Field(
         32, ge=1, le=512, description="Channels of the first convolution; each further one has twice as many."
     )
-    init: Literal["torch", "kaiming"] = Field(
+    init: Literal["torch", "kaiming", "pca"] = Field(
         "torch",
-        description="The weights that training starts from: PyTorch's default, or He et al.'s for ReLU.",
+        description="The weights that training starts from: PyTorch's default; He et al.'s for ReLU (`kaiming`); or "
+        "principal components, layer by layer, which make the net linear at first (`pca`).",
     )
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Adam
 from torch.optim.lr_scheduler import StepLR
 
-from catae import batches, checkpoint, events, files, initial, machine, needs, progress, randomness
+from catae import batches, checkpoint, events, files, initial, machine, mirrored, needs, progress, randomness
 from catae.batches import Loader, ordered_loader, train_loader, viewable
 from catae.errors import UserError
 from catae.images import ImageSet
@@ -73,7 +73,8 @@ class Training:
         self.precision, self.precision_because = machine.precision(settings.precision)
         self.dtype = PRECISIONS[self.precision]
         self.model = AutoEncoder(settings.image_size, settings.latent_dim, settings.width)
-        initial.initialise(self.model, settings.init, randomness.generator(settings.seed, "initialisation"))
+        drawn = "kaiming" if settings.init == "pca" else settings.init  # until there are pictures to learn from
+        initial.initialise(self.model, drawn, randomness.generator(settings.seed, "initialisation"))
         # The pictures come channels-last, and oneDNN's convolutions are 1.1 times as fast on that layout in fp32.
         self.model.to(memory_format=torch.channels_last)
         self.optimizer = Adam(self.model.parameters(), settings.learning_rate, fused=True)
@@ -254,7 +255,7 @@ def fit(
         UserError: the loss is no longer a number, or something can't be written.
     """
     last, best = checkpoints_dir / LAST, checkpoints_dir / BEST
-    training = _begun(settings, identity, last)
+    training = _begun(settings, identity, last, images, split)
     there = sum(file.stat().st_size for file in checkpoints_dir.glob("*.pt"))
     files.check_room(checkpoints_dir, needs.room(settings) - there)
     watch = Watch.of(images, split, settings)
@@ -290,16 +291,36 @@ def fit(
     )
 
 
-def _begun(settings: Settings, identity: Mapping[str, str], last: Path) -> Training:
+def _begun(settings: Settings, identity: Mapping[str, str], last: Path, images: ImageSet, split: Split) -> Training:
     """The training as it stands in its last state, or at its beginning, if there is none."""
     training = Training(settings, identity)
-    if (state := checkpoint.load_newest(last, identity)) is not None:
+    if (state := checkpoint.load_newest(last, identity)) is None:
+        if settings.init == "pca":
+            _start_linear(training, images, split)
+    else:
         try:
             training.load_state_dict(state)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise UserError(f"{last} is no state of this training: {error!r}; remove it, and run again") from error
         logger.info("going on after epoch %s and %s batches", training.epoch, training.under_way.batches)
     return training
+
+
+def _start_linear(training: Training, images: ImageSet, split: Split) -> None:
+    """Gives the net the weights that some of the train pictures make it linear with."""
+    if not mirrored.possible(training.model, len(split.train)):
+        logger.warning(
+            "CATAE_INIT=pca needs an even CATAE_WIDTH of at most 96, and as many train pictures as CATAE_LATENT_DIM: "
+            "training starts from those of `kaiming`"
+        )
+        return
+    start = time.perf_counter()
+    order = torch.randperm(
+        len(split.train), generator=randomness.generator(training.settings.seed, "pictures to start")
+    )
+    chosen = [split.train[place] for place in order[: mirrored.PICTURES].tolist()]
+    mirrored.initialise(training.model, batches.normalise(images.take(chosen)).contiguous())
+    logger.info("the net starts out linear, by %s pictures, after %.0f s", len(chosen), time.perf_counter() - start)
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,27 @@ def test_training_in_bfloat16_learns_what_training_in_float32_does(
     assert losses["bf16"] != losses["fp32"]
 
 
+def test_a_net_that_starts_out_linear_is_ahead_from_the_first_epoch_and_the_same_each_time(
+    drawn_set: ImageSet, parts: Split, small: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    losses = {}
+    for name, init in (("torch", "torch"), ("pca", "pca"), ("again", "pca")):
+        settings = small.model_copy(update={"init": init, "max_epochs": 1, "batch_size": 8})
+        losses[name] = fit(drawn_set, parts, settings, tmp_path / name).best_loss
+    assert losses["pca"] < 0.8 * losses["torch"]
+    assert losses["again"] == losses["pca"]
+    assert any(message.startswith("the net starts out linear, by ") for message in caplog.messages)
+
+
+def test_where_it_cant_start_out_linear_that_is_said(
+    drawn_set: ImageSet, parts: Split, small: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = small.model_copy(update={"init": "pca", "width": 3, "max_epochs": 1})
+    fit(drawn_set, parts, settings, tmp_path)
+    assert any(message.startswith("CATAE_INIT=pca needs an even CATAE_WIDTH") for message in caplog.messages)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_same_seed_gives_the_same_bytes(
     drawn_set: ImageSet, parts: Split, small: Settings, tmp_path: Path, precision: str

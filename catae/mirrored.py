@@ -1,0 +1,140 @@
+"""The weights of a net that starts out as a linear autoencoder: principal components, layer by layer.
+
+Hidden channels come in pairs, one the negative of the other, with weights `[[V, -V], [-V, V]]`: the ReLUs of a pair
+carry a signed signal, and the net is linear at first ("looks-linear", Balduzzi et al. 2017,
+https://arxiv.org/abs/1702.08591; CReLU, Shang et al. 2016, https://arxiv.org/abs/1603.05201). Each layer of the encoder
+has for V the leading principal directions of what its kernel sees, scaled to a mean square of 1 over all of them, and
+in the code each for itself (data-dependent initialisation, Krähenbühl et al. 2016, https://arxiv.org/abs/1511.06856).
+Each layer of the decoder has, by least squares, what leads from its input back to the encoder's signal of the same
+size, and the last one to atanh of the pixels.
+"""
+
+from collections.abc import Iterable, Iterator
+from itertools import product
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from catae.convolution import KERNEL
+from catae.model import AutoEncoder, convolutions
+
+PICTURES = 2048  # to learn from
+AT_A_TIME = 64  # pictures: what the kernels see of them takes 4 times their memory
+RIDGE = 1e-4  # of the features' mean square, so that least squares follows no noise
+FLOOR = 1e-6  # of the largest mean square, so that a direction in which nothing varies isn't blown up
+LIMIT = 0.97  # of a pixel whose atanh is a target: that of 1 is infinite
+
+
+def possible(model: AutoEncoder, pictures: int) -> bool:
+    """Whether each channel can have a partner, and each pair, and each number of the code, a direction of its own."""
+    return model.width % 2 == 0 and model.width // 2 <= 3 * KERNEL**2 and pictures >= model.latent_dim
+
+
+@torch.no_grad()
+def initialise(model: AutoEncoder, pictures: Tensor) -> None:
+    """Sets every weight of `model`, for which it must be `possible`.
+
+    Args:
+        model: the net.
+        pictures: to learn from, float32 (count, 3, size, size) in [-1, 1]; some thousand.
+    """
+    *halvings, to_code = convolutions(model.encoder)
+    from_code, *doublings = convolutions(model.decoder)
+    signals = [pictures]  # signed, of each size, in half as many channels as the net has there
+    for layer in halvings:
+        weight, bias = _principal(signals[-1], layer.out_channels // 2)
+        _set(layer, _paired(weight, *((0,) if len(signals) == 1 else (0, 1))), _paired(bias, 0))
+        signals.append(functional.conv2d(signals[-1], weight, bias, stride=2, padding=1))
+
+    smallest = signals.pop()
+    directions, squares = _directions(torch.split(smallest.flatten(1), AT_A_TIME), model.latent_dim)
+    scales = squares.clamp(min=FLOOR * squares[0]).rsqrt()
+    weight = (directions * scales[:, None]).view(-1, *smallest.shape[1:])
+    _set(to_code, _paired(weight, 1), torch.zeros(model.latent_dim))
+    codes = functional.conv2d(smallest, weight)
+
+    weight = _least_squares([codes.flatten(1)], [smallest.flatten(1)]).view(weight.shape)
+    _set(from_code, _paired(weight, 1), torch.zeros(from_code.out_channels))
+    signal = functional.conv_transpose2d(codes, weight)
+    for layer in doublings:
+        last = len(signals) == 1
+        weight, bias = _back(signal, pictures.clamp(-LIMIT, LIMIT).atanh() if last else signals.pop())
+        _set(layer, _paired(weight, *((0,) if last else (0, 1))), bias if last else _paired(bias, 0))
+        signal = functional.conv_transpose2d(signal, weight, bias, stride=2, padding=1)
+
+
+def _principal(signal: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a halving layer: the leading principal directions of what its kernel sees."""
+
+    def seen() -> Iterator[Tensor]:
+        for part in torch.split(signal, AT_A_TIME):
+            yield functional.unfold(part, KERNEL, stride=2, padding=1).transpose(1, 2).flatten(0, 1)
+
+    mean = torch.cat([rows.mean(0, keepdim=True) * len(rows) for rows in seen()]).sum(0) / _places(signal)
+    directions, squares = _directions((rows - mean for rows in seen()), count)
+    # One scale for all: were each direction's mean square 1, the next layer would keep noise as dearly as what is seen.
+    directions = directions / squares.mean().sqrt()
+    return directions.view(count, -1, KERNEL, KERNEL), -directions @ mean
+
+
+def _places(signal: Tensor) -> int:
+    """How often a kernel of stride 2 is put on a signal."""
+    return len(signal) * signal.shape[2] * signal.shape[3] // 4
+
+
+def _directions(rows: Iterable[Tensor], count: int) -> tuple[Tensor, Tensor]:
+    """The directions (count, features) of the largest mean square of rows (n, features), and that of each (count,)."""
+    second, n = torch.zeros((), dtype=torch.float64), 0
+    for part in rows:
+        second, n = second + (part.T @ part).double(), n + len(part)
+    values, vectors = torch.linalg.eigh(second / n)
+    leading = vectors.flip(1)[:, :count]
+    # An eigenvector's sign is anyone's choice: here its largest entry is positive.
+    signs = leading.gather(0, leading.abs().argmax(0, keepdim=True)).sign()
+    return (leading * signs).T.float(), values.flip(0)[:count].float()
+
+
+def _back(signal: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a doubling layer: by least squares, what leads from a signal to the target of twice its size.
+
+    A pixel of the target is met by 2x2 places of the kernel, by others in even and in odd rows and columns.
+    """
+    side, channels = signal.shape[-1], signal.shape[1]
+    bias = target.mean((0, 2, 3))
+    weight = torch.zeros(channels, target.shape[1], KERNEL, KERNEL)
+    around = functional.pad(signal, (1, 1, 1, 1))
+    for row, column in product((0, 1), (0, 1)):
+        window = around[:, :, row : row + side + 1, column : column + side + 1]
+        pixels = target[:, :, row::2, column::2] - bias[:, None, None]
+        found = _least_squares(
+            (functional.unfold(part, 2).transpose(1, 2).flatten(0, 1) for part in torch.split(window, AT_A_TIME)),
+            (part.permute(0, 2, 3, 1).flatten(0, 2) for part in torch.split(pixels, AT_A_TIME)),
+        )
+        # The window's first row is met by the kernel's last but `row`, its second by the one two before that.
+        kernel = found.view(channels, 2, 2, -1).permute(0, 3, 1, 2).flip(2, 3)
+        weight[:, :, 1 - row :: 2, 1 - column :: 2] = kernel
+    return weight, bias
+
+
+def _least_squares(features: Iterable[Tensor], targets: Iterable[Tensor]) -> Tensor:
+    """The matrix (f, t) that leads from rows of features (n, f) to targets (n, t), in parts, with the least squares."""
+    gram = cross = torch.zeros((), dtype=torch.float64)
+    for part, wanted in zip(features, targets, strict=True):
+        gram, cross = gram + (part.T @ part).double(), cross + (part.T @ wanted).double()
+    ridge = RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=torch.float64)
+    solution: Tensor = torch.linalg.solve(gram + ridge, cross)
+    return solution.float()
+
+
+def _paired(weight: Tensor, *dims: int) -> Tensor:
+    """A weight for signals that pairs of channels carry along `dims`: itself, and its negative beside it."""
+    for dim in dims:
+        weight = torch.cat([weight, -weight], dim)
+    return weight
+
+
+def _set(layer: nn.Conv2d | nn.ConvTranspose2d, weight: Tensor, bias: Tensor) -> None:
+    assert layer.bias is not None
+    layer.weight.copy_(weight)
+    layer.bias.copy_(bias)

@@ -1,0 +1,79 @@
+import pytest
+import torch
+from sklearn.decomposition import PCA, TruncatedSVD
+from torch.nn import functional
+
+from catae import batches, mirrored
+from catae.images import ImageSet
+from catae.model import AutoEncoder, convolutions
+
+
+@pytest.fixture(scope="module")
+def pictures(drawn_set: ImageSet) -> torch.Tensor:
+    return batches.normalise(drawn_set.take(range(120)))
+
+
+@pytest.fixture(scope="module")
+def model(pictures: torch.Tensor) -> AutoEncoder:
+    return initialised(pictures)
+
+
+def initialised(pictures: torch.Tensor) -> AutoEncoder:
+    model = AutoEncoder(pictures.shape[-1], latent_dim=16, width=8)
+    mirrored.initialise(model, pictures)
+    return model
+
+
+@torch.inference_mode()
+def test_the_net_is_linear_at_first(model: AutoEncoder, pictures: torch.Tensor) -> None:
+    codes = model.encoder(pictures)
+    for part, given in ((model.encoder, pictures), (model.decoder.layers[:-1], codes)):
+        a, b = given[:4], given[4:8]
+        torch.testing.assert_close(part(0.3 * a + 0.7 * b), 0.3 * part(a) + 0.7 * part(b), atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_its_layers_span_what_principal_components_of_their_input_span(
+    model: AutoEncoder, pictures: torch.Tensor
+) -> None:
+    """As scikit-learn finds them, layer by layer, and those about zero for the code."""
+    signal = pictures
+    *halvings, to_code = convolutions(model.encoder)
+    for layer in halvings:
+        count = layer.out_channels // 2
+        ours = layer.weight[:count, : signal.shape[1]].flatten(1)
+        seen = functional.unfold(signal, 4, stride=2, padding=1).transpose(1, 2).flatten(0, 1)
+        assert same_span(ours, torch.from_numpy(PCA(count).fit(seen.numpy()).components_))
+        signal = functional.conv2d(signal, layer.weight[:count, : signal.shape[1]], layer.bias[:count], 2, 1)  # type: ignore[index]
+        assert signal.square().mean() == pytest.approx(1, abs=0.01)
+    found = TruncatedSVD(16, algorithm="arpack").fit(signal.flatten(1).numpy())
+    assert same_span(to_code.weight[:, : signal.shape[1]].flatten(1), torch.from_numpy(found.components_))
+    codes = model.encoder(pictures).flatten(1)
+    torch.testing.assert_close(codes.T @ codes / len(codes), torch.eye(16), atol=1e-3, rtol=0)
+
+
+def same_span(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
+    """Whether the rows of both span the same, but for a thousandth."""
+    one, other = (torch.linalg.qr(rows.double().T).Q for rows in (ours, theirs))
+    return bool((one @ one.T - other @ other.T).norm() < 1e-2 * len(ours) ** 0.5)
+
+
+@torch.inference_mode()
+def test_it_restores_pictures_better_than_the_mean_picture_before_any_training(
+    model: AutoEncoder, pictures: torch.Tensor
+) -> None:
+    error = (model(pictures) - pictures).abs().mean()
+    assert error < 0.6 * (pictures.mean(0) - pictures).abs().mean()
+
+
+def test_the_same_pictures_give_the_same_bytes(model: AutoEncoder, pictures: torch.Tensor) -> None:
+    again = initialised(pictures).state_dict()
+    assert all(torch.equal(tensor, again[name]) for name, tensor in model.state_dict().items())
+
+
+def test_it_is_possible_only_with_a_partner_for_each_channel_and_a_direction_for_each_pair() -> None:
+    assert mirrored.possible(AutoEncoder(latent_dim=16, width=8), pictures=16)
+    assert not mirrored.possible(AutoEncoder(latent_dim=16, width=8), pictures=15)
+    assert not mirrored.possible(AutoEncoder(latent_dim=16, width=3), pictures=100)
+    assert mirrored.possible(AutoEncoder(latent_dim=16, width=96), pictures=100)
+    assert not mirrored.possible(AutoEncoder(latent_dim=16, width=98), pictures=100)
