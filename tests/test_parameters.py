@@ -44,7 +44,7 @@ def test_a_form_that_is_left_empty_is_one_that_the_server_takes() -> None:
 def test_choices_are_selects_and_ranges_are_told() -> None:
     shown = {name: field for form in forms(catae).values() for name, field in form.items()}
     assert shown["image_size"]["enum"] == [16, 32, 64, 128, 256]
-    assert shown["init"]["enum"] == ["torch", "kaiming"]
+    assert shown["init"]["enum"] == ["torch", "kaiming", "pca"]
     assert shown["device"]["enum"] == ["cpu"]
     assert (shown["latent_dim"]["minimum"], shown["latent_dim"]["maximum"]) == (1, 4096)
     assert (shown["lr_gamma"]["exclusiveMinimum"], shown["lr_gamma"]["maximum"]) == (0, 1)

@@ -50,7 +50,7 @@ def test_the_defaults_are_the_recipe() -> None:
         ("CATAE_LEARNING_RATE", "nan", "must be a finite number"),
         ("CATAE_TEST_FRACTION", "1", "must be less than 1"),
         ("CATAE_IMAGE_SIZE", "60", "must be a power of two"),
-        ("CATAE_INIT", "zeros", "must be 'torch' or 'kaiming'"),
+        ("CATAE_INIT", "zeros", "must be 'torch', 'kaiming' or 'pca'"),
         ("CATAE_DEVICE", "cuda", "must be 'cpu'"),
         ("CATAE_INTERPOLATION_PAIR", "one", "must be two names"),
         ("CATAE_BATCHSIZE", "64", "is no setting: did you mean CATAE_BATCH_SIZE?"),
