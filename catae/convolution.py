@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.nn.grad import conv2d_weight
 
-KERNEL = 4  # as in DCGAN: at stride 2 each pixel is covered by the same number of kernel places
+KERNEL = 4  # `model` says why
 SMALL = 4  # the map's side up to which the gradient of the weights is a matrix product
 
 

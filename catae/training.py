@@ -361,5 +361,5 @@ def _line(epoch: Epoch, max_epochs: int) -> str:
     return (
         f"epoch {epoch.number:>{len(str(max_epochs))}}/{max_epochs}  train {epoch.train_loss:.4f}"
         f"{validation}  test {epoch.test_loss:.4f}{'*' if epoch.is_best else ' '}  lr {epoch.learning_rate:<7.2g}"
-        f"  {epoch.images_per_second:,.0f} images/s  ETA {time_left(epoch, max_epochs)}"
+        f"  {epoch.images_per_second:,.0f} img/s  ETA {time_left(epoch, max_epochs)}"
     )

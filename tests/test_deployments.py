@@ -98,7 +98,7 @@ def test_a_plain_checkout_is_deployed_and_every_entrypoint_is_the_flow_that_it_s
         ({"training": {"max_epochs": 0}}, "0 is less than the minimum of 1"),
         ({"training": {"seed": "three"}}, "'three' is not valid under any of the given schemas"),
         ({"training": {"max_epoch": 3}}, "Additional properties are not allowed ('max_epoch' was unexpected)"),
-        ({"model": {"init": "zeros"}}, "'zeros' is not one of ['torch', 'kaiming']"),
+        ({"model": {"init": "zeros"}}, "'zeros' is not one of ['torch', 'kaiming', 'pca']"),
         ({"pictures": {"interpolation_pair": "one"}}, "'one' does not match"),
     ],
 )

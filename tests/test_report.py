@@ -57,6 +57,8 @@ MANIFEST: dict[str, Any] = {
         "stopped_because": "the test loss fell by no more than 0.1% for 3 epochs in a row",
         "seconds": 750.3,
         "seconds_per_epoch": 24.2,
+        "precision": "bf16",
+        "precision_because": "the CPU computes in it (amx_bf16)",
     },
     "interpolation": ["cats/7978.jpg", "cats/139.jpg"],
     "scores": {
@@ -403,7 +405,15 @@ def test_links_only_to_files_that_are_there(tmp_path: Path) -> None:
 
 def test_machine_versions_and_digests_are_shown(tmp_path: Path) -> None:
     text = written(tmp_path).text
-    for fact in ("AMD EPYC", "Linux x86_64", "2.14.1", "a" * 64, "b" * 64, "c" * 64):
+    for fact in (
+        "AMD EPYC",
+        "bf16: the CPU computes in it (amx_bf16)",
+        "Linux x86_64",
+        "2.14.1",
+        "a" * 64,
+        "b" * 64,
+        "c" * 64,
+    ):
         assert fact in text
 
 

@@ -207,7 +207,8 @@ def test_the_log_shows_pictures_in_a_folder_of_their_own(
 def test_an_epochs_line_fits_a_terminal_and_tells_the_time_that_is_left_at_the_most() -> None:
     epoch = training.Epoch(10, 0.5, 0.6, None, 0.00025, 12345.0, 99.0, is_best=True)
     line = training._line(epoch, 100)
-    assert line == "epoch  10/100  train 0.5000  test 0.6000*  lr 0.00025  12,345 images/s  ETA 2:28:30"
+    assert line == "epoch  10/100  train 0.5000  test 0.6000*  lr 0.00025  12,345 img/s  ETA 2:28:30"
+    assert len(line) <= 80
     assert "*" not in training._line(replace(epoch, is_best=False), 100)
 
 
