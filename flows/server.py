@@ -1,6 +1,8 @@
 """Prefect's server as the command line meets it: perhaps not there at the start, perhaps gone at the end."""
 
+import importlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,7 +28,7 @@ class Unreported(UserError):
 
 @contextmanager
 def spoken_to(output_dir: Path) -> Iterator[None]:
-    """Tells the user in one line what is wrong with the server of PREFECT_API_URL, where that is set.
+    """Tells the user in one line what is wrong with the server of PREFECT_API_URL; starts one where none is set.
 
     Args:
         output_dir: where the job's run is, to say how it ended.
@@ -38,6 +40,8 @@ def spoken_to(output_dir: Path) -> Iterator[None]:
     url = PREFECT_API_URL.value()
     if url:
         _ask(url)
+    else:
+        _start()
     try:
         yield
     except httpx.HTTPError as error:
@@ -49,6 +53,20 @@ def spoken_to(output_dir: Path) -> Iterator[None]:
             f"run {ended.id} is {run.state(ended)}{because}, and its files are in {ended.path}; but the Prefect server "
             f"at {url} no longer answers, and lacks {missing}"
         ) from error
+
+
+def _start() -> None:
+    """Starts Prefect's embedded server, which takes 4 s, and imports the flow meanwhile, which takes as long."""
+    with ThreadPoolExecutor(1) as beside:
+        started = beside.submit(_greet)
+        importlib.import_module("flows.train")
+        started.result()
+
+
+def _greet() -> None:
+    """Asks the server for its version; where no address is set, Prefect starts one for that."""
+    with get_client(sync_client=True) as client:
+        client.api_version()
 
 
 def _ask(url: str) -> None:
