@@ -20,11 +20,18 @@ Loader = DataLoader[Tensor]
 
 
 class Pictures(Dataset[Tensor]):
-    """Some pictures of a set, as the model takes them: `pictures[i]` is float32 (3, size, size) in [-1, 1]."""
+    """Some pictures of a set, as the model takes them: `pictures[i]` is float32 (3, size, size) in [-1, 1].
 
-    def __init__(self, images: ImageSet, positions: Sequence[int]) -> None:
+    Args:
+        images: the set.
+        positions: of the pictures in it.
+        mirrored: for each of them whether it is turned left to right; none is, if not told.
+    """
+
+    def __init__(self, images: ImageSet, positions: Sequence[int], mirrored: Tensor | None = None) -> None:
         self.images = images
         self.positions = np.asarray(positions, np.int64)
+        self.mirrored = np.zeros(len(positions), bool) if mirrored is None else mirrored.numpy()
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -34,7 +41,9 @@ class Pictures(Dataset[Tensor]):
 
     def __getitems__(self, indices: list[int]) -> Tensor:
         """A whole batch at once, which PyTorch's loader asks for: float32 (batch, 3, size, size) in [-1, 1]."""
-        return normalise(self.images.take(self.positions[indices]))
+        pixels, mirrored = self.images.take(self.positions[indices]), self.mirrored[indices]
+        pixels[mirrored] = pixels[mirrored, :, ::-1]
+        return normalise(pixels)
 
 
 def normalise(pixels: Pixels) -> Tensor:
@@ -65,13 +74,15 @@ def viewable(batch: Tensor) -> Pixels:
 
 
 def train_loader(
-    images: ImageSet, positions: Sequence[int], batch_size: int, seed: int, epoch: int, done: int = 0
+    images: ImageSet, positions: Sequence[int], batch_size: int, seed: int, epoch: int, done: int = 0, mirror: float = 0
 ) -> Loader:
     """The train pictures in the order of epoch number `epoch`, which only the seed and that number decide.
 
-    The first `done` batches, which have been trained on before, are left out.
+    The first `done` batches, which have been trained on before, are left out. The part `mirror` of the pictures, others
+    in each epoch, is turned left to right.
     """
-    pictures = Pictures(images, positions)
+    generator = randomness.generator(seed, f"mirroring in epoch {epoch}")
+    pictures = Pictures(images, positions, torch.rand(len(positions), generator=generator) < mirror)
     order = torch.randperm(len(pictures), generator=randomness.generator(seed, f"order of epoch {epoch}"))
     return DataLoader(pictures, batch_size, sampler=order[done * batch_size :].tolist(), collate_fn=_as_it_is)
 

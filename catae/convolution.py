@@ -12,6 +12,7 @@ What is computed in another way than PyTorch would, and why, is measured in docs
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
@@ -60,15 +61,22 @@ class ToCode(nn.Conv2d):
 
 
 class FromCode(nn.ConvTranspose2d):
-    """A transposed convolution from a single place: (batch, in, 1, 1) to (batch, out, 4, 4)."""
+    """A transposed convolution from a single place: (batch, in, 1, 1) to (batch, out, 4, 4).
+
+    It has a bias for each of the 4x4 places, (out, 4, 4), where PyTorch's has one for all: so it is any affine map of
+    the code, and one that shifts the code can be made up for (`whitening`).
+    """
+
+    bias: nn.Parameter
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(in_channels, out_channels, KERNEL)
+        super().__init__(in_channels, out_channels, KERNEL, bias=False)
+        self.bias = nn.Parameter(torch.zeros(out_channels, KERNEL, KERNEL))
 
     def forward(self, code: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """What `nn.ConvTranspose2d` gives; there is one output size."""
+        """What `nn.ConvTranspose2d` without a bias gives, and the bias; there is one output size."""
         weight, bias = _weights(self, code)
-        coarse = functional.linear(code.flatten(1), _rows(weight).t(), bias.repeat(KERNEL * KERNEL))
+        coarse = functional.linear(code.flatten(1), _rows(weight).t(), bias.permute(1, 2, 0).flatten())
         return coarse.view(-1, KERNEL, KERNEL, self.out_channels).permute(0, 3, 1, 2)
 
 

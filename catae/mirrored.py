@@ -1,12 +1,12 @@
 """The weights of a net that starts out as a linear autoencoder: principal components, layer by layer.
 
-Hidden channels come in pairs, one the negative of the other, with weights `[[V, -V], [-V, V]]`: the ReLUs of a pair
-carry a signed signal, and the net is linear at first ("looks-linear", Balduzzi et al. 2017,
-https://arxiv.org/abs/1702.08591; CReLU, Shang et al. 2016, https://arxiv.org/abs/1603.05201). Each layer of the encoder
-has for V the leading principal directions of what its kernel sees, scaled to a mean square of 1 over all of them, and
-in the code each for itself (data-dependent initialisation, Krähenbühl et al. 2016, https://arxiv.org/abs/1511.06856).
-Each layer of the decoder has, by least squares, what leads from its input back to the encoder's signal of the same
-size, and the last one to atanh of the pixels.
+Hidden channels come in pairs, the ReLU of a signal and that of its negative, which the next layer weighs by `[V, -V]`:
+a pair carries a signed signal, and the net is linear at first ("looks-linear", Balduzzi et al. 2017,
+https://arxiv.org/abs/1702.08591). With CReLU a pair is one filter; with ReLU it is two, `[[V, -V], [-V, V]]`. Each
+layer of the encoder has for V the leading principal directions of what its kernel sees, scaled to a mean square of 1
+over all of them, and in the code each for itself (data-dependent initialisation, Krähenbühl et al. 2016,
+https://arxiv.org/abs/1511.06856). Each layer of the decoder has, by least squares, what leads from its input back to
+the encoder's signal of the same size, and the last one to atanh of the pixels.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from catae import pca
 from catae.convolution import KERNEL
-from catae.model import AutoEncoder, convolutions
+from catae.model import AutoEncoder, channels, convolutions
 
 PICTURES = 2048  # to learn from
 AT_A_TIME = 64  # pictures: what the kernels see of them takes 4 times their memory
@@ -41,26 +42,28 @@ def initialise(model: AutoEncoder, pictures: Tensor) -> None:
     """
     *halvings, to_code = convolutions(model.encoder)
     from_code, *doublings = convolutions(model.decoder)
-    signals = [pictures]  # signed, of each size, in half as many channels as the net has there
-    for layer in halvings:
-        weight, bias = _principal(signals[-1], layer.out_channels // 2)
-        _set(layer, _paired(weight, *((0,) if len(signals) == 1 else (0, 1))), _paired(bias, 0))
+    signals = [pictures]  # signed, of each size, in half as many channels as go on from there
+    for count, layer in zip(channels(model.image_size, model.width)[1:], halvings, strict=True):
+        weight, bias = _principal(signals[-1], count // 2)
+        _set(layer, weight, bias)
         signals.append(functional.conv2d(signals[-1], weight, bias, stride=2, padding=1))
 
     smallest = signals.pop()
-    directions, squares = _directions(torch.split(smallest.flatten(1), AT_A_TIME), model.latent_dim)
+    mean = smallest.mean(0)
+    around = smallest - mean
+    directions, squares = _directions(torch.split(around.flatten(1), AT_A_TIME), model.latent_dim)
     scales = squares.clamp(min=FLOOR * squares[0]).rsqrt()
-    weight = (directions * scales[:, None]).view(-1, *smallest.shape[1:])
-    _set(to_code, _paired(weight, 1), torch.zeros(model.latent_dim))
-    codes = functional.conv2d(smallest, weight)
+    weight = (directions * scales[:, None]).view(-1, *mean.shape)
+    _set(to_code, weight, -(weight * mean).sum((1, 2, 3)))
+    codes = functional.conv2d(around, weight)
 
-    weight = _least_squares([codes.flatten(1)], [smallest.flatten(1)]).view(weight.shape)
-    _set(from_code, _paired(weight, 1), torch.zeros(from_code.out_channels))
-    signal = functional.conv_transpose2d(codes, weight)
+    weight = _least_squares([codes.flatten(1)], [around.flatten(1)]).view(weight.shape)
+    _set(from_code, weight, mean)
+    signal = functional.conv_transpose2d(codes, weight) + mean
     for layer in doublings:
-        last = len(signals) == 1
-        weight, bias = _back(signal, pictures.clamp(-LIMIT, LIMIT).atanh() if last else signals.pop())
-        _set(layer, _paired(weight, *((0,) if last else (0, 1))), bias if last else _paired(bias, 0))
+        target = signals.pop() if len(signals) > 1 else pictures.clamp(-LIMIT, LIMIT).atanh()
+        weight, bias = _back(signal, target)
+        _set(layer, weight, bias)
         signal = functional.conv_transpose2d(signal, weight, bias, stride=2, padding=1)
 
 
@@ -88,11 +91,8 @@ def _directions(rows: Iterable[Tensor], count: int) -> tuple[Tensor, Tensor]:
     second, n = torch.zeros((), dtype=torch.float64), 0
     for part in rows:
         second, n = second + (part.T @ part).double(), n + len(part)
-    values, vectors = torch.linalg.eigh(second / n)
-    leading = vectors.flip(1)[:, :count]
-    # An eigenvector's sign is anyone's choice: here its largest entry is positive.
-    signs = leading.gather(0, leading.abs().argmax(0, keepdim=True)).sign()
-    return (leading * signs).T.float(), values.flip(0)[:count].float()
+    directions, squares = pca.principal(second / n, count)
+    return directions.float(), squares.float()
 
 
 def _back(signal: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,14 +127,11 @@ def _least_squares(features: Iterable[Tensor], targets: Iterable[Tensor]) -> Ten
     return solution.float()
 
 
-def _paired(weight: Tensor, *dims: int) -> Tensor:
-    """A weight for signals that pairs of channels carry along `dims`: itself, and its negative beside it."""
-    for dim in dims:
-        weight = torch.cat([weight, -weight], dim)
-    return weight
-
-
 def _set(layer: nn.Conv2d | nn.ConvTranspose2d, weight: Tensor, bias: Tensor) -> None:
+    """Gives a layer weights between signals; where it has two channels for one, that is the signal and its negative."""
     assert layer.bias is not None
-    layer.weight.copy_(weight)
-    layer.bias.copy_(bias)
+    for old, new in ((layer.weight, weight), (layer.bias, bias)):
+        for dim in range(new.ndim):
+            if old.shape[dim] == 2 * new.shape[dim]:
+                new = torch.cat([new, -new], dim)
+        old.copy_(new)

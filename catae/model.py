@@ -7,10 +7,30 @@ the precision of what comes in, float32 or bfloat16, with weights that stay floa
 
 from collections.abc import Iterable
 from itertools import pairwise
+from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from catae.convolution import KERNEL, Doubling, FromCode, Halving, ToCode
+from catae.settings import ModelSettings
+
+Activation = Literal["crelu", "relu"]
+
+
+class CReLU(nn.Module):
+    """The ReLU of a signal, and beside it that of its negative (Shang et al. 2016, https://arxiv.org/abs/1603.05201).
+
+    Nothing of the signal is lost, and each filter serves for both of its signs.
+    """
+
+    def forward(self, signal: Tensor) -> Tensor:
+        """Channels (batch, 2n, height, width), none below 0, of a signal (batch, n, height, width)."""
+        return torch.cat([signal, -signal], 1).relu_()
+
+
+# For each activation its layer, and how many channels it makes of one.
+ACTIVATIONS: dict[Activation, tuple[type[nn.Module], int]] = {"crelu": (CReLU, 2), "relu": (nn.ReLU, 1)}
 
 
 def channels(image_size: int, width: int) -> list[int]:
@@ -22,12 +42,13 @@ def channels(image_size: int, width: int) -> list[int]:
 class Encoder(nn.Module):
     """A picture to its code."""
 
-    def __init__(self, image_size: int, latent_dim: int, width: int) -> None:
+    def __init__(self, image_size: int, latent_dim: int, width: int, activation: Activation) -> None:
         super().__init__()
         sizes = channels(image_size, width)
+        active, times = ACTIVATIONS[activation]
         layers: list[nn.Module] = []
         for narrow, wide in pairwise(sizes):  # for 64x64 and a width of 32: 32x32x32, 64x16x16, 128x8x8, 256x4x4
-            layers += [Halving(narrow, wide), nn.ReLU()]
+            layers += [Halving(narrow, wide // times), active()]
         layers += [ToCode(sizes[-1], latent_dim)]  # 128x1x1
         self.layers = nn.Sequential(*layers)
 
@@ -40,12 +61,14 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """A code to a picture."""
 
-    def __init__(self, image_size: int, latent_dim: int, width: int) -> None:
+    def __init__(self, image_size: int, latent_dim: int, width: int, activation: Activation) -> None:
         super().__init__()
-        sizes = channels(image_size, width)[::-1]
-        layers: list[nn.Module] = [FromCode(latent_dim, sizes[0])]  # 256x4x4
-        for wide, narrow in pairwise(sizes):  # 128x8x8, 64x16x16, 32x32x32, 3x64x64
-            layers += [nn.ReLU(), Doubling(wide, narrow)]
+        *sizes, colours = channels(image_size, width)[::-1]
+        active, times = ACTIVATIONS[activation]
+        made = [*(size // times for size in sizes), colours]
+        layers: list[nn.Module] = [FromCode(latent_dim, made[0])]  # 256x4x4
+        for wide, narrow in zip(sizes, made[1:], strict=True):  # 128x8x8, 64x16x16, 32x32x32, 3x64x64
+            layers += [active(), Doubling(wide, narrow)]
         self.layers = nn.Sequential(*layers, nn.Tanh())
 
     def forward(self, codes: Tensor) -> Tensor:
@@ -60,14 +83,22 @@ class AutoEncoder(nn.Module):
     Args:
         image_size: height and width of the pictures, in pixels; a power of two, at least 8.
         latent_dim: channels of the code.
-        width: channels after the first convolution.
+        width: channels that the first convolution and its activation give.
+        activation: 'relu', or 'crelu' for that of each signal and of its negative, for which the width is even.
     """
 
-    def __init__(self, image_size: int = 64, latent_dim: int = 128, width: int = 32) -> None:
+    def __init__(
+        self, image_size: int = 64, latent_dim: int = 128, width: int = 64, activation: Activation = "crelu"
+    ) -> None:
         super().__init__()
-        self.image_size, self.latent_dim, self.width = image_size, latent_dim, width
-        self.encoder = Encoder(image_size, latent_dim, width)
-        self.decoder = Decoder(image_size, latent_dim, width)
+        self.image_size, self.latent_dim, self.width, self.activation = image_size, latent_dim, width, activation
+        self.encoder = Encoder(image_size, latent_dim, width, activation)
+        self.decoder = Decoder(image_size, latent_dim, width, activation)
+
+    @classmethod
+    def of(cls, settings: ModelSettings, image_size: int) -> "AutoEncoder":
+        """The one that the settings ask for."""
+        return cls(image_size, settings.latent_dim, settings.width, settings.activation)
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Restorations of pictures, both (batch, 3, size, size) in [-1, 1]."""

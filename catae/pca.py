@@ -64,5 +64,22 @@ def fit(loader: Loader, components: int, generator: torch.Generator) -> PCA:
     for batch in loader:
         codes = ((batch - mean).flatten(1) @ directions).double()
         gram += codes.T @ codes
-    rotation = torch.linalg.eigh(gram).eigenvectors.flip(1)[:, :components].float()
-    return PCA(mean, (directions @ rotation).T.contiguous())
+    rotation, _ = principal(gram, components)
+    return PCA(mean, (directions @ rotation.T.float()).T.contiguous())
+
+
+def principal(second: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The leading directions of a matrix of second moments, and the mean square along each.
+
+    Args:
+        second: float64 (features, features), symmetric.
+        count: how many directions.
+
+    Returns:
+        float64 (count, features), orthonormal rows, and (count,), the largest first.
+    """
+    values, vectors = torch.linalg.eigh(second)
+    leading = vectors.flip(1)[:, :count]
+    # An eigenvector's sign is anyone's choice: here its largest entry is positive.
+    signs = leading.gather(0, leading.abs().argmax(0, keepdim=True)).sign()
+    return (leading * signs).T, values.flip(0)[:count]

@@ -35,6 +35,7 @@ class Run:
         self.curves = path / "curves.png"
         self.reconstructions = path / "reconstructions.png"
         self.generated = path / "generated.png"
+        self.generated_unfolded = path / "generated-unfolded.png"
         self.generated_gaussian = path / "generated-gaussian.png"
         self.interpolation = path / "interpolation.png"
         self.animation = path / "interpolation.gif"

@@ -80,12 +80,20 @@ class ModelSettings(BaseModel):
 
     latent_dim: int = Field(128, ge=1, le=4096, description="Channels of the 1x1 code between the two halves.")
     width: int = Field(
-        32, ge=1, le=512, description="Channels of the first convolution; each further one has twice as many."
+        64,
+        ge=1,
+        le=512,
+        description="Channels after the first convolution and its activation; each further one has twice as many.",
+    )
+    activation: Literal["crelu", "relu"] = Field(
+        "crelu",
+        description="What follows a convolution: the ReLU of its channels and of their negatives (`crelu`, half as "
+        "many filters for as many channels), or the ReLU alone (`relu`).",
     )
     init: Literal["torch", "kaiming", "pca"] = Field(
-        "torch",
-        description="The weights that training starts from: PyTorch's default; He et al.'s for ReLU (`kaiming`); or "
-        "principal components, layer by layer, which make the net linear at first (`pca`).",
+        "pca",
+        description="The weights that training starts from: principal components, layer by layer, which make the net "
+        "linear at first (`pca`); He et al.'s for ReLU (`kaiming`); or PyTorch's default (`torch`).",
     )
 
 
@@ -97,6 +105,16 @@ class TrainingSettings(BaseModel):
     learning_rate: float = Field(0.001, gt=0, allow_inf_nan=False, description="Adam's step size at the start.")
     lr_step_size: int = Field(10, ge=1, description="Epochs after which the learning rate falls.")
     lr_gamma: float = Field(0.5, gt=0, le=1, description="What the learning rate is multiplied by when it falls.")
+    averaging: float = Field(
+        0.998,
+        ge=0,
+        lt=1,
+        description="What is evaluated and kept is a moving average of the weights; at each step it keeps this share "
+        "of itself. At 0 no average is taken.",
+    )
+    mirror: float = Field(
+        0.5, ge=0, le=1, description="Share of the train pictures that is turned left to right, others in each epoch."
+    )
     max_epochs: int = Field(100, ge=1, description="Training ends after this many epochs at the latest.")
     patience: int = Field(
         3, ge=1, description="Training ends after this many epochs in a row that are no better than the best."

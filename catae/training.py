@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 from torch.optim.lr_scheduler import StepLR
+from torch.optim.swa_utils import AveragedModel
 
 from catae import batches, checkpoint, events, files, initial, machine, mirrored, needs, progress, randomness
 from catae.batches import Loader, ordered_loader, train_loader, viewable
@@ -30,6 +31,7 @@ LAST, BEST = "last.pt", "best.pt"
 PICTURES_EVERY = 5  # epochs; a look takes 0.1 s, so it costs nothing
 PICTURES = 32
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+Tensors = tuple[Tensor, ...] | list[Tensor]
 NO_IDENTITY: Mapping[str, str] = MappingProxyType({})
 
 
@@ -72,17 +74,23 @@ class Training:
         self.settings, self.identity = settings, dict(identity)
         self.precision, self.precision_because = machine.precision(settings.precision)
         self.dtype = PRECISIONS[self.precision]
-        self.model = AutoEncoder(settings.image_size, settings.latent_dim, settings.width)
+        self.model = AutoEncoder.of(settings, settings.image_size)
         drawn = "kaiming" if settings.init == "pca" else settings.init  # until there are pictures to learn from
         initial.initialise(self.model, drawn, randomness.generator(settings.seed, "initialisation"))
         # The pictures come channels-last, and oneDNN's convolutions are 1.1 times as fast on that layout in fp32.
         self.model.to(memory_format=torch.channels_last)
         self.optimizer = Adam(self.model.parameters(), settings.learning_rate, fused=True)
         self.schedule = StepLR(self.optimizer, settings.lr_step_size, settings.lr_gamma)
+        self.average = AveragedModel(self.model, multi_avg_fn=self._follow)
         self.stopping = EarlyStopping(settings.patience, settings.min_delta)
         self.judged_on = "validation" if settings.validation_fraction else "test"
         self.epoch = 0  # epochs that are over
         self.under_way = EpochUnderWay()
+
+    @property
+    def judged(self) -> AutoEncoder:
+        """The model that is evaluated and kept: the moving average of the weights, where one is taken."""
+        return self.average.module if self.settings.averaging else self.model  # type: ignore[return-value]
 
     @property
     def reason_to_stop(self) -> str | None:
@@ -135,11 +143,13 @@ class Training:
     def _train(self, images: ImageSet, split: Split, number: int, save: Callable[[], None]) -> None:
         """Takes the steps of epoch `number` that have not been taken yet."""
         now, size, seed = self.under_way, self.settings.batch_size, self.settings.seed
-        loader = train_loader(images, split.train, size, seed, number, done=now.batches)
+        loader = train_loader(images, split.train, size, seed, number, done=now.batches, mirror=self.settings.mirror)
         self.model.train()
         saved = last = time.perf_counter()
         for batch in progress.track(loader, f"epoch {number}", len(loader)):
             now.total += step(self.model, batch, self.optimizer, self.dtype) * len(batch)
+            if self.settings.averaging:
+                self.average.update_parameters(self.model)
             now.pictures += len(batch)
             now.batches += 1
             this = time.perf_counter()
@@ -150,8 +160,16 @@ class Training:
                 save()
                 saved = last = time.perf_counter()
 
+    @torch.no_grad()
+    def _follow(self, averaged: Tensors, weights: Tensors, steps: Tensor | int) -> None:
+        """Moves the average a part of the way to the weights: a tenth at first, and ever less down to 1 - averaging.
+
+        An average that forgot slowly from the start would be of the first weights for long.
+        """
+        torch._foreach_lerp_(averaged, weights, 1 - min(self.settings.averaging, (1 + int(steps)) / (10 + int(steps))))
+
     def _evaluate(self, images: ImageSet, positions: Sequence[int]) -> float:
-        return evaluate(self.model, ordered_loader(images, positions), self.dtype)
+        return evaluate(self.judged, ordered_loader(images, positions), self.dtype)
 
     def state_dict(self) -> dict[str, object]:
         """All that going on needs, in tensors and plain values."""
@@ -160,6 +178,7 @@ class Training:
             "epoch": self.epoch,
             "under_way": vars(self.under_way),
             "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "stopping": self.stopping.state_dict(),
@@ -170,6 +189,7 @@ class Training:
         self.epoch = state["epoch"]
         self.under_way = EpochUnderWay(**state["under_way"])
         self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.stopping = EarlyStopping(**state["stopping"])
@@ -238,9 +258,9 @@ def fit(
 ) -> Outcome:
     """Trains an autoencoder until its loss on the test pictures, or the validation ones, hardly decreases.
 
-    After each epoch, the event files in `events_dir` have its figures, and `checkpoints_dir` has `last.pt`, and
-    `best.pt` as of the best epoch so far. It goes on from there if it was interrupted, to the same weights as if
-    nothing had happened.
+    After each epoch, the event files in `events_dir` have its figures, and `checkpoints_dir` has `last.pt`,
+    the whole state, and `best.pt`, the model of the best epoch so far. It goes on from there if it was interrupted, to
+    the same weights as if nothing had happened.
 
     Args:
         images: the pictures.
@@ -270,10 +290,10 @@ def fit(
             epoch = training.run_epoch(images, split, lambda: checkpoint.save(last, training.state_dict()))
             log.scalars(epoch.number, _scalars(epoch))
             if epoch.number == 1 or epoch.number % PICTURES_EVERY == 0:
-                watch.write(training.model, epoch.number, log)
+                watch.write(training.judged, epoch.number, log)
             # The best one first: killed between the two, the epoch is run again, to the same end.
             if epoch.is_best:
-                checkpoint.save(best, training.state_dict())
+                checkpoint.save(best, {"identity": training.identity, "model": training.judged.state_dict()})
             checkpoint.save(last, training.state_dict())
             after_epoch(epoch, settings.max_epochs)
     logger.info("training ends: %s", reason)
@@ -289,6 +309,18 @@ def fit(
         precision=training.precision,
         precision_because=training.precision_because,
     )
+
+
+def kept(settings: Settings, checkpoints_dir: Path) -> AutoEncoder:
+    """The model of the best epoch, as training left it.
+
+    Raises:
+        UserError: its file can't be read, or is damaged.
+    """
+    model = AutoEncoder.of(settings, settings.image_size)
+    model.load_state_dict(checkpoint.load(checkpoints_dir / BEST)["model"])
+    model.to(memory_format=torch.channels_last)
+    return model.eval()
 
 
 def _begun(settings: Settings, identity: Mapping[str, str], last: Path, images: ImageSet, split: Split) -> Training:
@@ -320,6 +352,7 @@ def _start_linear(training: Training, images: ImageSet, split: Split) -> None:
     )
     chosen = [split.train[place] for place in order[: mirrored.PICTURES].tolist()]
     mirrored.initialise(training.model, batches.normalise(images.take(chosen)).contiguous())
+    training.average.module.load_state_dict(training.model.state_dict())
     logger.info("the net starts out linear, by %s pictures, after %.0f s", len(chosen), time.perf_counter() - start)
 
 

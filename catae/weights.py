@@ -12,7 +12,7 @@ from catae.errors import UserError
 from catae.model import AutoEncoder
 
 HEADER = "catae"
-SHAPE = ("image_size", "latent_dim", "width")
+SHAPE = {"image_size": int, "latent_dim": int, "width": int, "activation": str}
 
 
 def save(model: AutoEncoder, path: Path) -> None:
@@ -35,7 +35,7 @@ def load(path: Path) -> AutoEncoder:
             weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - it is no dict
         # In no memory at first: a header that lies may ask for any.
         with torch.device("meta"):
-            model = AutoEncoder(**{name: int(facts[name]) for name in SHAPE})
+            model = AutoEncoder(**{name: kind(facts[name]) for name, kind in SHAPE.items()})
         model.load_state_dict(weights, assign=True)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise UserError(f"{path} is no model of catae's: {str(error).splitlines()[0]}") from error

@@ -16,7 +16,6 @@ from prefect.task_engine import TaskRunTimeoutError
 
 from catae import (
     batches,
-    checkpoint,
     events,
     figures,
     files,
@@ -31,10 +30,10 @@ from catae import (
     store,
     training,
     weights,
+    whitening,
 )
 from catae.errors import UserError
 from catae.images import ImageSet
-from catae.model import AutoEncoder
 from catae.run import Run
 from catae.settings import Settings
 from flows import publish
@@ -94,15 +93,15 @@ def may_pass(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool
 
 @task(name="train", cache_policy=NO_CACHE, retries=RETRIES, retry_delay_seconds=PAUSE, retry_condition_fn=may_pass)
 def train(folder: Path, images_path: Path, settings: Settings) -> None:
-    """Trains, and keeps the weights of the best epoch and the Gaussian of its train latents."""
+    """Trains, and keeps the weights of the best epoch, with codes like N(0, I), and the Gaussian of the train codes."""
     run, image_set, parts = _inputs(folder, images_path)
     identity = run.identity(settings)
     told = publish.Progress(run)
     outcome = training.fit(image_set, parts, settings, run.events, run.checkpoints, identity, told)
-    model = AutoEncoder(settings.image_size, settings.latent_dim, settings.width)
-    model.load_state_dict(checkpoint.load(run.checkpoints / training.BEST)["model"])
+    model = training.kept(settings, run.checkpoints)
+    codes = latent.encode(model, batches.ordered_loader(image_set, parts.train))
+    codes = whitening.fold(model, codes)
     weights.save(model, run.model)
-    codes = latent.encode(weights.load(run.model), batches.ordered_loader(image_set, parts.train))
     latent.Gaussian.fit(codes).save(run.prior)
     told.end(outcome)
     run.record(training=asdict(outcome), digests=run.read()["digests"] | {"weights": files.digest(run.model)})
@@ -142,8 +141,10 @@ def reconstruct(folder: Path, images_path: Path) -> None:
 
 @task(name="generate", cache_policy=NO_CACHE)
 def generate(folder: Path, settings: Settings) -> None:
-    """Draws random pictures: the recipe's latents of N(0, I), and those of the fitted Gaussian beside them."""
+    """Draws random pictures: of the recipe's latents of N(0, I), before the fold and after, and of the Gaussian."""
     run = Run(folder)
+    before = training.kept(settings, run.checkpoints)
+    gallery.generate(before, None, "unfolded", settings.samples, settings.seed, run.generated_unfolded)
     model, gaussian = weights.load(run.model), latent.Gaussian.load(run.prior)
     gallery.generate(model, gaussian, "randn", settings.samples, settings.seed, run.generated)
     gallery.generate(model, gaussian, "gaussian", settings.samples, settings.seed, run.generated_gaussian)

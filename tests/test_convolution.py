@@ -14,6 +14,17 @@ CASES = [
 ]  # fmt: skip
 
 
+class BiasAtEachPlace(nn.ConvTranspose2d):
+    """What PyTorch has no layer for: a transposed convolution whose bias is not the same everywhere."""
+
+    def __init__(self, narrow: int, wide: int) -> None:
+        super().__init__(narrow, wide, 4, bias=False)
+        self.bias = nn.Parameter(torch.zeros(wide, 4, 4))
+
+    def forward(self, code: Tensor, output_size: list[int] | None = None) -> Tensor:
+        return nn.functional.conv_transpose2d(code, self.weight) + self.bias
+
+
 def computed(layer: nn.Module, given: Tensor) -> dict[str, Tensor]:
     """What comes out of a layer, and the gradients of an uneven sum of it."""
     given = given.detach().requires_grad_()
@@ -31,7 +42,10 @@ def test_a_layer_and_its_gradients_are_those_of_pytorchs_own(
 ) -> None:
     layer = kind(narrow, wide).double()
     given = torch.randn(3, narrow, side, side, dtype=torch.float64)
-    plain = PLAIN[kind](narrow, wide, 4, stride=layer.stride, padding=layer.padding).double()
+    plain: nn.Module = PLAIN[kind](narrow, wide, 4, stride=layer.stride, padding=layer.padding).double()
+    if kind is FromCode:
+        nn.init.normal_(layer.bias)  # type: ignore[arg-type]
+        plain = BiasAtEachPlace(narrow, wide).double()
     plain.load_state_dict(layer.state_dict())
     if channels_last:
         layer, given = layer.to(memory_format=torch.channels_last), given.to(memory_format=torch.channels_last)
