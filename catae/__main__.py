@@ -175,7 +175,7 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--run", default="latest", help=RUN_HELP)
     generate.add_argument("--count", help="how many pictures (default: CATAE_SAMPLES)")
     generate.add_argument("--seed", help="another seed draws others (default: CATAE_SEED)")
-    generate.add_argument("--prior", help="randn or gaussian (default: CATAE_PRIOR)")
+    generate.add_argument("--prior", help="randn, gaussian, mixture or neighbours (default: CATAE_PRIOR)")
     generate.add_argument("--out", type=_picture_path, default=Path("generated.png"), help="the PNG to write")
 
     interpolate = command(

@@ -28,7 +28,7 @@ LEFT = {
     "copies.png": "the largest groups of copies",
     "split.json": "the names of the train, test, validation and dropped pictures",
     "model.safetensors": "the weights of the epoch that was kept",
-    "prior.safetensors": "the Gaussian of the train latents",
+    "prior.safetensors": "the priors fitted to the train latents",
     "checkpoints/": "the training as it stood after the best epoch and after the last",
     "events/": "the log for TensorBoard",
     "curves.png": "the losses, epoch by epoch",

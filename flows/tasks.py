@@ -24,6 +24,7 @@ from catae import (
     inspection,
     latent,
     needs,
+    priors,
     randomness,
     report,
     scores,
@@ -94,7 +95,7 @@ def may_pass(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool
 
 @task(name="train", cache_policy=NO_CACHE, retries=RETRIES, retry_delay_seconds=PAUSE, retry_condition_fn=may_pass)
 def train(folder: Path, images_path: Path, settings: Settings) -> None:
-    """Trains, and keeps the weights of the best epoch and the Gaussian of its train latents."""
+    """Trains, and keeps the weights of the best epoch and the priors of its train latents."""
     run, image_set, parts = _inputs(folder, images_path)
     identity = run.identity(settings)
     told = publish.Progress(run)
@@ -103,7 +104,7 @@ def train(folder: Path, images_path: Path, settings: Settings) -> None:
     model.load_state_dict(checkpoint.load(run.checkpoints / training.BEST)["model"])
     weights.save(model, run.model)
     codes = latent.encode(weights.load(run.model), batches.ordered_loader(image_set, parts.train))
-    latent.Gaussian.fit(codes).save(run.prior)
+    priors.save(priors.fit(codes, settings.seed), run.prior)
     told.end(outcome)
     run.record(training=asdict(outcome), digests=run.read()["digests"] | {"weights": files.digest(run.model)})
 
@@ -144,9 +145,9 @@ def reconstruct(folder: Path, images_path: Path) -> None:
 def generate(folder: Path, settings: Settings) -> None:
     """Draws random pictures: the recipe's latents of N(0, I), and those of the fitted Gaussian beside them."""
     run = Run(folder)
-    model, gaussian = weights.load(run.model), latent.Gaussian.load(run.prior)
-    gallery.generate(model, gaussian, "randn", settings.samples, settings.seed, run.generated)
-    gallery.generate(model, gaussian, "gaussian", settings.samples, settings.seed, run.generated_gaussian)
+    model, fitted = weights.load(run.model), priors.load(run.prior)
+    gallery.generate(model, fitted, "randn", settings.samples, settings.seed, run.generated)
+    gallery.generate(model, fitted, "gaussian", settings.samples, settings.seed, run.generated_gaussian)
 
 
 @task(name="interpolate", cache_policy=NO_CACHE)
