@@ -1,5 +1,6 @@
 """The space of codes: pictures into it and out of it, and walks through it. Random points of it: `catae.priors`."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +18,7 @@ def encode(model: AutoEncoder, loader: Loader) -> Tensor:
 @torch.inference_mode()
 def decode(model: AutoEncoder, codes: Tensor) -> Pixels:
     """The pictures that codes of (count, latent_dim, 1, 1) stand for: uint8 (count, size, size, 3)."""
-    return viewable(torch.cat([model.decoder(part) for part in torch.split(codes, 256)]))
+    return np.concatenate([viewable(model.decoder(part)) for part in torch.split(codes, 256)])
 
 
 def interpolate(a: Tensor, b: Tensor, steps: int = 50) -> Tensor:

@@ -1,7 +1,7 @@
-"""What random codes are drawn from: N(0, I), as the recipe has it, and three priors fitted to the train pictures' codes.
+"""What random codes are drawn from: N(0, I), as the recipe has it, and three priors fitted to the train codes.
 
-All have the same shape: `sample(count, seed)` gives codes of (count, latent_dim, 1, 1), the same ones for the same seed,
-and the first of them whatever the count. A run keeps its priors in one file, so that samples need no pictures.
+All have the same shape: `sample(count, seed)` gives codes of (count, latent_dim, 1, 1), the same for the same seed, and
+the first of them whatever the count. A run keeps its priors in one file, so that samples need no pictures.
 """
 
 import warnings
@@ -170,7 +170,7 @@ class Neighbours:
 
 
 def fit(codes: Tensor, seed: int) -> Priors:
-    """All priors, fitted to codes of (count, latent_dim, 1, 1), at least one; the seed decides what is left to chance."""
+    """All priors, fitted to codes of (count, latent_dim, 1, 1), at least one; the seed decides what chance does."""
     return {
         "randn": Normal(codes.shape[1]),
         "gaussian": Gaussian.fit(codes),
@@ -236,7 +236,7 @@ def _check(tensors: Mapping[str, Tensor]) -> None:
         if tensors[name].shape != shape or tensors[name].dtype != kind:
             raise ValueError(f"{name} is {tensors[name].dtype} of {(*tensors[name].shape,)}, and not {kind} of {shape}")
     nearest = tensors["neighbours.nearest"]
-    if not (components and count and near and 0 <= nearest.min() and nearest.max() < count):
+    if not (components and count and near and nearest.min() >= 0 and nearest.max() < count):
         raise ValueError("it has no component, or neighbours that are none of its codes")
     if tensors.keys() != shapes.keys():
         raise ValueError(f"it holds {', '.join(sorted(tensors.keys() - shapes.keys()))}")

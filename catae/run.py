@@ -36,6 +36,8 @@ class Run:
         self.reconstructions = path / "reconstructions.png"
         self.generated = path / "generated.png"
         self.generated_gaussian = path / "generated-gaussian.png"
+        self.generated_best = path / "generated-best.png"
+        self.nearest = path / "nearest.png"
         self.interpolation = path / "interpolation.png"
         self.animation = path / "interpolation.gif"
         self.copies = path / "copies.png"

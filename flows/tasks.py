@@ -21,6 +21,7 @@ from catae import (
     figures,
     files,
     gallery,
+    generation,
     inspection,
     latent,
     needs,
@@ -179,6 +180,20 @@ def score(folder: Path, images_path: Path, settings: Settings) -> None:
     )
     run.record(scores=asdict(comparison))
     logger.info(report.headline(asdict(comparison)))
+
+
+@task(name="measure random pictures", cache_policy=NO_CACHE)
+def measure(folder: Path, images_path: Path, settings: Settings) -> None:
+    """Measures how far samples of each prior are from test pictures, and draws those that are nearest."""
+    run, image_set, parts = _inputs(folder, images_path)
+    model, fitted = weights.load(run.model), priors.load(run.prior)
+    measured = generation.measure(model, fitted, image_set, parts, settings.seed)
+    generation.draw_nearest(model, fitted, measured.best, image_set, parts, settings.seed, run.nearest)
+    run.generated_best.unlink(missing_ok=True)
+    if measured.best not in ("randn", "gaussian"):  # which have a picture of their own
+        gallery.generate(model, fitted, measured.best, settings.samples, settings.seed, run.generated_best)
+    run.record(generation=asdict(measured))
+    logger.info(generation.summary(measured))
 
 
 @task(name="write the report", cache_policy=NO_CACHE)

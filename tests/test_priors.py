@@ -56,7 +56,7 @@ def test_a_mixture_finds_the_clusters_where_a_gaussian_fills_the_gap_between_the
     codes = clusters(4_000, 8, 20)
     mixture, gaussian = Mixture.fit(codes, 0), Gaussian.fit(codes)
     places = {prior: prior.sample(4_000, 1).flatten(1)[:, 0] for prior in (mixture, gaussian)}
-    between = {prior: ((5 < place) & (place < 15)).float().mean().item() for prior, place in places.items()}
+    between = {prior: ((place > 5) & (place < 15)).float().mean().item() for prior, place in places.items()}
     assert between[mixture] == 0
     assert between[gaussian] > 0.2
     assert (places[mixture] > 10).float().mean().item() == pytest.approx(0.25, abs=0.03)
@@ -124,7 +124,8 @@ def test_directions_without_a_mixture_keep_their_variance(monkeypatch: pytest.Mo
     monkeypatch.setattr(priors, "MIXED", 2)
     codes = clusters(4_000, 6, 20)
     mixture = Mixture.fit(codes, 0)
-    assert mixture.centres.shape == (2, 2)
+    assert mixture.centres.shape[1] == 2
+    assert len(mixture.centres) > 1
     samples = mixture.sample(8_000, 1).flatten(1)
     torch.testing.assert_close(samples.T.cov(), codes.flatten(1).T.cov(), atol=0.15, rtol=0.1)
 
