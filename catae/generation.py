@@ -76,9 +76,8 @@ def measure(model: AutoEncoder, fitted: Priors, images: ImageSet, parts: Split, 
         parts: which of them are train, and which are test.
         seed: decides the samples, and which pictures they are compared with where there are more than 2,048.
     """
-    pictures = min(len(parts.train), len(parts.test), MOST)
-    train, test = (_some(images, part, pictures, seed) for part in (parts.train, parts.test))
-    restored = _restored(model, test)
+    train, test = real(images, parts, seed)
+    restored, pictures = _restored(model, test), len(test)
 
     def distance(pixels: Pixels) -> Distance:
         return wasserstein.distance(pixels, test, randomness.generator(seed, "patches"))
@@ -93,6 +92,13 @@ def measure(model: AutoEncoder, fitted: Priors, images: ImageSet, parts: Split, 
     return Generation(
         pictures, distances, distance(restored), distance(train), best, Nearest(looked_up, len(parts.train), *means)
     )
+
+
+def real(images: ImageSet, parts: Split, seed: int) -> tuple[Pixels, Pixels]:
+    """Train and test pictures to compare with, as many of one as of the other and at most 2,048, at random."""
+    number = min(len(parts.train), len(parts.test), MOST)
+    train, test = (_some(images, part, number, seed) for part in (parts.train, parts.test))
+    return train, test
 
 
 def samples(model: AutoEncoder, fitted: Priors, prior: priors.Name, number: int, seed: int) -> Pixels:
