@@ -34,7 +34,7 @@ PHASES = {
 }  # fmt: skip
 FILES = (
     "model.safetensors", "prior.safetensors", "split.json", "data.json", "reconstructions.png", "generated.png",
-    "generated-gaussian.png", "curves.png", "interpolation.png", "interpolation.gif",
+    "generated-gaussian.png", "curves.png", "interpolation.png", "interpolation.gif", "nearest.png",
 )  # fmt: skip
 KINDS_OF_KILLS = ("time", "kill", "kill", "torn", "torn", "short")
 ERRORS = ("ENOSPC", "EDQUOT", "EIO", "EROFS")
@@ -60,6 +60,7 @@ def job(output_dir: Path) -> None:
         tasks.generate.fn(new.path, resolved)
         tasks.interpolate.fn(new.path, images, resolved)
         tasks.score.fn(new.path, images, resolved)
+        tasks.measure.fn(new.path, images, resolved)
         tasks.write_report.fn(new.path)
 
 

@@ -89,6 +89,17 @@ def _generate(options: argparse.Namespace) -> None:
     print(options.out)
 
 
+def _fid(options: argparse.Namespace) -> None:
+    from catae import inception, run
+
+    chosen = settings.load({"prior": options.prior, "seed": options.seed})
+    source = run.trained(options.run, chosen.output_dir)
+    pictures, distances = inception.measure(source, chosen.prior, chosen.seed, options.weights)
+    print(f"from {pictures:,} test pictures, of as many pictures each:")
+    for name, distance in distances.items():
+        print(f"{name:16}FID {distance.fid:7.2f}  KID {distance.kid:7.4f}")
+
+
 def _interpolate(options: argparse.Namespace) -> None:
     from catae import gallery, run
 
@@ -175,8 +186,17 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--run", default="latest", help=RUN_HELP)
     generate.add_argument("--count", help="how many pictures (default: CATAE_SAMPLES)")
     generate.add_argument("--seed", help="another seed draws others (default: CATAE_SEED)")
-    generate.add_argument("--prior", help="randn or gaussian (default: CATAE_PRIOR)")
+    generate.add_argument("--prior", help="randn, gaussian, mixture or neighbours (default: CATAE_PRIOR)")
     generate.add_argument("--out", type=_picture_path, default=Path("generated.png"), help="the PNG to write")
+
+    fid = command(
+        "fid", _fid, "measure how far new pictures are from test pictures, as the literature does",
+        "catae fid --run latest --prior mixture",
+    )  # fmt: skip
+    fid.add_argument("--run", default="latest", help=RUN_HELP)
+    fid.add_argument("--prior", help="as for catae generate (default: CATAE_PRIOR)")
+    fid.add_argument("--seed", help="another seed draws others (default: CATAE_SEED)")
+    fid.add_argument("--weights", type=Path, help="the file of Inception's weights (default: they are downloaded)")
 
     interpolate = command(
         "interpolate", _interpolate, "draw the walk between two pictures",

@@ -7,17 +7,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from catae import batches, decoding, figures, files, latent, randomness, split, weights
+from catae import batches, decoding, figures, files, latent, priors, randomness, split, weights
 from catae.decoding import Pixels
 from catae.errors import Unreadable, UserError
 from catae.images import ImageSet
-from catae.latent import Gaussian, Prior
 from catae.model import AutoEncoder
+from catae.priors import Priors
 from catae.run import Run
 
-PRIORS: dict[Prior, str] = {
+PRIORS: dict[priors.Name, str] = {
     "randn": "random latents of N(0, I): torch.randn(1, latent_dim, 1, 1) through the decoder",
     "gaussian": "random latents of a Gaussian fitted to the train latents (mean and full covariance)",
+    "mixture": "random latents of a mixture of Gaussians fitted to the train latents",
+    "neighbours": "train latents, each moved a random part of the way towards one of its nearest",
 }
 
 
@@ -36,20 +38,19 @@ def restore(model: AutoEncoder, pixels: Pixels, path: Path, what: str) -> None:
     figures.pairs(pixels, restored, path, f"{len(pixels)} {what} (upper rows), as the model restores them (lower rows)")
 
 
-def generate(model: AutoEncoder, gaussian: Gaussian, prior: Prior, count: int, seed: int, path: Path) -> None:
+def generate(model: AutoEncoder, fitted: Priors, prior: priors.Name, count: int, seed: int, path: Path) -> None:
     """Draws pictures decoded from random latents; the same seed gives the same file.
 
     Args:
         model: what decodes them.
-        gaussian: fitted to the train latents; used by the prior 'gaussian'.
+        fitted: the priors of the model's run.
         prior: what the latents are samples of.
         count: how many pictures.
         seed: decides the samples.
         path: the PNG to write.
     """
-    noise = latent.randn(count, model.latent_dim, randomness.generator(seed, "samples"))
-    codes = gaussian.shape(noise) if prior == "gaussian" else noise
-    figures.grid(latent.decode(model, codes), path, f"{count} {PRIORS[prior]}, seed {seed}")
+    pixels = latent.decode(model, fitted[prior].sample(count, seed))
+    figures.grid(pixels, path, f"{count} {PRIORS[prior]}, seed {seed}")
 
 
 @torch.inference_mode()
@@ -121,9 +122,9 @@ def position_of(name: str, names: Sequence[str], test: Sequence[int]) -> int:
     return positions[name]
 
 
-def generate_from(run: Run, prior: Prior, count: int, seed: int, path: Path) -> None:
-    """Draws pictures as `generate` does, with the model and the Gaussian of a run."""
-    generate(weights.load(run.model), Gaussian.load(run.prior), prior, count, seed, path)
+def generate_from(run: Run, prior: priors.Name, count: int, seed: int, path: Path) -> None:
+    """Draws pictures as `generate` does, with the model and the priors of a run."""
+    generate(weights.load(run.model), priors.load(run.prior), prior, count, seed, path)
 
 
 def walk_in(run: Run, wanted: Sequence[str], steps: int, seed: int, path: Path) -> list[str]:

@@ -28,15 +28,25 @@ LEFT = {
     "copies.png": "the largest groups of copies",
     "split.json": "the names of the train, test, validation and dropped pictures",
     "model.safetensors": "the weights of the epoch that was kept",
-    "prior.safetensors": "the Gaussian of the train latents",
+    "prior.safetensors": "the priors fitted to the train latents",
     "checkpoints/": "the training as it stood after the best epoch and after the last",
     "events/": "the log for TensorBoard",
     "curves.png": "the losses, epoch by epoch",
     "reconstructions.png": "test pictures and their restorations",
     "generated.png": "pictures of random latents of N(0, I)",
     "generated-gaussian.png": "pictures of random latents of the Gaussian",
+    "generated-best.png": "pictures of random latents of the prior that comes nearest to test pictures",
+    "nearest.png": "random pictures, and the train pictures nearest to them",
     "interpolation.png": "the walk between two test pictures",
     "interpolation.gif": "the same walk, moving",
+}
+
+
+PRIORS = {
+    "randn": "N(0, I)",
+    "gaussian": "The Gaussian",
+    "mixture": "A mixture of Gaussians",
+    "neighbours": "Between neighbours",
 }
 
 
@@ -67,6 +77,7 @@ def write(run: Run) -> None:
         other_scores=other_scores(comparison),
         columns=COLUMNS,
         rows=score_rows(comparison),
+        distances=distance_rows(manifest["generation"]),
         pictures=_pictures(run),
         left={name: what for name, what in LEFT.items() if (run.path / name).exists()},
     )
@@ -77,6 +88,9 @@ def _pictures(run: Run) -> dict[str, page.Picture]:
     drawn = (run.curves, run.reconstructions, run.generated, run.generated_gaussian, run.interpolation)
     pictures = {path.name: page.embed(path) for path in drawn}
     pictures[run.animation.name] = page.embed(run.animation, enlarged=figures.FRAME_SCALE)
+    pictures[run.nearest.name] = page.embed(run.nearest)
+    if run.generated_best.exists():
+        pictures[run.generated_best.name] = page.embed(run.generated_best)
     if run.copies.exists():
         pictures[run.copies.name] = page.embed(run.copies, lossy=page.QUALITY)
     return pictures
@@ -157,6 +171,19 @@ def score_rows(comparison: Mapping[str, Any]) -> list[Row]:
             bar=100 * comparison[name]["l1"] / longest,
         )
         for name, shown in names.items()
+    ]
+
+
+def distance_rows(measured: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    """The distances of sets of pictures from test pictures, as the table shows them: the mean, then level by level."""
+    sets = {
+        "Train pictures": measured["floor"],
+        "Restorations of the test pictures": measured["restorations"],
+        **{PRIORS[name]: distance for name, distance in measured["distances"].items()},
+    }
+    return [
+        (name, [f"{value:.1f}" for value in (distance["mean"], *distance["levels"].values())])
+        for name, distance in sets.items()
     ]
 
 

@@ -37,6 +37,8 @@ class Run:
         self.generated = path / "generated.png"
         self.generated_unfolded = path / "generated-unfolded.png"
         self.generated_gaussian = path / "generated-gaussian.png"
+        self.generated_best = path / "generated-best.png"
+        self.nearest = path / "nearest.png"
         self.interpolation = path / "interpolation.png"
         self.animation = path / "interpolation.gif"
         self.copies = path / "copies.png"

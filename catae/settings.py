@@ -160,10 +160,10 @@ class PictureSettings(BaseModel):
         description="The folder for runs and decoded pictures: a mounted volume, in a container.",
     )
     samples: int = Field(64, ge=1, le=1024, description="How many random pictures to generate.")
-    prior: Literal["randn", "gaussian"] = Field(
+    prior: Literal["randn", "gaussian", "mixture", "neighbours"] = Field(
         "randn",
-        description="What `catae generate` draws latents from, if not told: N(0, I), or a Gaussian fitted to the "
-        "latents of the train pictures.",
+        description="What `catae generate` draws latents from, if not told: N(0, I); a Gaussian, or a mixture of "
+        "them, fitted to the train pictures' latents; or these latents, each moved towards one of its `neighbours`.",
     )
     interpolation_steps: int = Field(50, ge=2, le=1000, description="Pictures in a walk, both ends included.")
     interpolation_pair: str = Field(

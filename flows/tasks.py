@@ -20,9 +20,11 @@ from catae import (
     figures,
     files,
     gallery,
+    generation,
     inspection,
     latent,
     needs,
+    priors,
     randomness,
     report,
     scores,
@@ -93,7 +95,7 @@ def may_pass(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool
 
 @task(name="train", cache_policy=NO_CACHE, retries=RETRIES, retry_delay_seconds=PAUSE, retry_condition_fn=may_pass)
 def train(folder: Path, images_path: Path, settings: Settings) -> None:
-    """Trains, and keeps the weights of the best epoch, with codes like N(0, I), and the Gaussian of the train codes."""
+    """Trains, and keeps the weights of the best epoch, with codes like N(0, I), and the priors of the train codes."""
     run, image_set, parts = _inputs(folder, images_path)
     identity = run.identity(settings)
     told = publish.Progress(run)
@@ -102,7 +104,7 @@ def train(folder: Path, images_path: Path, settings: Settings) -> None:
     codes = latent.encode(model, batches.ordered_loader(image_set, parts.train))
     codes = whitening.fold(model, codes)
     weights.save(model, run.model)
-    latent.Gaussian.fit(codes).save(run.prior)
+    priors.save(priors.fit(codes, settings.seed), run.prior)
     told.end(outcome)
     run.record(training=asdict(outcome), digests=run.read()["digests"] | {"weights": files.digest(run.model)})
 
@@ -143,11 +145,11 @@ def reconstruct(folder: Path, images_path: Path) -> None:
 def generate(folder: Path, settings: Settings) -> None:
     """Draws random pictures: of the recipe's latents of N(0, I), before the fold and after, and of the Gaussian."""
     run = Run(folder)
-    before = training.kept(settings, run.checkpoints)
-    gallery.generate(before, None, "unfolded", settings.samples, settings.seed, run.generated_unfolded)
-    model, gaussian = weights.load(run.model), latent.Gaussian.load(run.prior)
-    gallery.generate(model, gaussian, "randn", settings.samples, settings.seed, run.generated)
-    gallery.generate(model, gaussian, "gaussian", settings.samples, settings.seed, run.generated_gaussian)
+    before, randn = training.kept(settings, run.checkpoints), {"randn": priors.Normal(settings.latent_dim)}
+    gallery.generate(before, randn, "randn", settings.samples, settings.seed, run.generated_unfolded)
+    model, fitted = weights.load(run.model), priors.load(run.prior)
+    gallery.generate(model, fitted, "randn", settings.samples, settings.seed, run.generated)
+    gallery.generate(model, fitted, "gaussian", settings.samples, settings.seed, run.generated_gaussian)
 
 
 @task(name="interpolate", cache_policy=NO_CACHE)
@@ -179,6 +181,20 @@ def score(folder: Path, images_path: Path, settings: Settings) -> None:
     )
     run.record(scores=asdict(comparison))
     logger.info(report.headline(asdict(comparison)))
+
+
+@task(name="measure random pictures", cache_policy=NO_CACHE)
+def measure(folder: Path, images_path: Path, settings: Settings) -> None:
+    """Measures how far samples of each prior are from test pictures, and draws those that are nearest."""
+    run, image_set, parts = _inputs(folder, images_path)
+    model, fitted = weights.load(run.model), priors.load(run.prior)
+    measured = generation.measure(model, fitted, image_set, parts, settings.seed)
+    generation.draw_nearest(model, fitted, measured.best, image_set, parts, settings.seed, run.nearest)
+    run.generated_best.unlink(missing_ok=True)
+    if measured.best not in ("randn", "gaussian"):  # which have a picture of their own
+        gallery.generate(model, fitted, measured.best, settings.samples, settings.seed, run.generated_best)
+    run.record(generation=asdict(measured))
+    logger.info(generation.summary(measured))
 
 
 @task(name="write the report", cache_policy=NO_CACHE)

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from catae import batches, gallery, latent, randomness
+from catae import batches, gallery, latent, priors
 from catae.errors import UserError
 from catae.images import ImageSet
-from catae.latent import Gaussian
 from catae.model import AutoEncoder
+from catae.priors import Priors
 from catae.run import Run
 
 
@@ -19,19 +19,19 @@ def model() -> AutoEncoder:
 
 
 @pytest.fixture(scope="module")
-def gaussian(model: AutoEncoder, drawn_set: ImageSet) -> Gaussian:
-    return Gaussian.fit(latent.encode(model, batches.ordered_loader(drawn_set, range(120))))
+def fitted(model: AutoEncoder, drawn_set: ImageSet) -> Priors:
+    return priors.fit(latent.encode(model, batches.ordered_loader(drawn_set, range(120))), 0)
 
 
 def test_the_same_seed_gives_the_same_file_and_another_seed_or_prior_another(
-    model: AutoEncoder, gaussian: Gaussian, tmp_path: Path
+    model: AutoEncoder, fitted: Priors, tmp_path: Path
 ) -> None:
-    def made(prior: latent.Prior, seed: int) -> bytes:
-        gallery.generate(model, gaussian, prior, 5, seed, tmp_path / "new.png")
+    def made(prior: priors.Name, seed: int) -> bytes:
+        gallery.generate(model, fitted, prior, 5, seed, tmp_path / "new.png")
         return (tmp_path / "new.png").read_bytes()
 
-    assert made("randn", 3) == made("randn", 3)
-    assert len({made("randn", 3), made("randn", 4), made("gaussian", 3), made("gaussian", 4)}) == 4
+    assert all(made(prior, 3) == made(prior, 3) for prior in fitted)
+    assert len({made(prior, seed) for prior in fitted for seed in (3, 4)}) == 8
 
 
 def test_a_walk_starts_at_the_restoration_of_one_picture_and_ends_at_that_of_the_other(
@@ -86,11 +86,8 @@ def test_a_picture_of_the_users_is_read_as_those_of_the_source(drawn_set: ImageS
     assert np.array_equal(gallery.pictures(Run(tmp_path), [str(tmp_path / "tom.png")], 32)[0], drawn_set.take([7])[0])
 
 
-def test_random_pictures_are_the_decoders_and_nothing_else(
-    model: AutoEncoder, gaussian: Gaussian, tmp_path: Path
-) -> None:
-    gallery.generate(model, gaussian, "randn", 1, 3, tmp_path / "one.png")
-    noise = latent.randn(1, 16, randomness.generator(3, "samples"))
-    expected = latent.decode(model, noise)[0].repeat(2, 0).repeat(2, 1)
+def test_random_pictures_are_the_decoders_and_nothing_else(model: AutoEncoder, fitted: Priors, tmp_path: Path) -> None:
+    gallery.generate(model, fitted, "randn", 1, 3, tmp_path / "one.png")
+    expected = latent.decode(model, fitted["randn"].sample(1, 3))[0].repeat(2, 0).repeat(2, 1)
     with Image.open(tmp_path / "one.png") as picture:
         assert np.array_equal(np.asarray(picture.convert("RGB"))[-16 - 64 : -16, 16 : 16 + 64], expected)

@@ -90,7 +90,10 @@ def test_cache_lists_and_clears_what_is_kept(tmp_path: Path, capsys: pytest.Capt
         (["generate", "--run", "nope"], "--run is 'nope': no such run in"),
         (["generate", "--count", "none"], "--count is 'none': it must be a valid integer"),
         (["generate", "--count", "0"], "--count is '0': it must be greater than or equal to 1"),
-        (["generate", "--prior", "uniform"], "--prior is 'uniform': it must be 'randn' or 'gaussian'"),
+        (
+            ["generate", "--prior", "uniform"],
+            "--prior is 'uniform': it must be 'randn', 'gaussian', 'mixture' or 'neighbours'",
+        ),
         (["interpolate", "a", "b", "--steps", "1"], "--steps is '1': it must be greater than or equal to 2"),
         (["interpolate", "nope.png", "nope.png"], "'nope.png' is no picture of this run"),
         (["reconstruct", "nope.png"], "'nope.png' is no picture of this run"),

@@ -23,6 +23,8 @@ PICTURES = (
     "reconstructions.png",
     "generated.png",
     "generated-gaussian.png",
+    "generated-best.png",
+    "nearest.png",
     "interpolation.gif",
     "interpolation.png",
 )  # in the order of the page
@@ -61,6 +63,24 @@ MANIFEST: dict[str, Any] = {
         "precision_because": "the CPU computes in it (amx_bf16)",
     },
     "interpolation": ["cats/7978.jpg", "cats/139.jpg"],
+    "generation": {
+        "pictures": 1690,
+        "floor": {"mean": 8.0, "levels": {"64x64": 7.0, "32x32": 8.0, "16x16": 9.0}},
+        "restorations": {"mean": 61.04, "levels": {"64x64": 150.0, "32x32": 20.0, "16x16": 13.12}},
+        "distances": {
+            name: {"mean": mean, "levels": {"64x64": mean + 5, "32x32": mean, "16x16": mean - 5}}
+            for name, mean in (("randn", 310.0), ("gaussian", 90.0), ("mixture", 80.26), ("neighbours", 84.0))
+        },
+        "best": "mixture",
+        "nearest": {
+            "pictures": 128,
+            "train": 14057,
+            "samples": 0.151,
+            "test": 0.162,
+            "restorations": 0.153,
+            "copies": 0.074,
+        },
+    },
     "scores": {
         "pictures": 1690,
         "fitted_on": 14057,
@@ -258,6 +278,27 @@ def test_score_table_underlines_the_best_of_each_column(tmp_path: Path) -> None:
     assert "PCA, 128 components 0.1000 0.0500 24.02 0.7391" in page.rows()
     assert "Mean picture 0.4000 0.2000 12.70 0.2212" in page.rows()
     assert re.findall("<b>(.*?)</b>", page.html) == ["0.0900", "0.0450", "0.7412", "24.02"]
+
+
+def test_distances_stand_beside_the_floor_and_say_on_how_many_pictures(tmp_path: Path) -> None:
+    page = written(tmp_path)
+    rows = page.rows()
+    assert "Pictures Mean 64x64 32x32 16x16" in rows
+    assert "Train pictures 8.0 7.0 8.0 9.0" in rows
+    assert "Restorations of the test pictures 61.0 150.0 20.0 13.1" in rows
+    assert "N(0, I) 310.0 315.0 310.0 305.0" in rows
+    assert "A mixture of Gaussians 80.3 85.3 80.3 75.3" in rows
+    assert "How far 1,690 pictures of each kind are from 1,690 test pictures" in page.text
+    assert "the nearest of 14,057 train pictures is 0.151 for 128 samples of mixture, 0.162 for as many" in page.text
+
+
+def test_the_nearest_prior_has_a_picture_only_where_it_has_none_above(tmp_path: Path) -> None:
+    run = make_run(tmp_path, manifest={"generation": {"best": "gaussian"}})
+    run.generated_best.unlink()
+    report.write(run)
+    page = Page(run.report.read_text())
+    assert len(page.all("img")) == len(PICTURES) - 1
+    assert "come nearest are those of gaussian" in page.text
 
 
 def test_says_so_when_pca_has_fewer_components_than_the_code(tmp_path: Path) -> None:
