@@ -124,6 +124,21 @@ def _reconstruct(options: argparse.Namespace) -> None:
     print(options.out)
 
 
+def _compare(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from catae import comparison
+
+    compared = comparison.compare(options.runs, settings.load().output_dir)
+    if options.html:
+        comparison.write_html(compared, options.html)
+        print(options.html)
+    elif options.json:
+        print(json.dumps(compared.to_dict(), indent=2, ensure_ascii=False))
+    else:
+        Console().print(comparison.text(compared, Console().width))
+
+
 def _inspect(options: argparse.Namespace) -> None:
     from rich.console import Console
 
@@ -235,6 +250,14 @@ def _parser() -> argparse.ArgumentParser:
     reconstruct.add_argument("files", metavar="FILE", nargs="+", help="a test picture's name, or a picture's path")
     reconstruct.add_argument("--run", default="latest", help=RUN_HELP)
     reconstruct.add_argument("--out", type=_picture_path, default=Path("restored.png"), help="the PNG to write")
+
+    compare = command(
+        "compare", _compare, "show runs beside each other: settings that differ, times and scores",
+        "catae compare 20261124-171815 20261125-090210 latest --html runs.html",
+    )  # fmt: skip
+    compare.add_argument("runs", metavar="RUN", nargs="+", help="latest, a run's id, or its folder: two or more")
+    compare.add_argument("--json", action="store_true", help="for machines")
+    compare.add_argument("--html", type=Path, metavar="PAGE", help="a page with the loss curves to write")
 
     inspect = command(
         "inspect", _inspect, "report what a folder or an archive holds, without training",

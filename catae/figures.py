@@ -6,7 +6,9 @@ from pathlib import Path
 from textwrap import wrap
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from catae import files
 from catae.decoding import Pixels
@@ -62,6 +64,34 @@ def curves(scalars: Mapping[str, Mapping[int, float]], best: int, path: Path) ->
         axes.grid(axis="y", color="#eaeef2")
         for step in falls:
             axes.axvline(step, color=GREY, linewidth=0.7, linestyle=":")
+    _save(figure, path)
+
+
+def losses(runs: Mapping[str, Mapping[str, Mapping[int, float]]], path: Path) -> None:
+    """Draws the losses of several runs over the epochs, a colour for each.
+
+    Args:
+        runs: by what it is called, the scalars of each run, as `catae.events.read_scalars` gives them; at most 10.
+        path: the PNG to write.
+    """
+    figure = Figure(figsize=(8, 4.8 + 0.18 * len(runs)), dpi=DPI, layout="constrained")
+    axes = figure.subplots()
+    for number, (name, scalars) in enumerate(runs.items()):
+        color = colormaps["tab10"](number)
+        for tag, line in (("loss/test", "o-"), ("loss/train", ":")):
+            values = scalars.get(tag, {})
+            label = name if tag == "loss/test" else None
+            axes.plot(list(values), list(values.values()), line, color=color, markersize=3, label=label)
+    axes.plot([], [], "o-", color=GREY, markersize=3, label="solid: test")
+    axes.plot([], [], ":", color=GREY, label="dotted: train")
+    axes.set_title("Loss after each epoch", loc="left")
+    axes.set_ylabel("L1 loss, pixels in [-1, 1]")
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#eaeef2")
+    for text in figure.legend(loc="outside lower left", frameon=False, fontsize=8).get_texts():
+        text.set_parse_math(False)
     _save(figure, path)
 
 
