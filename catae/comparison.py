@@ -11,17 +11,17 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-from pydantic import BaseModel, TypeAdapter, ValidationError
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from catae import events, figures, files, page, report, run, sources
+from catae import events, figures, page, report, run, sources, summary
 from catae.errors import UserError
 from catae.page import count, duration, visible
 from catae.run import Run
 from catae.settings import HARMLESS
+from catae.summary import Scores, Summary
 
 NONE = "\N{EN DASH}"
 BEST = "* "
@@ -29,68 +29,7 @@ VALUE = 16  # characters of a value in a terminal; a longer one is folded
 SHOWN = 2  # settings that differ beside a run's id, in the figure; more of them stand in the table only
 MOST_CURVES = 10  # as many as there are colours to tell apart
 
-
-class Setting(BaseModel):
-    """A setting of a run, as in `settings.json`."""
-
-    value: Any
-
-
-class Training(BaseModel):
-    """How a run's training ended: some of `run.json`."""
-
-    epochs: int
-    best_epoch: int
-    seconds: float
-    precision: str
-
-
-class Restorer(BaseModel):
-    """How well something restores the test pictures."""
-
-    l1: float
-    psnr: float
-    ssim: float
-
-
-class Scores(BaseModel):
-    """The scores of a run's model, and of PCA, on its test pictures."""
-
-    pictures: int
-    model: Restorer
-    pca: Restorer
-
-
-class Machine(BaseModel):
-    """What a run was computed on."""
-
-    cpu: str
-
-
-class Parts(BaseModel):
-    """The names of a run's test pictures, as in `split.json`."""
-
-    test: list[str]
-
-
-class Entry(BaseModel, frozen=True):
-    """A run as far as it has come.
-
-    Attributes:
-        data: the digest of its pictures, once they are read.
-        test: the names of its test pictures, once they are chosen.
-    """
-
-    id: str
-    folder: Path
-    state: str
-    error: str | None = None
-    settings: dict[str, Any]
-    machine: Machine
-    data: str | None
-    test: tuple[str, ...]
-    training: Training | None = None
-    scores: Scores | None = None
+Curve = tuple[str, dict[str, dict[int, float]]]  # what a run is called in the figure, and its scalars
 
 
 @dataclass(frozen=True)
@@ -114,13 +53,13 @@ class Comparison:
         notes: a sentence on each run that has no scores, or can't be read.
     """
 
-    entries: tuple[Entry, ...]
+    entries: tuple[Summary, ...]
     differing: tuple[str, ...]
     comparable: bool
     notes: tuple[str, ...]
 
     @property
-    def scored(self) -> tuple[Entry, ...]:
+    def scored(self) -> tuple[Summary, ...]:
         """The runs that have scores."""
         return tuple(entry for entry in self.entries if entry.scores)
 
@@ -139,11 +78,11 @@ def compare(names: Sequence[str], output_dir: Path) -> Comparison:
     found = {found.path: found for found in (run.find(name, output_dir, "RUN") for name in names)}
     if len(found) < 2:
         raise UserError(f"{', '.join(names)}: one run has nothing to be compared with; name another")
-    entries: list[Entry] = []
+    entries: list[Summary] = []
     notes: list[str] = []
     for each in found.values():
         try:
-            entries.append(read(each))
+            entries.append(summary.read(each))
         except UserError as error:
             notes.append(f"Run {each.id} is left out: {error}.")
     if not entries:
@@ -158,33 +97,9 @@ def compare(names: Sequence[str], output_dir: Path) -> Comparison:
     )
 
 
-def read(run_: Run) -> Entry:
-    """A run, as its files tell of it.
-
-    Raises:
-        UserError: a file is missing or damaged.
-    """
-    manifest = run_.read()
-    try:
-        settings = TypeAdapter(dict[str, Setting]).validate_python(files.read_json(run_.settings))
-        test = Parts.model_validate(files.read_json(run_.split)).test if run_.split.exists() else []
-        facts = {name: manifest.get(name) for name in ("error", "machine", "training", "scores")}
-        return Entry(
-            id=run_.id,
-            folder=run_.path,
-            state=run.state(run_),
-            settings={name: setting.value for name, setting in settings.items()},
-            data=manifest.get("digests", {}).get("data"),
-            test=tuple(test),
-            **facts,
-        )
-    except (ValidationError, AttributeError) as error:
-        raise UserError(f"{run_.path} doesn't hold what a run of this version does") from error
-
-
-def _unscored(entry: Entry) -> str:
+def _unscored(entry: Summary) -> str:
     """Why a run has no scores, in a sentence."""
-    why = f": {visible(entry.error)}" if entry.error else ""
+    why = f": {entry.error}" if entry.error else ""
     return f"Run {entry.id} is {entry.state} and has no scores{why}."
 
 
@@ -223,7 +138,7 @@ def facts(comparison: Comparison) -> list[Fact]:
     ]
 
 
-def _line(entries: Sequence[Entry], name: str, values: Sequence[str], number: bool = False) -> Fact:
+def _line(entries: Sequence[Summary], name: str, values: Sequence[str], number: bool = False) -> Fact:
     """A line in which nothing is best."""
     return Fact(name, tuple(values), (False,) * len(entries), number)
 
@@ -251,12 +166,12 @@ def _gap(scores: Scores, key: str, decimals: int, relative: bool) -> str:
     return report.difference(model, pca) if relative else f"{model - pca:+.{decimals}f}"
 
 
-def _l1(entry: Entry) -> float:
+def _l1(entry: Summary) -> float:
     """The model's L1 error of a run that has scores."""
     return entry.scores.model.l1 if entry.scores else float("inf")
 
 
-def _setting(entry: Entry, name: str) -> str:
+def _setting(entry: Summary, name: str) -> str:
     """A setting's value; a run of an earlier version may have none."""
     if name not in entry.settings:
         return NONE
@@ -264,11 +179,11 @@ def _setting(entry: Entry, name: str) -> str:
     return visible(sources.label(value) if name == "source" else value) or "(empty)"
 
 
-def _epochs(entry: Entry) -> str:
+def _epochs(entry: Summary) -> str:
     return f"{entry.training.epochs}, best {entry.training.best_epoch}" if entry.training else NONE
 
 
-def _took(entry: Entry) -> str:
+def _took(entry: Summary) -> str:
     return duration(entry.training.seconds) if entry.training else NONE
 
 
@@ -286,12 +201,12 @@ def text(comparison: Comparison, width: int) -> RenderableType:
         most = max((n for n in runs if n and _fits(_columns(comparison, lines, range(n)), width)), default=1)
         parts = np.array_split(runs, ceil(len(runs) / most))  # four runs as two and two, and not as three and one
         tables = [_columns(comparison, lines, part.tolist()) for part in parts]
-    blocks: list[RenderableType] = [Text(headline(comparison), style="bold")]
+    blocks: list[RenderableType] = [Text(visible(headline(comparison)), style="bold")]
     for table in tables:
         blocks += [Text(), table]
     starred = f"{BEST.strip()} the best. " if any(any(line.best) for line in lines) else ""
     blocks += [Text(), Text(f"{starred}PCA has as many components as the run's code has numbers.", style="dim")]
-    return Group(*blocks, *(Text(note) for note in comparison.notes))
+    return Group(*blocks, *(Text(visible(note)) for note in comparison.notes))
 
 
 def _fits(table: Table, width: int) -> bool:
@@ -303,7 +218,9 @@ def _columns(comparison: Comparison, lines: Sequence[Fact], runs: Sequence[int])
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("Run", no_wrap=True)
     for number in runs:
-        table.add_column(Text(comparison.entries[number].id), justify="right", overflow="fold", max_width=VALUE)
+        table.add_column(
+            Text(visible(comparison.entries[number].id)), justify="right", overflow="fold", max_width=VALUE
+        )
     for line in lines:
         table.add_row(Text(line.name), *(_cell(line, number) for number in runs))
     return table
@@ -314,10 +231,10 @@ def _rows(comparison: Comparison, lines: Sequence[Fact]) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("Run", no_wrap=True)
     for line in lines:
-        justify = "right" if line.number else "left"
-        table.add_column(Text(line.name), justify=justify, overflow="fold", max_width=VALUE)  # type: ignore[arg-type]
+        justify: JustifyMethod = "right" if line.number else "left"
+        table.add_column(Text(line.name), justify=justify, overflow="fold", max_width=VALUE)
     for number, entry in enumerate(comparison.entries):
-        table.add_row(Text(entry.id), *(_cell(line, number) for line in lines))
+        table.add_row(Text(visible(entry.id)), *(_cell(line, number) for line in lines))
     return table
 
 
@@ -335,7 +252,7 @@ def write_html(comparison: Comparison, path: Path) -> None:
         headline=headline(comparison),
         comparison=comparison,
         facts=facts(comparison),
-        links={entry.id: _link(entry, path) for entry in comparison.entries},
+        links=[_link(entry, path) for entry in comparison.entries],
         bars=sorted(comparison.scored, key=_l1) if comparison.comparable and shortest else [],
         longest=max(map(_l1, comparison.scored), default=1),
         notes=[*comparison.notes, *missing],
@@ -344,28 +261,29 @@ def write_html(comparison: Comparison, path: Path) -> None:
     )
 
 
-def _link(entry: Entry, path: Path) -> str | None:
+def _link(entry: Summary, path: Path) -> str | None:
     """Where the run's report is, from the page's place, if there is one."""
     there = Run(entry.folder).report
     return quote(os.path.relpath(there, path.absolute().parent)) if there.exists() else None
 
 
-def _losses(comparison: Comparison) -> tuple[dict[str, dict[str, dict[int, float]]], list[str]]:
-    """The curves of each run that has them, by what it is called in the figure; and a sentence on each other."""
-    losses, missing = {}, []
+def _losses(comparison: Comparison) -> tuple[list[Curve], list[str]]:
+    """The curves of the runs that have them, at most 10; and a sentence on each of the others."""
+    losses: list[Curve] = []
+    missing: list[str] = []
     for entry in comparison.entries:
         differing = comparison.differing if len(comparison.differing) <= SHOWN else ()
         name = ", ".join([entry.id, *(f"{name} {_setting(entry, name)}" for name in differing)])
         try:
-            losses[name] = events.read_scalars(Run(entry.folder).events)
+            losses.append((name, events.read_scalars(Run(entry.folder).events)))
         except UserError as error:
             missing.append(f"Run {entry.id} has no curve: {error}.")
     if len(losses) > MOST_CURVES:
         missing.append(f"The figure has the first {MOST_CURVES} of {count(len(losses), 'run')} only.")
-    return dict(list(losses.items())[:MOST_CURVES]), missing
+    return losses[:MOST_CURVES], missing
 
 
-def _figure(losses: dict[str, dict[str, dict[int, float]]]) -> dict[str, page.Picture]:
+def _figure(losses: Sequence[Curve]) -> dict[str, page.Picture]:
     """The figure of the losses for the page, if there are any."""
     if not losses:
         return {}

@@ -67,16 +67,16 @@ def curves(scalars: Mapping[str, Mapping[int, float]], best: int, path: Path) ->
     _save(figure, path)
 
 
-def losses(runs: Mapping[str, Mapping[str, Mapping[int, float]]], path: Path) -> None:
+def losses(runs: Sequence[tuple[str, Mapping[str, Mapping[int, float]]]], path: Path) -> None:
     """Draws the losses of several runs over the epochs, a colour for each.
 
     Args:
-        runs: by what it is called, the scalars of each run, as `catae.events.read_scalars` gives them; at most 10.
+        runs: what each is called, and its scalars, as `catae.events.read_scalars` gives them; at most 10.
         path: the PNG to write.
     """
     figure = Figure(figsize=(8, 4.8 + 0.18 * len(runs)), dpi=DPI, layout="constrained")
     axes = figure.subplots()
-    for number, (name, scalars) in enumerate(runs.items()):
+    for number, (name, scalars) in enumerate(runs):
         color = colormaps["tab10"](number)
         for tag, line in (("loss/test", "o-"), ("loss/train", ":")):
             values = scalars.get(tag, {})

@@ -222,6 +222,7 @@ def test_names_and_errors_of_an_enemy_stay_text(
     values = files.read_json(evil.settings)
     values["init"]["value"] = "<script>alert(2)</script>\x1b[31m[red]$\\x$"
     files.write_json(evil.settings, values)
+    evil.record(scores=None, error="\x1b[31m<script>alert(3)</script>\n[/red]")
     made = compared(finished["a"], evil)
     assert "\x1b" not in printed(made)
     assert "[bold]" in printed(made)
@@ -266,3 +267,17 @@ def test_settings_that_decide_nothing_are_no_difference(copied: Callable[[str, s
     files.write_json(b.settings, values)
     assert compared(a, b).differing == ("width",)
     assert row(printed(compared(a, b)), "width") == ["4", comparison.NONE]
+
+
+def test_two_runs_of_the_same_name_are_two(finished: dict[str, Run], copied: Callable[[str, str], Run]) -> None:
+    twin = copied("b", finished["a"].id)
+    comparison.write_html(compared(finished["a"], twin), Path("runs.html"))
+    page = Page(Path("runs.html").read_text())
+    links = [link["href"] or "" for link in page.all("a") if not (link["href"] or "").startswith("#")]
+    assert [Path(link).resolve() for link in links] == [finished["a"].report.resolve(), twin.report.resolve()]
+
+
+def test_at_most_ten_curves_are_drawn_and_that_is_said(copied: Callable[[str, str], Run]) -> None:
+    runs = [copied("a", f"run-{number}") for number in range(11)]
+    comparison.write_html(compared(*runs), Path("runs.html"))
+    assert "The figure has the first 10 of 11 runs only." in Page(Path("runs.html").read_text()).text
