@@ -18,7 +18,7 @@ WAY_MS, REST_MS = 4000, 1000  # from end to end; and at each end
 TICK_MS = 40  # all times are multiples of it, so that all formats keep them: MP4 has 25 frames in a second
 SHORTEST_MS, LONGEST_MS = 40, 400  # of a frame: below, browsers take their own pace; above, it is no movement
 COLOURS = 256
-CRF = 14  # of H.264: the lower the better; 18 is said to be as good as the original
+CRF = 14  # of H.264: the lower the better
 
 
 def write(pixels: Pixels, path: Path, scale: int = SCALE) -> None:
@@ -45,12 +45,17 @@ def durations(frames: int) -> list[int]:
 
 
 def _gif(pixels: Pixels, scale: int) -> bytes:
-    """As GIF, with a palette for each frame."""
+    """As GIF, with a palette for each frame.
+
+    In three walks of 50 steps between cats of 64x64, the mean error of a pixel's colour is 0.73 of 255, in 1.76 MB;
+    without k-means after the median cut it is 0.80, in 1.77 MB; with one palette for all frames it is 1.84, in
+    1.51 MB, and with dithering 1.52, in 1.58 MB, and the dots swim.
+    """
     return _moving([Image.fromarray(frame).quantize(COLOURS, kmeans=4) for frame in pixels], scale, "GIF")
 
 
 def _webp(pixels: Pixels, scale: int) -> bytes:
-    """As WebP, without loss."""
+    """As WebP, without loss: the same walks have 0.84 MB."""
     return _moving([Image.fromarray(frame) for frame in pixels], scale, "WEBP", lossless=True)
 
 
@@ -73,7 +78,7 @@ def _moving(frames: list[Image.Image], scale: int, kind: str, **options: bool) -
 
 
 def _mp4(pixels: Pixels, scale: int) -> bytes:
-    """As MP4: H.264 in yuv420p, which every player has."""
+    """As MP4: H.264 in yuv420p, which every player has; the same walks have 0.15 MB, and an error of 1.5 of 255."""
     height, width = pixels.shape[1:3]
     ticks = np.array(durations(len(pixels))) // TICK_MS
     held = np.concatenate([pixels, pixels[-2:0:-1]]).repeat(ticks, 0)

@@ -19,9 +19,10 @@ FORMULAS = {
     "linear": "z = (1 - alpha) * A + alpha * B",
     "spherical": "z on the arc from A to B (slerp), its norm from |A| to |B|,",
 }
+SHAPES = {"linear": "straight", "spherical": "along arcs (slerp)"}
 COLUMNS = 8
 SIDE, LARGEST_SIDE = 8, 32  # of the grid between four: 32 x 32 pictures of 64x64 are a PNG of some 10 MB
-REACH, ATTRIBUTE_STEPS = 2, 9
+REACH, STEP = 2, 0.5  # how far along an attribute's direction, and how far at a time
 
 
 @torch.inference_mode()
@@ -169,7 +170,7 @@ def grid_in(run: Run, wanted: Sequence[str], side: int, path: Path, way: str = "
     a, b, c, d = wanted
     title = (
         f"top left: {a}\ntop right: {b}\nbottom left: {c}\nbottom right: {d}\n"
-        f"as the model restores them, and {side} x {side} latents between them, {way}"
+        f"the corners are their restorations; between them, {SHAPES[way]} through the latents"
     )
     figures.grid(pixels, path, title, columns=side)
 
@@ -187,16 +188,18 @@ def attribute_in(run: Run, wanted: str, having: Sequence[str], lacking: Sequence
         path: the PNG to write.
 
     Raises:
-        UserError: there is no such picture, or it can't be decoded.
+        UserError: there is no such picture, it can't be decoded, or the two groups are one.
     """
+    if set(having) == set(lacking):
+        raise UserError("--with and --without name the same pictures, which nothing tells apart; name others")
     model = weights.load(run.model)
     picture, with_it, without = (
         gallery.pictures(run, names, model.image_size) for names in ([wanted], having, lacking)
     )
-    steps = np.linspace(-REACH, REACH, ATTRIBUTE_STEPS).tolist()
+    steps = np.arange(-REACH, REACH + STEP, STEP).tolist()
     pixels = along(model, picture, with_it, without, steps)
     title = (
-        f"{wanted} (first), and its latent plus k times a direction, k = {', '.join(f'{step:g}' for step in steps)};\n"
+        f"{wanted} (first), and its latent plus k times a direction, k from {-REACH} to {REACH} in steps of {STEP};\n"
         f"the direction is the mean latent of {len(having)} with it minus that of {len(lacking)} without it"
     )
     figures.grid(np.concatenate([picture, pixels]), path, title, columns=1 + len(steps))
