@@ -101,11 +101,27 @@ def _fid(options: argparse.Namespace) -> None:
 
 
 def _interpolate(options: argparse.Namespace) -> None:
-    from catae import gallery, run
+    from catae import run, walks
 
     chosen = settings.load({"interpolation_steps": options.steps}, {"interpolation_steps": "--steps"})
     source = run.trained(options.run, chosen.output_dir)
-    gallery.walk_in(source, [options.a, options.b], chosen.interpolation_steps, chosen.seed, options.out)
+    match len(options.pictures):
+        case 2:
+            out, steps = options.out or Path("walk.gif"), chosen.interpolation_steps
+            walks.walk_in(source, options.pictures, steps, chosen.seed, out, options.path, options.rows)
+        case 4:
+            out, side = options.out or Path("grid.png"), chosen.interpolation_steps if options.steps else walks.SIDE
+            walks.grid_in(source, options.pictures, side, out, options.path)
+        case number:
+            raise UserError(f"a walk is between two pictures, and a grid between four: {number} are named")
+    print(out)
+
+
+def _attribute(options: argparse.Namespace) -> None:
+    from catae import run, walks
+
+    source = run.trained(options.run, settings.load().output_dir)
+    walks.attribute_in(source, options.picture, options.having, options.lacking, options.out)
     print(options.out)
 
 
@@ -117,6 +133,21 @@ def _reconstruct(options: argparse.Namespace) -> None:
     pixels = gallery.pictures(source, options.files, model.image_size)
     gallery.restore(model, pixels, options.out, "pictures")
     print(options.out)
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from catae import comparison
+
+    compared = comparison.compare(options.runs, settings.load().output_dir)
+    if options.html:
+        comparison.write_html(compared, options.html)
+        print(options.html)
+    elif options.json:
+        print(json.dumps(compared.to_dict(), indent=2, ensure_ascii=False))
+    else:
+        Console().print(comparison.text(compared, Console().width))
 
 
 def _inspect(options: argparse.Namespace) -> None:
@@ -199,14 +230,38 @@ def _parser() -> argparse.ArgumentParser:
     fid.add_argument("--weights", type=Path, help="the file of Inception's weights (default: they are downloaded)")
 
     interpolate = command(
-        "interpolate", _interpolate, "draw the walk between two pictures",
+        "interpolate", _interpolate, "draw the walk between two pictures, or the grid between four",
         "catae interpolate --run latest cats/17.jpg ~/tom.png --steps 50 --out walk.gif",
     )  # fmt: skip
-    interpolate.add_argument("a", metavar="A", help="a test picture's name, or a picture's path")
-    interpolate.add_argument("b", metavar="B", help="another")
+    interpolate.add_argument(
+        "pictures", metavar="PICTURE", nargs="+", help="a test picture's name, or a picture's path: two, or four"
+    )
     interpolate.add_argument("--run", default="latest", help=RUN_HELP)
-    interpolate.add_argument("--steps", help="pictures in the walk (default: CATAE_INTERPOLATION_STEPS)")
-    interpolate.add_argument("--out", type=_picture_path, default=Path("walk.gif"), help="the GIF or PNG to write")
+    interpolate.add_argument(
+        "--steps",
+        help="pictures in the walk (default: CATAE_INTERPOLATION_STEPS), or in a row of the grid (default: 8)",
+    )
+    interpolate.add_argument(
+        "--path", choices=("linear", "spherical"), default="linear", help="straight or along an arc (default: linear)"
+    )
+    interpolate.add_argument("--rows", type=int, help="rows of a walk's PNG: 1 makes a strip (default: of 8 pictures)")
+    interpolate.add_argument(
+        "--out", type=_walk_path, help="the GIF, WebP, MP4 or PNG to write (default: walk.gif, or grid.png of four)"
+    )
+
+    attribute = command(
+        "attribute", _attribute, "draw a picture with less and more of what tells two groups apart",
+        "catae attribute cats/17.jpg --with cats/3.jpg cats/9.jpg --without cats/4.jpg ~/tom.png --out fur.png",
+    )  # fmt: skip
+    attribute.add_argument("picture", metavar="PICTURE", help="a test picture's name, or a picture's path")
+    attribute.add_argument(
+        "--with", dest="having", metavar="FILE", nargs="+", required=True, help="such pictures, that have something"
+    )
+    attribute.add_argument(
+        "--without", dest="lacking", metavar="FILE", nargs="+", required=True, help="others, that lack it"
+    )
+    attribute.add_argument("--run", default="latest", help=RUN_HELP)
+    attribute.add_argument("--out", type=_picture_path, default=Path("attribute.png"), help="the PNG to write")
 
     reconstruct = command(
         "reconstruct", _reconstruct, "draw pictures over their restorations",
@@ -215,6 +270,14 @@ def _parser() -> argparse.ArgumentParser:
     reconstruct.add_argument("files", metavar="FILE", nargs="+", help="a test picture's name, or a picture's path")
     reconstruct.add_argument("--run", default="latest", help=RUN_HELP)
     reconstruct.add_argument("--out", type=_picture_path, default=Path("restored.png"), help="the PNG to write")
+
+    compare = command(
+        "compare", _compare, "show runs beside each other: settings that differ, times and scores",
+        "catae compare 20261124-171815 20261125-090210 latest --html runs.html",
+    )  # fmt: skip
+    compare.add_argument("runs", metavar="RUN", nargs="+", help="latest, a run's id, or its folder: two or more")
+    compare.add_argument("--json", action="store_true", help="for machines")
+    compare.add_argument("--html", type=Path, metavar="PAGE", help="a page with the loss curves to write")
 
     inspect = command(
         "inspect", _inspect, "report what a folder or an archive holds, without training",
@@ -230,11 +293,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _picture_path(text: str) -> Path:
+def _picture_path(text: str, kinds: Sequence[str] = (".png", ".gif")) -> Path:
     path = Path(text).expanduser()
-    if path.suffix.lower() not in (".png", ".gif"):
-        raise argparse.ArgumentTypeError(f"{text} should end in .png or .gif")
+    if path.suffix.lower() not in kinds:
+        raise argparse.ArgumentTypeError(f"{text} should end in {', '.join(kinds[:-1])} or {kinds[-1]}")
     return path
+
+
+def _walk_path(text: str) -> Path:
+    return _picture_path(text, (".gif", ".webp", ".mp4", ".png"))
 
 
 @contextmanager

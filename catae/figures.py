@@ -1,21 +1,23 @@
-"""Pictures for people: curves, grids, strips and an animation. Every pixel is shown as it is, never stretched."""
+"""Pictures for people: curves and grids. Every pixel is shown as it is, never stretched."""
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
+from textwrap import wrap
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.figure import Figure
-from PIL import Image
+from matplotlib.ticker import MaxNLocator
 
 from catae import files
 from catae.decoding import Pixels
 
 DPI = 100
 GAP = 4  # white pixels between two pictures
+CHARACTER = 7  # pixels that a character of a title takes, on average
+WIDEST = 65_000  # pixels; matplotlib draws less than 2^16
 INK, GREY, TRAIN, TEST, VALIDATION = "#1f2328", "#6e7781", "#3b76af", "#e0702e", "#2f8f5b"
-FRAME_MS, PAUSE_MS = 60, 700
-FRAME_SCALE = 3
 
 
 def curves(scalars: Mapping[str, Mapping[int, float]], best: int, path: Path) -> None:
@@ -65,6 +67,34 @@ def curves(scalars: Mapping[str, Mapping[int, float]], best: int, path: Path) ->
     _save(figure, path)
 
 
+def losses(runs: Sequence[tuple[str, Mapping[str, Mapping[int, float]]]], path: Path) -> None:
+    """Draws the losses of several runs over the epochs, a colour for each.
+
+    Args:
+        runs: what each is called, and its scalars, as `catae.events.read_scalars` gives them; at most 10.
+        path: the PNG to write.
+    """
+    figure = Figure(figsize=(8, 4.8 + 0.18 * len(runs)), dpi=DPI, layout="constrained")
+    axes = figure.subplots()
+    for number, (name, scalars) in enumerate(runs):
+        color = colormaps["tab10"](number)
+        for tag, line in (("loss/test", "o-"), ("loss/train", ":")):
+            values = scalars.get(tag, {})
+            label = name if tag == "loss/test" else None
+            axes.plot(list(values), list(values.values()), line, color=color, markersize=3, label=label)
+    axes.plot([], [], "o-", color=GREY, markersize=3, label="solid: test")
+    axes.plot([], [], ":", color=GREY, label="dotted: train")
+    axes.set_title("Loss after each epoch", loc="left")
+    axes.set_ylabel("L1 loss, pixels in [-1, 1]")
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#eaeef2")
+    for text in figure.legend(loc="outside lower left", frameon=False, fontsize=8).get_texts():
+        text.set_parse_math(False)
+    _save(figure, path)
+
+
 def grid(pixels: Pixels, path: Path, title: str, columns: int = 8, scale: int = 2) -> None:
     """Draws pictures in rows, under a title.
 
@@ -76,6 +106,11 @@ def grid(pixels: Pixels, path: Path, title: str, columns: int = 8, scale: int = 
         scale: how many times as large each pixel is drawn.
     """
     _draw(_tiles(pixels, min(columns, len(pixels)), scale), path, title)
+
+
+def most_columns(size: int, scale: int = 2) -> int:
+    """How many pictures of this width a row of `grid` has room for."""
+    return WIDEST // (size * scale + GAP)
 
 
 def pairs(above: Pixels, below: Pixels, path: Path, title: str, columns: int = 8, scale: int = 2) -> None:
@@ -119,25 +154,6 @@ def _white(height: int, like: Pixels) -> Pixels:
     return np.full((height, *like.shape[1:]), 255, np.uint8)
 
 
-def animation(pixels: Pixels, path: Path, scale: int = FRAME_SCALE) -> None:
-    """Writes pictures as a GIF that goes from the first to the last and back, for ever, resting at both ends.
-
-    Args:
-        pixels: uint8 (frames, height, width, 3).
-        path: the GIF to write.
-        scale: how many times as large each pixel is drawn.
-    """
-    frames = [Image.fromarray(frame.repeat(scale, 0).repeat(scale, 1)) for frame in pixels]
-    there_and_back = frames + frames[-2:0:-1]
-    durations = [FRAME_MS] * len(there_and_back)
-    durations[0] = durations[len(frames) - 1] = PAUSE_MS
-    data = BytesIO()  # and not the file: Pillow takes no notice of a write that the system cuts short
-    there_and_back[0].save(
-        data, "GIF", save_all=True, append_images=there_and_back[1:], duration=durations, loop=0, optimize=False
-    )
-    files.write_bytes(path, data.getvalue())
-
-
 def _tiles(pixels: Pixels, columns: int, scale: int) -> Pixels:
     """Pictures in rows, with white between them and in the places that are left over."""
     pixels = pixels.repeat(scale, 1).repeat(scale, 2)
@@ -150,11 +166,12 @@ def _tiles(pixels: Pixels, columns: int, scale: int) -> Pixels:
 
 def _draw(canvas: Pixels, path: Path, title: str) -> None:
     """A picture under its title, each pixel of the picture on one of the figure."""
-    lines: Sequence[str] = title.splitlines()
-    margin, head = 16, 20 + 18 * len(lines)
-    height, width = canvas.shape[0] + head + margin, max(canvas.shape[1], 420) + 2 * margin
+    margin, across = 16, max(canvas.shape[1], 420)
+    lines = [part for line in title.splitlines() for part in wrap(line, across // CHARACTER)]
+    height, width = canvas.shape[0] + 20 + 18 * len(lines) + margin, across + 2 * margin
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
-    figure.text(margin / width, 1 - 12 / height, title, va="top", fontsize=9, color=INK, linespacing=1.4)
+    text = figure.text(margin / width, 1 - 12 / height, "\n".join(lines), va="top", fontsize=9, color=INK)
+    text.set(linespacing=1.4, parse_math=False)  # a file's name can have dollars
     figure.figimage(canvas, margin, margin, origin="upper")
     _save(figure, path)
 

@@ -1,4 +1,4 @@
-"""What a trained model shows: pictures restored, new ones, and walks between two."""
+"""What a trained model shows: pictures restored, and new ones; and the pictures that a user names to show."""
 
 import difflib
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from catae import batches, decoding, figures, files, latent, priors, randomness, split, weights
+from catae import batches, decoding, figures, latent, priors, randomness, split, weights
 from catae.decoding import Pixels
 from catae.errors import Unreadable, UserError
 from catae.images import ImageSet
@@ -53,43 +53,6 @@ def generate(model: AutoEncoder, fitted: Priors, prior: priors.Name, count: int,
     figures.grid(pixels, path, f"{count} {PRIORS[prior]}, seed {seed}")
 
 
-@torch.inference_mode()
-def walk(model: AutoEncoder, ends: Pixels, steps: int) -> Pixels:
-    """The pictures of a straight walk through the latents, from one picture to another.
-
-    Args:
-        model: what encodes and decodes.
-        ends: uint8 (2, size, size, 3).
-        steps: pictures in the walk, both ends included.
-
-    Returns:
-        uint8 (steps, size, size, 3).
-    """
-    a, b = model.encoder(batches.normalise(ends)).split(1)
-    return latent.decode(model, latent.interpolate(a, b, steps))
-
-
-def draw_walk(model: AutoEncoder, ends: Pixels, names: Sequence[str], steps: int, path: Path) -> None:
-    """Draws a walk between two pictures: a GIF moves through it, a PNG shows all of it with the two pictures.
-
-    Args:
-        model: what encodes and decodes.
-        ends: uint8 (2, size, size, 3).
-        names: of the two pictures, for the title.
-        steps: pictures in the walk, both ends included.
-        path: the `.gif` or `.png` to write.
-    """
-    pixels = walk(model, ends, steps)
-    if path.suffix.lower() == ".gif":
-        figures.animation(pixels, path)
-        return
-    title = (
-        f"{names[0]} (first), {names[1]} (last), and between them {steps} steps of\n"
-        "z = (1 - alpha) * A + alpha * B through the latents, row by row"
-    )
-    figures.grid(np.concatenate([ends[:1], pixels, ends[1:]]), path, title)
-
-
 def pair(names: Sequence[str], test: Sequence[int], wanted: str, seed: int) -> list[int]:
     """The positions of two test pictures to walk between.
 
@@ -125,26 +88,6 @@ def position_of(name: str, names: Sequence[str], test: Sequence[int]) -> int:
 def generate_from(run: Run, prior: priors.Name, count: int, seed: int, path: Path) -> None:
     """Draws pictures as `generate` does, with the model and the priors of a run."""
     generate(weights.load(run.model), priors.load(run.prior), prior, count, seed, path)
-
-
-def walk_in(run: Run, wanted: Sequence[str], steps: int, seed: int, path: Path) -> list[str]:
-    """Draws a walk as `draw_walk` does, with the model of a run; gives the names of the two pictures.
-
-    Args:
-        run: whose model.
-        wanted: the two pictures, as `pictures` takes them; of none, two test pictures are taken by seed.
-        steps: pictures in the walk, both ends included.
-        seed: decides which.
-        path: the `.gif` or `.png` to write.
-
-    Raises:
-        UserError: there is no such picture, or it can't be decoded.
-    """
-    model = weights.load(run.model)
-    test = files.read_json(run.split)["test"]
-    names = list(wanted) or [test[position] for position in pair(test, range(len(test)), "", seed)]
-    draw_walk(model, pictures(run, names, model.image_size), names, steps, path)
-    return names
 
 
 def pictures(run: Run, wanted: Sequence[str], size: int) -> Pixels:

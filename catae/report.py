@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from catae import figures, files, page, sources
+from catae import animation, files, page, sources
 from catae.page import count
 from catae.run import Run
 
@@ -87,7 +87,7 @@ def _pictures(run: Run) -> dict[str, page.Picture]:
     """The run's figures by name, all but that of copies as they are."""
     drawn = (run.curves, run.reconstructions, run.generated, run.generated_gaussian, run.interpolation)
     pictures = {path.name: page.embed(path) for path in drawn}
-    pictures[run.animation.name] = page.embed(run.animation, enlarged=figures.FRAME_SCALE)
+    pictures[run.animation.name] = page.embed(run.animation, enlarged=animation.SCALE)
     pictures[run.nearest.name] = page.embed(run.nearest)
     if run.generated_best.exists():
         pictures[run.generated_best.name] = page.embed(run.generated_best)

@@ -227,8 +227,10 @@ def _begin(run: Run, settings: Settings, origins: Mapping[str, str]) -> None:
         _point(settings.output_dir / LATEST, run.path)
 
 
-def find(name: str, output_dir: Path) -> Run:
+def find(name: str, output_dir: Path, argument: str = "--run") -> Run:
     """The run called `name`: 'latest', the id of a run in `output_dir`, or the path of a run's folder.
+
+    The user named it with `argument`.
 
     Raises:
         UserError: there is no such run; says which there are.
@@ -239,7 +241,7 @@ def find(name: str, output_dir: Path) -> Run:
             return Run(place.resolve())
     runs = sorted(path.name for path in (output_dir / "runs").glob("*")) if (output_dir / "runs").is_dir() else []
     known = f"there are {', '.join(runs[-3:])}" if runs else "there is none yet: `catae train` makes one"
-    raise UserError(f"--run is {name!r}: no such run in {output_dir} (CATAE_OUTPUT_DIR); {known}")
+    raise UserError(f"{argument} is {name!r}: no such run in {output_dir} (CATAE_OUTPUT_DIR); {known}")
 
 
 def trained(name: str, output_dir: Path) -> Run:

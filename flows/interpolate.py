@@ -5,7 +5,7 @@ from pathlib import Path
 from prefect import flow
 from prefect.runtime import flow_run
 
-from catae import gallery, run, settings
+from catae import run, settings, walks
 from catae.errors import UserError
 from flows import parameters, tasks
 
@@ -46,6 +46,6 @@ def interpolate(
     chosen = settings.load(walk)
     source = run.trained(run_id, chosen.output_dir)
     path = Path(out) if out else source.path / f"walk-{flow_run.id}.gif"
-    names = gallery.walk_in(source, [a, b] if a else [], chosen.interpolation_steps, chosen.seed, path)
+    names = walks.walk_in(source, [a, b] if a else [], chosen.interpolation_steps, chosen.seed, path)
     tasks.show_picture(path, "catae-walk", f"From {names[0]} to {names[1]}, by run {source.id}")
     return path

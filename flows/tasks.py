@@ -31,6 +31,7 @@ from catae import (
     split,
     store,
     training,
+    walks,
     weights,
     whitening,
 )
@@ -159,7 +160,7 @@ def interpolate(folder: Path, images_path: Path, settings: Settings) -> None:
     ends = gallery.pair(image_set.names, parts.test, settings.interpolation_pair, settings.seed)
     names = [image_set.names[position] for position in ends]
     for path in (run.interpolation, run.animation):
-        gallery.draw_walk(
+        walks.draw_walk(
             weights.load(run.model),
             image_set.take(ends),
             names,

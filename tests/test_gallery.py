@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageSequence
+from PIL import Image
 
 from catae import batches, gallery, latent, priors
 from catae.errors import UserError
@@ -32,31 +32,6 @@ def test_the_same_seed_gives_the_same_file_and_another_seed_or_prior_another(
 
     assert all(made(prior, 3) == made(prior, 3) for prior in fitted)
     assert len({made(prior, seed) for prior in fitted for seed in (3, 4)}) == 8
-
-
-def test_a_walk_starts_at_the_restoration_of_one_picture_and_ends_at_that_of_the_other(
-    model: AutoEncoder, drawn_set: ImageSet
-) -> None:
-    ends = drawn_set.take([3, 70])
-    walk = gallery.walk(model, ends, 50)
-    restored = batches.viewable(model(batches.normalise(ends)).detach())
-    assert walk.shape == (50, 32, 32, 3)
-    assert np.abs(walk[[0, -1]].astype(int) - restored).max() <= 1
-    middle = sum(model.encoder(batches.normalise(end[None])).detach() for end in ends) / 2
-    between = gallery.walk(model, ends, 51)[25]
-    assert np.abs(between.astype(int) - latent.decode(model, middle)[0]).max() <= 1
-
-
-def test_a_walk_is_drawn_as_an_animation_or_as_a_picture(
-    model: AutoEncoder, drawn_set: ImageSet, tmp_path: Path
-) -> None:
-    for name in ("walk.gif", "walk.png"):
-        gallery.draw_walk(model, drawn_set.take([3, 70]), ["a.png", "b.png"], 50, tmp_path / name)
-    with Image.open(tmp_path / "walk.gif") as walk:
-        # Frames that are alike are one that lasts longer.
-        assert sum(frame.info["duration"] for frame in ImageSequence.Iterator(walk)) == 2 * 700 + 96 * 60
-    with Image.open(tmp_path / "walk.png") as picture:
-        assert picture.width > 300
 
 
 def test_two_test_pictures_are_taken_by_seed_or_by_name(drawn_set: ImageSet) -> None:

@@ -49,7 +49,7 @@ def test_interpolate_walks_between_test_pictures_by_name_and_pictures_by_path(ar
     assert main(["interpolate", test[0], "tom.jpg", "--steps", "5", "--out", "walk.gif"]) == 0
     assert main(["interpolate", test[0], test[1], "--steps", "5", "--out", "walk.png"]) == 0
     with Image.open("walk.gif") as walk:
-        assert sum(frame.info["duration"] for frame in ImageSequence.Iterator(walk)) == 2 * 700 + 6 * 60
+        assert sum(frame.info["duration"] for frame in ImageSequence.Iterator(walk)) == 2 * 1000 + 6 * 400
     assert Path("walk.png").stat().st_size > 1000
 
 
@@ -121,7 +121,7 @@ def test_words_that_are_no_command_are_exit_code_2(arguments: list[str], capsys:
 
 
 def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("train", "generate", "interpolate", "reconstruct", "inspect", "cache"):
+    for command in ("train", "generate", "interpolate", "reconstruct", "attribute", "compare", "inspect", "cache"):
         with pytest.raises(SystemExit) as error:
             main([command, "--help"])
         assert error.value.code == 0
