@@ -2,14 +2,22 @@
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from google.protobuf.message import DecodeError
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams.summary_v2 import hparams_pb  # `api`, which is to be public, asks for TensorFlow
+from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import scalar
 
 from catae import files
 from catae.decoding import Pixels
@@ -19,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 # Pictures are in a folder of their own: TensorBoard's reader would load all of them to get at the scalars.
 SCALARS, PICTURES = "scalars", "pictures"
+# Files that are written at once and whole, in the place of earlier ones. Their names come after those of the logs, and
+# `_put_first` leaves them alone.
+FINAL = "final.tfevents"
 
 
 @dataclass(frozen=True)
@@ -82,6 +93,34 @@ def _put_first(folder: Path) -> None:
     for number, log in enumerate(sorted(folder.glob("*/events.out.tfevents.*"))):
         rest = log.name.split(".", 4)[4]
         log.rename(log.with_name(f"events.out.tfevents.{number:010d}.{rest}"))
+
+
+def write_final(folder: Path, name: str, settings: Mapping[str, Any], scores: Mapping[str, float], step: int) -> None:
+    """Writes what TensorBoard's HPARAMS tab compares runs by, in the run of the scalars, so that the settings stand
+    beside the curves as well. Written again, as after a restart, it takes the place of what was there.
+
+    Args:
+        folder: of the log.
+        name: what the run is called in the tab.
+        settings: bools, numbers and words by name.
+        scores: by tag.
+        step: the epoch that the scores are of.
+    """
+    summaries = [
+        hparams_pb(settings, trial_id=name),
+        *(scalar(tag, value) for tag, value in scores.items()),
+    ]
+    write_whole(folder / SCALARS / FINAL, summaries, step)
+
+
+def write_whole(path: Path, summaries: Iterable[Summary], step: int) -> None:
+    """Writes an event file with these summaries, whole or not at all."""
+    data, now = BytesIO(), time.time()
+    writer = RecordWriter(data)
+    writer.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
+    for summary in summaries:
+        writer.write(Event(wall_time=now, step=step, summary=summary).SerializeToString())
+    files.write_bytes(path, data.getvalue())
 
 
 def read_scalars(folder: Path) -> dict[str, dict[int, float]]:

@@ -5,6 +5,8 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -16,6 +18,7 @@ GAP = 4  # white pixels between two pictures
 INK, GREY, TRAIN, TEST, VALIDATION = "#1f2328", "#6e7781", "#3b76af", "#e0702e", "#2f8f5b"
 FRAME_MS, PAUSE_MS = 60, 700
 FRAME_SCALE = 3
+THUMBNAIL, THUMBNAILS = 40, 120  # pixels wide on a map, and how many
 
 
 def curves(scalars: Mapping[str, Mapping[int, float]], best: int, path: Path) -> None:
@@ -136,6 +139,77 @@ def animation(pixels: Pixels, path: Path, scale: int = FRAME_SCALE) -> None:
         data, "GIF", save_all=True, append_images=there_and_back[1:], duration=durations, loop=0, optimize=False
     )
     files.write_bytes(path, data.getvalue())
+
+
+def latents(
+    deviations: Mapping[str, Sequence[float]],
+    points: npt.NDArray[np.float64],
+    axes: tuple[str, str],
+    pixels: Pixels,
+    path: Path,
+) -> None:
+    """Draws how wide codes lie in each dimension, beside a map of some of them.
+
+    Args:
+        deviations: of the dimensions, the largest first, by what the codes are of.
+        points: where codes lie on the map, (pictures, 2).
+        axes: what the two axes of the map are.
+        pixels: the pictures of these codes, small: uint8 (pictures, side, side, 3).
+        path: the PNG to write.
+    """
+    figure = Figure(figsize=(15, 8.4), dpi=DPI, layout="constrained")
+    spreads, map_axes = figure.subplots(1, 2, width_ratios=(5, 9))
+    for (label, values), color in zip(deviations.items(), (TRAIN, TEST), strict=False):
+        ranks = range(1, len(values) + 1)
+        spreads.plot(ranks, values, ".-", color=color, markersize=4, linewidth=1, label=label)
+    spreads.axhline(1, color=INK, linewidth=0.9, linestyle="--", label="N(0, I)")
+    spreads.set_ylim(bottom=0)
+    spreads.xaxis.get_major_locator().set_params(integer=True)
+    spreads.set_title("Standard deviation of each dimension", loc="left")
+    spreads.set_xlabel("dimensions, the widest first")
+    spreads.legend(frameon=False)
+    spreads.spines[["top", "right"]].set_visible(False)
+    spreads.grid(axis="y", color="#eaeef2")
+    map_axes.set_title(f"Where {len(points):,} test pictures lie", loc="left")
+    _map(figure, map_axes, points, axes, pixels)
+    _save(figure, path)
+
+
+def atlas(
+    points: npt.NDArray[np.float64], axes: tuple[str, str], pixels: Pixels, path: Path, title: str
+) -> None:
+    """Draws a map of codes alone; the arguments are those of `latents`."""
+    figure = Figure(figsize=(11, 11), dpi=DPI, layout="constrained")
+    map_axes = figure.subplots()
+    map_axes.set_title(title, loc="left")
+    _map(figure, map_axes, points, axes, pixels)
+    _save(figure, path)
+
+
+def _map(
+    figure: Figure, on: Axes, points: npt.NDArray[np.float64], axes: tuple[str, str], pixels: Pixels
+) -> None:
+    """Points on a plane, and the pictures of some of them in their places, pixel for pixel."""
+    on.scatter(*points.T, s=5, color=GREY, linewidths=0)
+    on.set(xlabel=axes[0], ylabel=axes[1], xticks=[], yticks=[])
+    on.margins(0.05)
+    on.set_aspect("equal", adjustable="datalim")
+    on.spines[:].set_color("#eaeef2")
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # what has its place now keeps it
+    places = on.transData.transform(points)
+    for number in _apart(places, pixels.shape[1] + GAP, THUMBNAILS):
+        left, bottom = (places[number] - pixels.shape[1] / 2).round()
+        figure.figimage(pixels[number], left, bottom, origin="upper", zorder=3)
+
+
+def _apart(places: npt.NDArray[np.float64], gap: float, most: int) -> list[int]:
+    """The first places of which none is nearer than `gap` to another, in both directions."""
+    chosen: list[int] = []
+    for number, place in enumerate(places):
+        if len(chosen) < most and (np.abs(places[chosen] - place).max(1) >= gap).all():
+            chosen.append(number)
+    return chosen
 
 
 def _tiles(pixels: Pixels, columns: int, scale: int) -> Pixels:

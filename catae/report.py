@@ -37,6 +37,7 @@ LEFT = {
     "generated-gaussian.png": "pictures of random latents of the Gaussian",
     "interpolation.png": "the walk between two test pictures",
     "interpolation.gif": "the same walk, moving",
+    "latents.png": "how wide the latents lie, and a map of those of test pictures",
 }
 
 

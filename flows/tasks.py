@@ -15,8 +15,10 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.task_engine import TaskRunTimeoutError
 
 from catae import (
+    atlas,
     batches,
     checkpoint,
+    codes,
     events,
     figures,
     files,
@@ -24,9 +26,11 @@ from catae import (
     inspection,
     latent,
     needs,
+    projector,
     randomness,
     report,
     scores,
+    sources,
     split,
     store,
     training,
@@ -36,7 +40,7 @@ from catae.errors import UserError
 from catae.images import ImageSet
 from catae.model import AutoEncoder
 from catae.run import Run
-from catae.settings import Settings
+from catae.settings import Settings, decisive
 from flows import publish
 
 logger = logging.getLogger("catae.tasks")
@@ -102,8 +106,8 @@ def train(folder: Path, images_path: Path, settings: Settings) -> None:
     model = AutoEncoder(settings.image_size, settings.latent_dim, settings.width)
     model.load_state_dict(checkpoint.load(run.checkpoints / training.BEST)["model"])
     weights.save(model, run.model)
-    codes = latent.encode(weights.load(run.model), batches.ordered_loader(image_set, parts.train))
-    latent.Gaussian.fit(codes).save(run.prior)
+    encoded = latent.encode(weights.load(run.model), batches.ordered_loader(image_set, parts.train))
+    latent.Gaussian.fit(encoded).save(run.prior)
     told.end(outcome)
     run.record(training=asdict(outcome), digests=run.read()["digests"] | {"weights": files.digest(run.model)})
 
@@ -178,6 +182,26 @@ def score(folder: Path, images_path: Path, settings: Settings) -> None:
     )
     run.record(scores=asdict(comparison))
     logger.info(report.headline(asdict(comparison)))
+    columns = decisive(settings) | {"source": sources.label(settings.source)}
+    reached = {f"score/{name}": getattr(comparison.model, name) for name in ("l1", "psnr", "ssim")}
+    events.write_final(run.events, run.id, columns, reached, run.read()["training"]["best_epoch"])
+
+
+@task(name="map the latents", cache_policy=NO_CACHE)
+def map_latents(folder: Path, images_path: Path, settings: Settings) -> None:
+    """Describes where the latents of train and test pictures lie, and draws a map of them, in TensorBoard as well."""
+    run, image_set, parts = _inputs(folder, images_path)
+    model = weights.load(run.model)
+    train, test = (latent.encode(model, batches.ordered_loader(image_set, part)) for part in (parts.train, parts.test))
+    clouds = codes.compare(train, test, randomness.generator(settings.seed, "samples beside the latents"))
+    run.record(latents=asdict(clouds))
+    shown = atlas.evenly(range(len(test)))
+    flat, places = atlas.pca(test[shown]), [parts.test[number] for number in shown]
+    small = atlas.thumbnails(image_set, places, figures.THUMBNAIL)
+    spreads = {"train": clouds.train.deviations, "test": clouds.test.deviations}
+    figures.latents(spreads, flat.points, flat.axes, small, run.latents)
+    names, pixels = [image_set.names[place] for place in places], atlas.thumbnails(image_set, places, projector.SIDE)
+    projector.write(run.events, test[shown], names, pixels, run.latents, run.read()["training"]["best_epoch"])
 
 
 @task(name="write the report", cache_policy=NO_CACHE)

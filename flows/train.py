@@ -1,4 +1,4 @@
-"""The job, as a flow: read, split, train, draw the curves, restore, generate, interpolate, score, report.
+"""The job, as a flow: read, split, train, draw the curves, restore, generate, interpolate, score, map, report.
 
     catae train --source cats.zip          or    python -m flows.train --source cats.zip
 
@@ -60,6 +60,7 @@ def catae(
                 tasks.generate(new.path, resolved)
                 tasks.interpolate(new.path, images, resolved)
                 tasks.score(new.path, images, resolved)
+                tasks.map_latents(new.path, images, resolved)
                 tasks.write_report(new.path)
                 cache.trim(images.parent, resolved.cache_gb * 1e9)
         tasks.show(new.path)

@@ -26,5 +26,6 @@ def whole(resolved: Settings) -> Run:
     tasks.generate.fn(new.path, resolved)
     tasks.interpolate.fn(new.path, images, resolved)
     tasks.score.fn(new.path, images, resolved)
+    tasks.map_latents.fn(new.path, images, resolved)
     tasks.write_report.fn(new.path)
     return new
