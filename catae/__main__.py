@@ -108,6 +108,14 @@ def _reconstruct(options: argparse.Namespace) -> None:
     print(options.out)
 
 
+def _latents(options: argparse.Namespace) -> None:
+    from catae import atlas, run
+
+    chosen = settings.load()
+    atlas.draw(run.trained(options.run, chosen.output_dir), options.map, chosen.seed, options.out)
+    print(options.out)
+
+
 def _inspect(options: argparse.Namespace) -> None:
     from rich.console import Console
 
@@ -195,6 +203,17 @@ def _parser() -> argparse.ArgumentParser:
     reconstruct.add_argument("files", metavar="FILE", nargs="+", help="a test picture's name, or a picture's path")
     reconstruct.add_argument("--run", default="latest", help=RUN_HELP)
     reconstruct.add_argument("--out", type=_picture_path, default=Path("restored.png"), help="the PNG to write")
+
+    latents = command(
+        "latents", _latents, "draw a map of the latents of test pictures",
+        "catae latents latest --map umap --out map.png",
+    )  # fmt: skip
+    latents.add_argument("run", metavar="RUN", nargs="?", default="latest", help=RUN_HELP)
+    latents.add_argument(
+        "--map", choices=("pca", "umap"), default="pca",
+        help="principal components, or UMAP, which keeps neighbours near and needs catae[umap] (default: pca)",
+    )  # fmt: skip
+    latents.add_argument("--out", type=_picture_path, default=Path("latents.png"), help="the PNG to write")
 
     inspect = command(
         "inspect", _inspect, "report what a folder or an archive holds, without training",

@@ -189,11 +189,11 @@ def atlas(
 def _map(
     figure: Figure, on: Axes, points: npt.NDArray[np.float64], axes: tuple[str, str], pixels: Pixels
 ) -> None:
-    """Points on a plane, and the pictures of some of them in their places, pixel for pixel."""
+    """Points on a plane, each axis to its own scale, and the pictures of some of them in their places, pixel for
+    pixel."""
     on.scatter(*points.T, s=5, color=GREY, linewidths=0)
     on.set(xlabel=axes[0], ylabel=axes[1], xticks=[], yticks=[])
     on.margins(0.05)
-    on.set_aspect("equal", adjustable="datalim")
     on.spines[:].set_color("#eaeef2")
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # what has its place now keeps it
