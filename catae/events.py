@@ -27,9 +27,10 @@ logger = logging.getLogger(__name__)
 
 # Pictures are in a folder of their own: TensorBoard's reader would load all of them to get at the scalars.
 SCALARS, PICTURES = "scalars", "pictures"
-# Files that are written at once and whole, in the place of earlier ones. Their names come after those of the logs, and
-# `_put_first` leaves them alone.
-FINAL = "final.tfevents"
+# What is known at the end is in one as well: the tab HPARAMS shows every scalar of the run that it finds settings in. The
+# files there are written whole, and are named in the order in which they are, since TensorBoard looks for none before
+# the last that it has read.
+FINAL, SCORES, LATENTS = "final", "1-scores.tfevents", "2-latents.tfevents"
 
 
 @dataclass(frozen=True)
@@ -95,22 +96,18 @@ def _put_first(folder: Path) -> None:
         log.rename(log.with_name(f"events.out.tfevents.{number:010d}.{rest}"))
 
 
-def write_final(folder: Path, name: str, settings: Mapping[str, Any], scores: Mapping[str, float], step: int) -> None:
-    """Writes what TensorBoard's HPARAMS tab compares runs by, in the run of the scalars, so that the settings stand
-    beside the curves as well. Written again, as after a restart, it takes the place of what was there.
+def write_scores(folder: Path, name: str, settings: Mapping[str, Any], scores: Mapping[str, float], step: int) -> None:
+    """Writes what TensorBoard's tab HPARAMS compares runs by, in the place of what an earlier process has written.
 
     Args:
         folder: of the log.
         name: what the run is called in the tab.
-        settings: bools, numbers and words by name.
+        settings: bools, numbers and words by name; the tab shows those that differ between runs.
         scores: by tag.
         step: the epoch that the scores are of.
     """
-    summaries = [
-        hparams_pb(settings, trial_id=name),
-        *(scalar(tag, value) for tag, value in scores.items()),
-    ]
-    write_whole(folder / SCALARS / FINAL, summaries, step)
+    summaries = [hparams_pb(settings, trial_id=name), *(scalar(tag, value) for tag, value in scores.items())]
+    write_whole(folder / FINAL / SCORES, summaries, step)
 
 
 def write_whole(path: Path, summaries: Iterable[Summary], step: int) -> None:

@@ -17,7 +17,6 @@ from catae import events, files
 from catae.decoding import Pixels
 from catae.page import visible
 
-LATENTS = "latents"  # beside the scalars and the pictures of an event log
 SIDE = 64  # pixels of a picture: a sheet of 1,000 has 2,048, and the projector takes up to 8,192
 CODES, NAMES, SPRITE = "codes.tsv", "names.tsv", "sprite.png"
 
@@ -25,8 +24,8 @@ CODES, NAMES, SPRITE = "codes.tsv", "names.tsv", "sprite.png"
 def write(folder: Path, codes: Tensor, names: Sequence[str], pixels: Pixels, flat: Path, step: int) -> None:
     """Writes codes, names and pictures for the projector, in the place of what an earlier process has written.
 
-    They are in a folder of their own, with an event file in it, which holds the map of them for the tab of pictures: a
-    TensorBoard that is running looks for codes only when a folder with events is new.
+    They lie beside the final scores: a TensorBoard that is running looks for codes only when a folder with events is
+    new. The map of them goes into an event file, for the tab of pictures.
 
     Args:
         folder: of the event log.
@@ -36,7 +35,7 @@ def write(folder: Path, codes: Tensor, names: Sequence[str], pixels: Pixels, fla
         flat: the PNG of the map of them.
         step: the epoch that they are of.
     """
-    place, side = folder / LATENTS, pixels.shape[1]
+    place, side = folder / events.FINAL, pixels.shape[1]
     table = BytesIO()
     np.savetxt(table, codes.flatten(1).numpy(), "%.6g", delimiter="\t")
     files.write_bytes(place / CODES, table.getvalue())
@@ -54,7 +53,7 @@ def write(folder: Path, codes: Tensor, names: Sequence[str], pixels: Pixels, fla
     files.write_bytes(place / metadata.PROJECTOR_FILENAME, config.encode())
     with Image.open(flat) as picture:
         drawn = image("latents", np.asarray(picture.convert("RGB")), dataformats="HWC")
-    events.write_whole(place / events.FINAL, [drawn], step)
+    events.write_whole(place / events.LATENTS, [drawn], step)
 
 
 def sprite(pixels: Pixels) -> Pixels:

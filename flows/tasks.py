@@ -184,7 +184,7 @@ def score(folder: Path, images_path: Path, settings: Settings) -> None:
     logger.info(report.headline(asdict(comparison)))
     columns = decisive(settings) | {"source": sources.label(settings.source)}
     reached = {f"score/{name}": getattr(comparison.model, name) for name in ("l1", "psnr", "ssim")}
-    events.write_final(run.events, run.id, columns, reached, run.read()["training"]["best_epoch"])
+    events.write_scores(run.events, run.id, columns, reached, run.read()["training"]["best_epoch"])
 
 
 @task(name="map the latents", cache_policy=NO_CACHE)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from servers import background, free_port, until
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from catae import atlas, batches, events, files, latent, projector, randomness, weights
 from catae.images import ImageSet
@@ -20,21 +21,23 @@ from catae.run import Run
 from catae.settings import Settings
 from flows import tasks
 
+TAGS = ("score/l1", "score/psnr", "score/ssim")
+
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     """Two runs that have come as far as their map, by id; one of them twice, as after a kill near its end."""
-    done = {}
+    artifacts, done = tmp_path_factory.mktemp("artifacts"), {}
     for dimensions, times in ((8, 1), (16, 2)):
         resolved = Settings(
             source="drawn:120", image_size=32, latent_dim=dimensions, width=4, max_epochs=2, test_fraction=0.3,
-            output_dir=tmp_path_factory.mktemp("artifacts") if not done else next(iter(done.values())).path.parents[1],
+            output_dir=artifacts,
         )  # fmt: skip
         run = jobs.train(resolved)
+        images = Path(run.read()["data"]["store"])
         for _ in range(times):
-            tasks.train.fn(run.path, Path(run.read()["data"]["store"]), resolved)
-            tasks.score.fn(run.path, Path(run.read()["data"]["store"]), resolved)
-            tasks.map_latents.fn(run.path, Path(run.read()["data"]["store"]), resolved)
+            for task in (tasks.train, tasks.score, tasks.map_latents):
+                task.fn(run.path, images, resolved)
         done[run.id] = run
     return done
 
@@ -47,7 +50,7 @@ def tensorboard(runs: dict[str, Run], tmp_path_factory: pytest.TempPathFactory) 
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir), "--port", str(port)]
     with background(log, command, dict(os.environ)):
         until(lambda: answers(address), 60, log)
-        names = {f"{name}/events/{part}" for name in runs for part in ("scalars", "pictures", "latents")}
+        names = {f"{name}/events/{part}" for name in runs for part in ("scalars", "pictures", "final")}
         until(lambda: set(httpx.get(f"{address}/data/runs").json()) == names, 60, log)
         yield address
 
@@ -68,22 +71,22 @@ def ask(address: str, **body: Any) -> Any:
 def test_the_tab_of_hyperparameters_has_each_run_once_with_its_settings_and_final_scores(
     tensorboard: str, runs: dict[str, Run]
 ) -> None:
-    experiment = until(lambda: ask(tensorboard, route="experiment"), 30)
+    experiment = until(lambda: ask(tensorboard, route="experiment", includeMetrics=True), 30)
+    assert [info["name"]["tag"] for info in experiment["metricInfos"]] == list(TAGS)
     assert {"latent_dim", "learning_rate", "seed", "source"} <= {info["name"] for info in experiment["hparamInfos"]}
-    tags = ("score/l1", "score/psnr", "score/ssim")
-    metrics = [{"metric": {"group": "", "tag": tag}} for tag in tags]
+    metrics = [{"metric": {"group": "", "tag": tag}} for tag in TAGS]
     asked = {"startIndex": 0, "sliceSize": 100, "colParams": metrics, "allowedStatuses": ["STATUS_UNKNOWN"]}
     groups = until(lambda: ask(tensorboard, route="session_groups", **asked)["sessionGroups"], 30)
     assert sorted(group["name"] for group in groups) == sorted(runs)
     for group in groups:
         run = runs[group["name"]]
         (session,) = group["sessions"]
-        assert session["name"] == f"{run.id}/events/scalars"
+        assert session["name"] == f"{run.id}/events/final"
         assert group["hparams"]["latent_dim"] == files.read_json(run.settings)["latent_dim"]["value"]
         assert group["hparams"]["source"] == "drawn:120"
         reached = {value["name"]["tag"]: value["value"] for value in group["metricValues"]}
         wanted = {f"score/{name}": run.read()["scores"]["model"][name] for name in ("l1", "psnr", "ssim")}
-        assert {tag: reached[tag] for tag in tags} == pytest.approx(wanted)
+        assert {tag: reached[tag] for tag in TAGS} == pytest.approx(wanted)
 
 
 def test_the_projector_has_the_codes_names_and_pictures_of_test_pictures(
@@ -91,10 +94,10 @@ def test_the_projector_has_the_codes_names_and_pictures_of_test_pictures(
 ) -> None:
     there = f"{tensorboard}/data/plugin/projector"
     shown = until(lambda: httpx.get(f"{there}/runs").json(), 30)
-    assert sorted(shown) == sorted(f"{name}/events/latents" for name in runs)
+    assert sorted(shown) == sorted(f"{name}/events/final" for name in runs)
     for name, run in runs.items():
         image_set, test = ImageSet(Path(run.read()["data"]["store"])), files.read_json(run.split)["test"]
-        asked = {"run": f"{name}/events/latents"}
+        asked = {"run": f"{name}/events/final"}
         (embedding,) = httpx.get(f"{there}/info", params=asked).json()["embeddings"]
         asked["name"] = embedding["tensorName"]
         assert asked["name"] == f"latents of {len(test)} test pictures"
@@ -113,19 +116,15 @@ def test_the_projector_has_the_codes_names_and_pictures_of_test_pictures(
             assert np.array_equal(sheet[top : top + side, left : left + side], pixels)
 
 
-def test_after_a_restart_scores_stand_once_and_later_training_leaves_them_where_they_are(
-    runs: dict[str, Run], tmp_path: Path
-) -> None:
-    with events.writing(tmp_path) as log:
-        log.scalars(1, {"loss/test": 1.0})
-    for number in (1, 2):
-        events.write_final(tmp_path, "a run", {"latent_dim": 8}, {"score/l1": number / 10}, 1)
-        with events.writing(tmp_path, first_epoch=2) as log:
-            log.scalars(2, {"loss/test": 0.5})
-    read = events.EventAccumulator(str(tmp_path / events.SCALARS))
-    read.Reload()
-    assert [(point.step, point.value) for point in read.Scalars("score/l1")] == [(1, pytest.approx(0.2))]
-    assert [point.value for point in read.Scalars("loss/test")] == [1.0, 0.5]
+def test_after_a_restart_the_scores_stand_once(runs: dict[str, Run]) -> None:
+    for run in runs.values():  # one of which has written them twice
+        log = EventAccumulator(str(run.events / events.FINAL))
+        log.Reload()
+        assert [(point.step, point.value) for point in log.Scalars("score/l1")] == [
+            (run.read()["training"]["best_epoch"], pytest.approx(run.read()["scores"]["model"]["l1"]))
+        ]
+        assert len(log.Images("latents")) == 1
+        assert len(events.read_scalars(run.events)["loss/test"]) == 2
 
 
 def test_names_that_would_break_the_table_are_shown_as_escapes(tmp_path: Path) -> None:
@@ -133,7 +132,7 @@ def test_names_that_would_break_the_table_are_shown_as_escapes(tmp_path: Path) -
     Image.fromarray(pixels[0]).save(tmp_path / "map.png")
     codes = latent.randn(2, 3, randomness.generator(0, "codes"))
     projector.write(tmp_path, codes, ["a\tb\n.jpg", "Kätzchen.jpg"], pixels, tmp_path / "map.png", 1)
-    names = (tmp_path / projector.LATENTS / projector.NAMES).read_text(encoding="utf-8")
+    names = (tmp_path / events.FINAL / projector.NAMES).read_text(encoding="utf-8")
     assert names == "a\\tb\\n.jpg\nKätzchen.jpg\n"
 
 
