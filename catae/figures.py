@@ -1,6 +1,7 @@
 """Pictures for people: curves, grids, strips and an animation. Every pixel is shown as it is, never stretched."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from catae import files
 from catae.decoding import Pixels
 
 DPI = 100
-GAP = 4  # white pixels between two pictures
+GAP, MARGIN, COLUMNS = 4, 16, 8  # white pixels between two pictures, and around all; pictures in a row
 INK, GREY, TRAIN, TEST, VALIDATION = "#1f2328", "#6e7781", "#3b76af", "#e0702e", "#2f8f5b"
 FRAME_MS, PAUSE_MS = 60, 700
 FRAME_SCALE = 3
@@ -68,7 +69,7 @@ def curves(scalars: Mapping[str, Mapping[int, float]], best: int, path: Path) ->
     _save(figure, path)
 
 
-def grid(pixels: Pixels, path: Path, title: str, columns: int = 8, scale: int = 2) -> None:
+def grid(pixels: Pixels, path: Path, title: str, columns: int = COLUMNS, scale: int = 2) -> None:
     """Draws pictures in rows, under a title.
 
     Args:
@@ -81,7 +82,26 @@ def grid(pixels: Pixels, path: Path, title: str, columns: int = 8, scale: int = 
     _draw(_tiles(pixels, min(columns, len(pixels)), scale), path, title)
 
 
-def pairs(above: Pixels, below: Pixels, path: Path, title: str, columns: int = 8, scale: int = 2) -> None:
+@dataclass(frozen=True)
+class Places:
+    """Where the pictures of a grid are: the first one's corner, their size, and how far one is from the next, in pixels
+    from the top left."""
+
+    left: int
+    top: int
+    side: int
+    pitch: int
+    columns: int
+
+
+def places(count: int, size: int, height: int, scale: int = 2) -> Places:
+    """Where `grid` has drawn `count` pictures of `size` pixels, in a PNG of `height` pixels."""
+    side, rows = size * scale, -(-count // COLUMNS)
+    pitch = side + GAP
+    return Places(MARGIN, height - MARGIN - rows * pitch + GAP, side, pitch, COLUMNS)
+
+
+def pairs(above: Pixels, below: Pixels, path: Path, title: str, columns: int = COLUMNS, scale: int = 2) -> None:
     """Draws pictures in rows of `columns`, each row over the row of their counterparts.
 
     Args:
@@ -225,11 +245,11 @@ def _tiles(pixels: Pixels, columns: int, scale: int) -> Pixels:
 def _draw(canvas: Pixels, path: Path, title: str) -> None:
     """A picture under its title, each pixel of the picture on one of the figure."""
     lines: Sequence[str] = title.splitlines()
-    margin, head = 16, 20 + 18 * len(lines)
-    height, width = canvas.shape[0] + head + margin, max(canvas.shape[1], 420) + 2 * margin
+    head = 20 + 18 * len(lines)
+    height, width = canvas.shape[0] + head + MARGIN, max(canvas.shape[1], 420) + 2 * MARGIN
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
-    figure.text(margin / width, 1 - 12 / height, title, va="top", fontsize=9, color=INK, linespacing=1.4)
-    figure.figimage(canvas, margin, margin, origin="upper")
+    figure.text(MARGIN / width, 1 - 12 / height, title, va="top", fontsize=9, color=INK, linespacing=1.4)
+    figure.figimage(canvas, MARGIN, MARGIN, origin="upper")
     _save(figure, path)
 
 

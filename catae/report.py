@@ -1,7 +1,7 @@
-"""The run on one page: a self-contained HTML file that needs no network and no script."""
+"""The run on one page: a self-contained HTML file that needs no network, and a script for the slider alone."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from catae import figures, files, page, sources
@@ -19,6 +19,8 @@ COLUMNS = (
     ("psnr", "PSNR, dB", "more is better", False, 2),
     ("ssim", "SSIM", "more is better", False, 4),
 )
+
+NORMAL = "Samples of N(0, I)"
 
 # What a run leaves behind beside this page, and what each file is.
 LEFT = {
@@ -54,7 +56,8 @@ class Row:
 def write(run: Run) -> None:
     """Writes `report.html` from the run's files: manifest, settings, data report and pictures."""
     manifest, settings, data = run.read(), files.read_json(run.settings), files.read_json(run.data)
-    comparison = manifest["scores"]
+    comparison, latents, pictures = manifest["scores"], manifest["latents"], _pictures(run)
+    steps = settings["interpolation_steps"]["value"]
     page.write(
         run.report,
         "report.html",
@@ -68,14 +71,16 @@ def write(run: Run) -> None:
         other_scores=other_scores(comparison),
         columns=COLUMNS,
         rows=score_rows(comparison),
-        pictures=_pictures(run),
+        pictures=pictures,
+        places=asdict(figures.places(steps + 2, data["image_size"], pictures[run.interpolation.name].height)),
+        clouds={"Train pictures": latents["train"], "Test pictures": latents["test"], NORMAL: latents["normal"]},
         left={name: what for name, what in LEFT.items() if (run.path / name).exists()},
     )
 
 
 def _pictures(run: Run) -> dict[str, page.Picture]:
     """The run's figures by name, all but that of copies as they are."""
-    drawn = (run.curves, run.reconstructions, run.generated, run.generated_gaussian, run.interpolation)
+    drawn = (run.curves, run.reconstructions, run.generated, run.generated_gaussian, run.interpolation, run.latents)
     pictures = {path.name: page.embed(path) for path in drawn}
     pictures[run.animation.name] = page.embed(run.animation, enlarged=figures.FRAME_SCALE)
     if run.copies.exists():
