@@ -101,7 +101,7 @@ def thumbnails(images: ImageSet, positions: Sequence[int], side: int) -> Pixels:
     small: Pixels = np.empty((len(positions), side, side, 3), np.uint8)
     for start in range(0, len(positions), AT_A_TIME):
         for number, pixels in enumerate(images.take(positions[start : start + AT_A_TIME]), start):
-            small[number] = Image.fromarray(pixels).resize((side, side), Image.Resampling.LANCZOS)
+            small[number] = np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.LANCZOS))
     return small
 
 

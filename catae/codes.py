@@ -54,6 +54,7 @@ def describe(codes: Tensor) -> Cloud:
     mean, covariance = moments(points)
     variances = torch.linalg.eigvalsh(covariance).clamp(min=0)
     shares = variances / variances.sum().clamp(min=torch.finfo(torch.float64).tiny)
+    deviations = covariance.diagonal().sqrt().sort(descending=True).values.tolist()
     # Of two Gaussians whose covariances commute, as any does with I, the distance has no root of a matrix in it.
     squared = mean.square().sum() + (variances.sqrt() - 1).square().sum()
     return Cloud(
@@ -61,7 +62,7 @@ def describe(codes: Tensor) -> Cloud:
         norm=points.norm(dim=1).mean().item(),
         effective_rank=torch.special.entr(shares).sum().exp().item(),
         distance=(squared / len(mean)).sqrt().item(),
-        deviations=tuple(round(value, 4) for value in covariance.diagonal().sqrt().sort(descending=True).values.tolist()),
+        deviations=tuple(round(deviation, 4) for deviation in deviations),
     )
 
 

@@ -27,9 +27,9 @@ logger = logging.getLogger(__name__)
 
 # Pictures are in a folder of their own: TensorBoard's reader would load all of them to get at the scalars.
 SCALARS, PICTURES = "scalars", "pictures"
-# What is known at the end is in one as well: the tab HPARAMS shows every scalar of the run that it finds settings in. The
-# files there are written whole, and are named in the order in which they are, since TensorBoard looks for none before
-# the last that it has read.
+# What is known at the end is in one as well, since the tab HPARAMS shows every scalar of the run that it finds settings
+# in. The files there are written whole, and their names have the order in which they are written: TensorBoard looks for
+# none before the last that it has read.
 FINAL, SCORES, LATENTS = "final", "1-scores.tfevents", "2-latents.tfevents"
 
 
@@ -106,8 +106,8 @@ def write_scores(folder: Path, name: str, settings: Mapping[str, Any], scores: M
         scores: by tag.
         step: the epoch that the scores are of.
     """
-    summaries = [hparams_pb(settings, trial_id=name), *(scalar(tag, value) for tag, value in scores.items())]
-    write_whole(folder / FINAL / SCORES, summaries, step)
+    points = [scalar(tag, value) for tag, value in scores.items()]  # type: ignore[no-untyped-call]
+    write_whole(folder / FINAL / SCORES, [hparams_pb(settings, trial_id=name), *points], step)
 
 
 def write_whole(path: Path, summaries: Iterable[Summary], step: int) -> None:

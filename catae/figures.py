@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
 
 from catae import files
@@ -177,8 +178,8 @@ def latents(
         pixels: the pictures of these codes, small: uint8 (pictures, side, side, 3).
         path: the PNG to write.
     """
-    figure = Figure(figsize=(15, 8.4), dpi=DPI, layout="constrained")
-    spreads, map_axes = figure.subplots(1, 2, width_ratios=(5, 9))
+    figure = Figure(figsize=(13, 7.6), dpi=DPI, layout=_with_margins())
+    spreads, map_axes = figure.subplots(1, 2, width_ratios=(4, 9))
     for (label, values), color in zip(deviations.items(), (TRAIN, TEST), strict=False):
         ranks = range(1, len(values) + 1)
         spreads.plot(ranks, values, ".-", color=color, markersize=4, linewidth=1, label=label)
@@ -195,30 +196,30 @@ def latents(
     _save(figure, path)
 
 
-def atlas(
-    points: npt.NDArray[np.float64], axes: tuple[str, str], pixels: Pixels, path: Path, title: str
-) -> None:
+def atlas(points: npt.NDArray[np.float64], axes: tuple[str, str], pixels: Pixels, path: Path, title: str) -> None:
     """Draws a map of codes alone; the arguments are those of `latents`."""
-    figure = Figure(figsize=(11, 11), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(11, 11), dpi=DPI, layout=_with_margins())
     map_axes = figure.subplots()
     map_axes.set_title(title, loc="left")
     _map(figure, map_axes, points, axes, pixels)
     _save(figure, path)
 
 
-def _map(
-    figure: Figure, on: Axes, points: npt.NDArray[np.float64], axes: tuple[str, str], pixels: Pixels
-) -> None:
+def _with_margins() -> ConstrainedLayoutEngine:
+    return ConstrainedLayoutEngine(w_pad=MARGIN / DPI, h_pad=MARGIN / DPI)
+
+
+def _map(figure: Figure, on: Axes, points: npt.NDArray[np.float64], axes: tuple[str, str], pixels: Pixels) -> None:
     """Points on a plane, each axis to its own scale, and the pictures of some of them in their places, pixel for
     pixel."""
-    on.scatter(*points.T, s=5, color=GREY, linewidths=0)
+    on.plot(points[:, 0], points[:, 1], ".", color=GREY, markersize=3)
     on.set(xlabel=axes[0], ylabel=axes[1], xticks=[], yticks=[])
     on.margins(0.05)
     on.spines[:].set_color("#eaeef2")
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # what has its place now keeps it
     places = on.transData.transform(points)
-    for number in _apart(places, pixels.shape[1] + GAP, THUMBNAILS):
+    for number in _apart(places, pixels.shape[1] + 1, THUMBNAILS):
         left, bottom = (places[number] - pixels.shape[1] / 2).round()
         figure.figimage(pixels[number], left, bottom, origin="upper", zorder=3)
 

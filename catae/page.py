@@ -41,7 +41,9 @@ def write(path: Path, template: str, **facts: Any) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(count=count, digest=digest, duration=duration, first=first, leak=leak, moment=moment, visible=visible)
+    environment.filters.update(
+        count=count, digest=digest, duration=duration, first=first, leak=leak, moment=moment, visible=visible
+    )
     limits = {"names": NAMES, "few": FEW, "kinds": KINDS, "groups": GROUPS, "copies": COPIES}
     page = environment.get_template(template).render(limits=limits, **facts)
     files.write_bytes(path, page.encode())

@@ -52,7 +52,7 @@ def write(folder: Path, codes: Tensor, names: Sequence[str], pixels: Pixels, fla
     config = text_format.MessageToString(ProjectorConfig(embeddings=[shown]))
     files.write_bytes(place / metadata.PROJECTOR_FILENAME, config.encode())
     with Image.open(flat) as picture:
-        drawn = image("latents", np.asarray(picture.convert("RGB")), dataformats="HWC")
+        drawn = image("latents", np.asarray(picture.convert("RGB")), dataformats="HWC")  # type: ignore[no-untyped-call]
     events.write_whole(place / events.LATENTS, [drawn], step)
 
 

@@ -79,10 +79,11 @@ def write(run: Run) -> None:
 
 
 def _pictures(run: Run) -> dict[str, page.Picture]:
-    """The run's figures by name, all but that of copies as they are."""
-    drawn = (run.curves, run.reconstructions, run.generated, run.generated_gaussian, run.interpolation, run.latents)
+    """The run's figures by name, all but those of latents and of copies as they are."""
+    drawn = (run.curves, run.reconstructions, run.generated, run.generated_gaussian, run.interpolation)
     pictures = {path.name: page.embed(path) for path in drawn}
     pictures[run.animation.name] = page.embed(run.animation, enlarged=figures.FRAME_SCALE)
+    pictures[run.latents.name] = page.embed(run.latents, lossy=page.QUALITY)
     if run.copies.exists():
         pictures[run.copies.name] = page.embed(run.copies, lossy=page.QUALITY)
     return pictures

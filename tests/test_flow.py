@@ -51,7 +51,7 @@ def test_python_m_flows_train_is_the_same_command_and_the_same_seed_gives_the_sa
         assert ended.returncode == 0, ended.stderr
     for file in (
         "split.json", "data.json", "model.safetensors", "curves.png", "reconstructions.png", "generated.png",
-        "generated-gaussian.png", "interpolation.png", "interpolation.gif",
+        "generated-gaussian.png", "interpolation.png", "interpolation.gif", "latents.png",
     ):  # fmt: skip
         assert Path("one/latest", file).read_bytes() == Path("two/latest", file).read_bytes(), file
 
