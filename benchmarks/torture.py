@@ -62,6 +62,7 @@ def job(output_dir: Path) -> None:
         tasks.interpolate.fn(new.path, images, resolved)
         tasks.score.fn(new.path, images, resolved)
         tasks.map_latents.fn(new.path, images, resolved)
+        tasks.log_results.fn(new.path, resolved)
         tasks.write_report.fn(new.path)
 
 

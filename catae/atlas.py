@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from catae import batches, codes, figures, latent, randomness, split, weights
+from catae import batches, codes, figures, latent, projector, randomness, split, weights
+from catae.codes import Clouds
 from catae.decoding import Pixels
 from catae.errors import UserError
 from catae.images import ImageSet
@@ -103,6 +104,26 @@ def thumbnails(images: ImageSet, positions: Sequence[int], side: int) -> Pixels:
         for number, pixels in enumerate(images.take(positions[start : start + AT_A_TIME]), start):
             small[number] = np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.LANCZOS))
     return small
+
+
+def show(run: Run, images: ImageSet, test: Sequence[int], points: Tensor, clouds: Clouds) -> None:
+    """Draws how wide a run's latents lie, and the map of its test pictures, at most `MOST` of them; writes the latter
+    for TensorBoard's projector.
+
+    Args:
+        run: whose figure and event log.
+        images: the pictures.
+        test: the positions of the test pictures.
+        points: their codes, (pictures, latent_dim, 1, 1).
+        clouds: how the codes of train and test pictures lie.
+    """
+    chosen = evenly(range(len(test)))
+    places, points = [test[number] for number in chosen], points[chosen]
+    flat, small = pca(points), thumbnails(images, places, figures.THUMBNAIL)
+    spreads = {"Train": clouds.train.deviations, "Test": clouds.test.deviations}
+    figures.latents(spreads, flat.points, flat.axes, small, run.latents)
+    names = [images.names[place] for place in places]
+    projector.write(run.events, points, names, thumbnails(images, places, projector.SIDE))
 
 
 def draw(run: Run, projection: Projection, seed: int, path: Path) -> None:

@@ -3,21 +3,22 @@
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from google.protobuf.message import DecodeError
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams.summary_v2 import hparams_pb  # `api`, which is to be public, asks for TensorFlow
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import scalar
+from torch.utils.tensorboard.summary import image, scalar
 
 from catae import files
 from catae.decoding import Pixels
@@ -27,10 +28,8 @@ logger = logging.getLogger(__name__)
 
 # Pictures are in a folder of their own: TensorBoard's reader would load all of them to get at the scalars.
 SCALARS, PICTURES = "scalars", "pictures"
-# What is known at the end is in one as well, since the tab HPARAMS shows every scalar of the run that it finds settings
-# in. The files there are written whole, and their names have the order in which they are written: TensorBoard looks for
-# none before the last that it has read.
-FINAL, SCORES, LATENTS = "final", "1-scores.tfevents", "2-latents.tfevents"
+# What is known at the end is in one as well: the tab HPARAMS shows every scalar of the run that it finds settings in.
+FINAL = "final"
 
 
 @dataclass(frozen=True)
@@ -96,28 +95,32 @@ def _put_first(folder: Path) -> None:
         log.rename(log.with_name(f"events.out.tfevents.{number:010d}.{rest}"))
 
 
-def write_scores(folder: Path, name: str, settings: Mapping[str, Any], scores: Mapping[str, float], step: int) -> None:
-    """Writes what TensorBoard's tab HPARAMS compares runs by, in the place of what an earlier process has written.
+def write_final(
+    folder: Path, name: str, settings: Mapping[str, Any], scores: Mapping[str, float], picture: Path, epoch: int
+) -> None:
+    """Writes what TensorBoard compares finished runs by, in the place of what an earlier process has written.
 
     Args:
         folder: of the log.
-        name: what the run is called in the tab.
+        name: what the run is called in the tab HPARAMS.
         settings: bools, numbers and words by name; the tab shows those that differ between runs.
         scores: by tag.
-        step: the epoch that the scores are of.
+        picture: a PNG for the tab of pictures, called as the file is.
+        epoch: the one that all this is of.
     """
-    points = [scalar(tag, value) for tag, value in scores.items()]  # type: ignore[no-untyped-call]
-    write_whole(folder / FINAL / SCORES, [hparams_pb(settings, trial_id=name), *points], step)
-
-
-def write_whole(path: Path, summaries: Iterable[Summary], step: int) -> None:
-    """Writes an event file with these summaries, whole or not at all."""
+    with Image.open(picture) as opened:
+        pixels = np.asarray(opened.convert("RGB"))
+    summaries = [
+        hparams_pb(settings, trial_id=name),
+        *(scalar(tag, value) for tag, value in scores.items()),  # type: ignore[no-untyped-call]
+        image(picture.stem, pixels, dataformats="HWC"),  # type: ignore[no-untyped-call]
+    ]
     data, now = BytesIO(), time.time()
     writer = RecordWriter(data)
     writer.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
     for summary in summaries:
-        writer.write(Event(wall_time=now, step=step, summary=summary).SerializeToString())
-    files.write_bytes(path, data.getvalue())
+        writer.write(Event(wall_time=now, step=epoch, summary=summary).SerializeToString())
+    files.write_bytes(folder / FINAL / "final.tfevents", data.getvalue())
 
 
 def read_scalars(folder: Path) -> dict[str, dict[int, float]]:

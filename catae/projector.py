@@ -11,7 +11,6 @@ from PIL import Image
 from tensorboard.plugins.projector import metadata
 from tensorboard.plugins.projector.projector_config_pb2 import EmbeddingInfo, ProjectorConfig, SpriteMetadata
 from torch import Tensor
-from torch.utils.tensorboard.summary import image
 
 from catae import events, files
 from catae.decoding import Pixels
@@ -21,19 +20,17 @@ SIDE = 64  # pixels of a picture: a sheet of 1,000 has 2,048, and the projector 
 CODES, NAMES, SPRITE = "codes.tsv", "names.tsv", "sprite.png"
 
 
-def write(folder: Path, codes: Tensor, names: Sequence[str], pixels: Pixels, flat: Path, step: int) -> None:
+def write(folder: Path, codes: Tensor, names: Sequence[str], pixels: Pixels) -> None:
     """Writes codes, names and pictures for the projector, in the place of what an earlier process has written.
 
-    They lie beside the final scores: a TensorBoard that is running looks for codes only when a folder with events is
-    new. The map of them goes into an event file, for the tab of pictures.
+    They lie where `events.write_final` writes, and are to be there first: a TensorBoard that is running looks for codes
+    only when a folder with events is new.
 
     Args:
         folder: of the event log.
         codes: (pictures, latent_dim, 1, 1).
         names: of the pictures.
         pixels: of the pictures, uint8 (pictures, side, side, 3).
-        flat: the PNG of the map of them.
-        step: the epoch that they are of.
     """
     place, side = folder / events.FINAL, pixels.shape[1]
     table = BytesIO()
@@ -51,9 +48,6 @@ def write(folder: Path, codes: Tensor, names: Sequence[str], pixels: Pixels, fla
     )
     config = text_format.MessageToString(ProjectorConfig(embeddings=[shown]))
     files.write_bytes(place / metadata.PROJECTOR_FILENAME, config.encode())
-    with Image.open(flat) as picture:
-        drawn = image("latents", np.asarray(picture.convert("RGB")), dataformats="HWC")  # type: ignore[no-untyped-call]
-    events.write_whole(place / events.LATENTS, [drawn], step)
 
 
 def sprite(pixels: Pixels) -> Pixels:

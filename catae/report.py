@@ -20,8 +20,6 @@ COLUMNS = (
     ("ssim", "SSIM", "more is better", False, 4),
 )
 
-NORMAL = "Samples of N(0, I)"
-
 # What a run leaves behind beside this page, and what each file is.
 LEFT = {
     "run.json": "the facts of the run, for machines",
@@ -56,7 +54,7 @@ class Row:
 def write(run: Run) -> None:
     """Writes `report.html` from the run's files: manifest, settings, data report and pictures."""
     manifest, settings, data = run.read(), files.read_json(run.settings), files.read_json(run.data)
-    comparison, latents, pictures = manifest["scores"], manifest["latents"], _pictures(run)
+    comparison, pictures = manifest["scores"], _pictures(run)
     steps = settings["interpolation_steps"]["value"]
     page.write(
         run.report,
@@ -73,7 +71,6 @@ def write(run: Run) -> None:
         rows=score_rows(comparison),
         pictures=pictures,
         places=asdict(figures.places(steps + 2, data["image_size"], pictures[run.interpolation.name].height)),
-        clouds={"Train pictures": latents["train"], "Test pictures": latents["test"], NORMAL: latents["normal"]},
         left={name: what for name, what in LEFT.items() if (run.path / name).exists()},
     )
 

@@ -26,7 +26,6 @@ from catae import (
     inspection,
     latent,
     needs,
-    projector,
     randomness,
     report,
     scores,
@@ -182,26 +181,27 @@ def score(folder: Path, images_path: Path, settings: Settings) -> None:
     )
     run.record(scores=asdict(comparison))
     logger.info(report.headline(asdict(comparison)))
-    columns = decisive(settings) | {"source": sources.label(settings.source)}
-    reached = {f"score/{name}": getattr(comparison.model, name) for name in ("l1", "psnr", "ssim")}
-    events.write_scores(run.events, run.id, columns, reached, run.read()["training"]["best_epoch"])
 
 
 @task(name="map the latents", cache_policy=NO_CACHE)
 def map_latents(folder: Path, images_path: Path, settings: Settings) -> None:
-    """Describes where the latents of train and test pictures lie, and draws a map of them, in TensorBoard as well."""
+    """Describes where the latents of train and test pictures lie, and draws a map, for the projector as well."""
     run, image_set, parts = _inputs(folder, images_path)
     model = weights.load(run.model)
     train, test = (latent.encode(model, batches.ordered_loader(image_set, part)) for part in (parts.train, parts.test))
     clouds = codes.compare(train, test, randomness.generator(settings.seed, "samples beside the latents"))
     run.record(latents=asdict(clouds))
-    shown = atlas.evenly(range(len(test)))
-    flat, places = atlas.pca(test[shown]), [parts.test[number] for number in shown]
-    small = atlas.thumbnails(image_set, places, figures.THUMBNAIL)
-    spreads = {"train": clouds.train.deviations, "test": clouds.test.deviations}
-    figures.latents(spreads, flat.points, flat.axes, small, run.latents)
-    names, pixels = [image_set.names[place] for place in places], atlas.thumbnails(image_set, places, projector.SIDE)
-    projector.write(run.events, test[shown], names, pixels, run.latents, run.read()["training"]["best_epoch"])
+    atlas.show(run, image_set, parts.test, test, clouds)
+
+
+@task(name="log the results", cache_policy=NO_CACHE)
+def log_results(folder: Path, settings: Settings) -> None:
+    """Logs what TensorBoard compares runs by: the settings that decide what is learned, the final scores, the map."""
+    run = Run(folder)
+    said = run.read()
+    columns = decisive(settings) | {"source": sources.label(settings.source)}
+    reached = {f"score/{name}": said["scores"]["model"][name] for name in ("l1", "psnr", "ssim")}
+    events.write_final(run.events, run.id, columns, reached, run.latents, said["training"]["best_epoch"])
 
 
 @task(name="write the report", cache_policy=NO_CACHE)

@@ -61,6 +61,7 @@ def catae(
                 tasks.interpolate(new.path, images, resolved)
                 tasks.score(new.path, images, resolved)
                 tasks.map_latents(new.path, images, resolved)
+                tasks.log_results(new.path, resolved)
                 tasks.write_report(new.path)
                 cache.trim(images.parent, resolved.cache_gb * 1e9)
         tasks.show(new.path)

@@ -103,6 +103,7 @@ def test_the_command_draws_the_same_map_each_time(output_dir: Path, capsys: pyte
     assert capsys.readouterr().out == "one.png\ntwo.png\n"
 
 
+@pytest.mark.slow
 def test_umap_draws_another_map_the_same_each_time(output_dir: Path) -> None:
     pytest.importorskip("umap", reason="umap-learn is missing: pip install -e .[umap]")
     assert [main(["latents", "--map", "umap", "--out", name]) for name in ("one.png", "two.png")] == [0, 0]
@@ -110,6 +111,7 @@ def test_umap_draws_another_map_the_same_each_time(output_dir: Path) -> None:
     assert Path("one.png").read_bytes() == Path("two.png").read_bytes() != Path("pca.png").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "dimensions"), [(3, 4), (4, 1), (20, 2)])
 def test_umap_takes_few_codes(count: int, dimensions: int) -> None:
     pytest.importorskip("umap", reason="umap-learn is missing: pip install -e .[umap]")

@@ -77,7 +77,7 @@ def test_against_a_server_of_the_users_the_run_its_tasks_and_the_librarys_log_ar
     task_runs = server.ask("task_runs/filter", sort="EXPECTED_START_TIME_ASC")
     assert [task_run["name"].rsplit("-", 1)[0] for task_run in task_runs] == [
         "read pictures", "split", "train", "draw the curves", "restore test pictures", "generate", "interpolate",
-        "score", "map the latents", "write the report", "show in the UI",
+        "score", "map the latents", "log the results", "write the report", "show in the UI",
     ]  # fmt: skip
     log = [line["message"] for line in server.ask("logs/filter")]
     assert sum(message.startswith("epoch ") for message in log) == 2, log
