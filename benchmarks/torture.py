@@ -29,12 +29,12 @@ from pathlib import Path
 SOURCE = Path(__file__).with_name("faults.c")
 # What a run leaves, in the order in which it does: the last one that is there says how far the job had come.
 PHASES = {
-    "report.html": "ending", "interpolation.gif": "scoring", "curves.png": "drawing", "prior.safetensors": "drawing",
-    "events": "training", "split.json": "training", "data.json": "splitting",
+    "report.html": "ending", "latents.png": "reporting", "interpolation.gif": "scoring", "curves.png": "drawing",
+    "prior.safetensors": "drawing", "events": "training", "split.json": "training", "data.json": "splitting",
 }  # fmt: skip
 FILES = (
     "model.safetensors", "prior.safetensors", "split.json", "data.json", "reconstructions.png", "generated.png",
-    "generated-gaussian.png", "curves.png", "interpolation.png", "interpolation.gif", "nearest.png",
+    "generated-gaussian.png", "curves.png", "interpolation.png", "interpolation.gif", "nearest.png", "latents.png",
 )  # fmt: skip
 KINDS_OF_KILLS = ("time", "kill", "kill", "torn", "torn", "short")
 ERRORS = ("ENOSPC", "EDQUOT", "EIO", "EROFS")
@@ -61,6 +61,8 @@ def job(output_dir: Path) -> None:
         tasks.interpolate.fn(new.path, images, resolved)
         tasks.score.fn(new.path, images, resolved)
         tasks.measure.fn(new.path, images, resolved)
+        tasks.map_latents.fn(new.path, images, resolved)
+        tasks.log_results.fn(new.path, resolved)
         tasks.write_report.fn(new.path)
 
 

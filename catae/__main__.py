@@ -150,6 +150,14 @@ def _compare(options: argparse.Namespace) -> None:
         Console().print(comparison.text(compared, Console().width))
 
 
+def _latents(options: argparse.Namespace) -> None:
+    from catae import atlas, run
+
+    chosen = settings.load()
+    atlas.draw(run.trained(options.run, chosen.output_dir), options.map, chosen.seed, options.out)
+    print(options.out)
+
+
 def _inspect(options: argparse.Namespace) -> None:
     from rich.console import Console
 
@@ -278,6 +286,17 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("runs", metavar="RUN", nargs="+", help="latest, a run's id, or its folder: two or more")
     compare.add_argument("--json", action="store_true", help="for machines")
     compare.add_argument("--html", type=Path, metavar="PAGE", help="a page with the loss curves to write")
+
+    latents = command(
+        "latents", _latents, "draw a map of the latents of test pictures",
+        "catae latents latest --map umap --out map.png",
+    )  # fmt: skip
+    latents.add_argument("run", metavar="RUN", nargs="?", default="latest", help=RUN_HELP)
+    latents.add_argument(
+        "--map", choices=("pca", "umap"), default="pca",
+        help="principal components, or UMAP, which keeps neighbours near and needs catae[umap] (default: pca)",
+    )  # fmt: skip
+    latents.add_argument("--out", type=_picture_path, default=Path("latents.png"), help="the PNG to write")
 
     inspect = command(
         "inspect", _inspect, "report what a folder or an archive holds, without training",

@@ -2,14 +2,23 @@
 
 import logging
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from google.protobuf.message import DecodeError
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.plugins.hparams.summary_v2 import hparams_pb  # `api`, which is to be public, asks for TensorFlow
+from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import image, scalar
 
 from catae import files
 from catae.decoding import Pixels
@@ -19,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 # Pictures are in a folder of their own: TensorBoard's reader would load all of them to get at the scalars.
 SCALARS, PICTURES = "scalars", "pictures"
+# What is known at the end is in one as well: the tab HPARAMS shows every scalar of the run that it finds settings in.
+FINAL = "final"
 
 
 @dataclass(frozen=True)
@@ -82,6 +93,34 @@ def _put_first(folder: Path) -> None:
     for number, log in enumerate(sorted(folder.glob("*/events.out.tfevents.*"))):
         rest = log.name.split(".", 4)[4]
         log.rename(log.with_name(f"events.out.tfevents.{number:010d}.{rest}"))
+
+
+def write_final(
+    folder: Path, name: str, settings: Mapping[str, Any], scores: Mapping[str, float], picture: Path, epoch: int
+) -> None:
+    """Writes what TensorBoard compares finished runs by, in the place of what an earlier process has written.
+
+    Args:
+        folder: of the log.
+        name: what the run is called in the tab HPARAMS.
+        settings: bools, numbers and words by name; the tab shows those that differ between runs.
+        scores: by tag.
+        picture: a PNG for the tab of pictures, called as the file is.
+        epoch: the one that all this is of.
+    """
+    with Image.open(picture) as opened:
+        pixels = np.asarray(opened.convert("RGB"))
+    summaries = [
+        hparams_pb(settings, trial_id=name),
+        *(scalar(tag, value) for tag, value in scores.items()),  # type: ignore[no-untyped-call]
+        image(picture.stem, pixels, dataformats="HWC"),  # type: ignore[no-untyped-call]
+    ]
+    data, now = BytesIO(), time.time()
+    writer = RecordWriter(data)
+    writer.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
+    for summary in summaries:
+        writer.write(Event(wall_time=now, step=epoch, summary=summary).SerializeToString())
+    files.write_bytes(folder / FINAL / "final.tfevents", data.getvalue())
 
 
 def read_scalars(folder: Path) -> dict[str, dict[int, float]]:

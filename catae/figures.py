@@ -1,23 +1,28 @@
 """Pictures for people: curves and grids. Every pixel is shown as it is, never stretched."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from textwrap import wrap
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from catae import files
 from catae.decoding import Pixels
 
 DPI = 100
-GAP = 4  # white pixels between two pictures
+GAP, MARGIN, COLUMNS = 4, 16, 8  # white pixels between two pictures, and around all; pictures in a row
 CHARACTER = 7  # pixels that a character of a title takes, on average
 WIDEST = 65_000  # pixels; matplotlib draws less than 2^16
 INK, GREY, TRAIN, TEST, VALIDATION = "#1f2328", "#6e7781", "#3b76af", "#e0702e", "#2f8f5b"
+THUMBNAIL, THUMBNAILS = 40, 120  # pixels wide on a map, and how many
 
 
 def curves(scalars: Mapping[str, Mapping[int, float]], best: int, path: Path) -> None:
@@ -95,7 +100,7 @@ def losses(runs: Sequence[tuple[str, Mapping[str, Mapping[int, float]]]], path: 
     _save(figure, path)
 
 
-def grid(pixels: Pixels, path: Path, title: str, columns: int = 8, scale: int = 2) -> None:
+def grid(pixels: Pixels, path: Path, title: str, columns: int = COLUMNS, scale: int = 2) -> None:
     """Draws pictures in rows, under a title.
 
     Args:
@@ -113,7 +118,26 @@ def most_columns(size: int, scale: int = 2) -> int:
     return WIDEST // (size * scale + GAP)
 
 
-def pairs(above: Pixels, below: Pixels, path: Path, title: str, columns: int = 8, scale: int = 2) -> None:
+@dataclass(frozen=True)
+class Places:
+    """Where the pictures of a grid are: the first one's corner, their size, and how far one is from the next, in pixels
+    from the top left."""
+
+    left: int
+    top: int
+    side: int
+    pitch: int
+    columns: int
+
+
+def places(count: int, size: int, height: int, scale: int = 2) -> Places:
+    """Where `grid` has drawn `count` pictures of `size` pixels, in a PNG of `height` pixels."""
+    side, rows = size * scale, -(-count // COLUMNS)
+    pitch = side + GAP
+    return Places(MARGIN, height - MARGIN - rows * pitch + GAP, side, pitch, COLUMNS)
+
+
+def pairs(above: Pixels, below: Pixels, path: Path, title: str, columns: int = COLUMNS, scale: int = 2) -> None:
     """Draws pictures in rows of `columns`, each row over the row of their counterparts.
 
     Args:
@@ -154,6 +178,77 @@ def _white(height: int, like: Pixels) -> Pixels:
     return np.full((height, *like.shape[1:]), 255, np.uint8)
 
 
+def latents(
+    deviations: Mapping[str, Sequence[float]],
+    points: npt.NDArray[np.float64],
+    axes: tuple[str, str],
+    pixels: Pixels,
+    path: Path,
+) -> None:
+    """Draws how wide codes lie in each dimension, beside a map of some of them.
+
+    Args:
+        deviations: of the dimensions, the largest first, by what the codes are of.
+        points: where codes lie on the map, (pictures, 2).
+        axes: what the two axes of the map are.
+        pixels: the pictures of these codes, small: uint8 (pictures, side, side, 3).
+        path: the PNG to write.
+    """
+    figure = Figure(figsize=(13, 7.6), dpi=DPI, layout=_with_margins())
+    spreads, map_axes = figure.subplots(1, 2, width_ratios=(4, 9))
+    for (label, values), color in zip(deviations.items(), (TRAIN, TEST), strict=False):
+        ranks = range(1, len(values) + 1)
+        spreads.plot(ranks, values, ".-", color=color, markersize=4, linewidth=1, label=label)
+    spreads.axhline(1, color=INK, linewidth=0.9, linestyle="--", label="N(0, I)")
+    spreads.set_ylim(bottom=0)
+    spreads.xaxis.get_major_locator().set_params(integer=True)
+    spreads.set_title("Standard deviation of each dimension", loc="left")
+    spreads.set_xlabel("dimensions, the widest first")
+    spreads.legend(frameon=False)
+    spreads.spines[["top", "right"]].set_visible(False)
+    spreads.grid(axis="y", color="#eaeef2")
+    map_axes.set_title(f"Where {len(points):,} test pictures lie", loc="left")
+    _map(figure, map_axes, points, axes, pixels)
+    _save(figure, path)
+
+
+def atlas(points: npt.NDArray[np.float64], axes: tuple[str, str], pixels: Pixels, path: Path, title: str) -> None:
+    """Draws a map of codes alone; the arguments are those of `latents`."""
+    figure = Figure(figsize=(11, 11), dpi=DPI, layout=_with_margins())
+    map_axes = figure.subplots()
+    map_axes.set_title(title, loc="left")
+    _map(figure, map_axes, points, axes, pixels)
+    _save(figure, path)
+
+
+def _with_margins() -> ConstrainedLayoutEngine:
+    return ConstrainedLayoutEngine(w_pad=MARGIN / DPI, h_pad=MARGIN / DPI)
+
+
+def _map(figure: Figure, on: Axes, points: npt.NDArray[np.float64], axes: tuple[str, str], pixels: Pixels) -> None:
+    """Points on a plane, each axis to its own scale, and the pictures of some of them in their places, pixel for
+    pixel."""
+    on.plot(points[:, 0], points[:, 1], ".", color=GREY, markersize=3)
+    on.set(xlabel=axes[0], ylabel=axes[1], xticks=[], yticks=[])
+    on.margins(0.05)
+    on.spines[:].set_color("#eaeef2")
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # what has its place now keeps it
+    places = on.transData.transform(points)
+    for number in _apart(places, pixels.shape[1] + 1, THUMBNAILS):
+        left, bottom = (places[number] - pixels.shape[1] / 2).round()
+        figure.figimage(pixels[number], left, bottom, origin="upper", zorder=3)
+
+
+def _apart(places: npt.NDArray[np.float64], gap: float, most: int) -> list[int]:
+    """The first places of which none is nearer than `gap` to another, in both directions."""
+    chosen: list[int] = []
+    for number, place in enumerate(places):
+        if len(chosen) < most and (np.abs(places[chosen] - place).max(1) >= gap).all():
+            chosen.append(number)
+    return chosen
+
+
 def _tiles(pixels: Pixels, columns: int, scale: int) -> Pixels:
     """Pictures in rows, with white between them and in the places that are left over."""
     pixels = pixels.repeat(scale, 1).repeat(scale, 2)
@@ -166,13 +261,13 @@ def _tiles(pixels: Pixels, columns: int, scale: int) -> Pixels:
 
 def _draw(canvas: Pixels, path: Path, title: str) -> None:
     """A picture under its title, each pixel of the picture on one of the figure."""
-    margin, across = 16, max(canvas.shape[1], 420)
+    across = max(canvas.shape[1], 420)
     lines = [part for line in title.splitlines() for part in wrap(line, across // CHARACTER)]
-    height, width = canvas.shape[0] + 20 + 18 * len(lines) + margin, across + 2 * margin
+    height, width = canvas.shape[0] + 20 + 18 * len(lines) + MARGIN, across + 2 * MARGIN
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
-    text = figure.text(margin / width, 1 - 12 / height, "\n".join(lines), va="top", fontsize=9, color=INK)
+    text = figure.text(MARGIN / width, 1 - 12 / height, "\n".join(lines), va="top", fontsize=9, color=INK)
     text.set(linespacing=1.4, parse_math=False)  # a file's name can have dollars
-    figure.figimage(canvas, margin, margin, origin="upper")
+    figure.figimage(canvas, MARGIN, MARGIN, origin="upper")
     _save(figure, path)
 
 

@@ -1,6 +1,7 @@
 """What the pages for people are made of: templates, pictures inside the page, and numbers, times and names in words."""
 
 import base64
+import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from catae.decoding import Pixels
 NAMES = 20  # of files in a table
 FEW = 5  # names in a line
 KINDS = 8  # of sizes and of modes
+WEBP_LIMIT = 16383  # pixels, in both directions
 QUALITY = 80  # of a picture that shows what is there, not how well
 GROUPS, COPIES = 12, 8  # of copies, and in each: what `copies.png` has room for
 
@@ -39,7 +41,9 @@ def write(path: Path, template: str, **facts: Any) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(count=count, duration=duration, first=first, leak=leak, moment=moment, visible=visible)
+    environment.filters.update(
+        count=count, digest=digest, duration=duration, first=first, leak=leak, moment=moment, visible=visible
+    )
     limits = {"names": NAMES, "few": FEW, "kinds": KINDS, "groups": GROUPS, "copies": COPIES}
     page = environment.get_template(template).render(limits=limits, **facts)
     files.write_bytes(path, page.encode())
@@ -77,6 +81,9 @@ def embed_pixels(pixels: Pixels) -> Picture:
 
 def _address(frames: Sequence[Image.Image], paces: Sequence[int], lossy: int | None = None) -> str:
     buffer = io.BytesIO()
+    if max(frames[0].size) > WEBP_LIMIT:  # a walk of 1,000 steps has 126 rows
+        frames[0].save(buffer, "PNG", optimize=True)
+        return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
     frames[0].save(
         buffer,
         "WEBP",
@@ -89,6 +96,11 @@ def _address(frames: Sequence[Image.Image], paces: Sequence[int], lossy: int | N
         minimize_size=True,
     )
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def digest(script: str) -> str:
+    """What a policy allows a script by: SHA-256 of its bytes, in base64 (https://www.w3.org/TR/CSP3/#csp-hash)."""
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def count(number: int, noun: str) -> str:

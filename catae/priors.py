@@ -18,7 +18,9 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from catae import files, randomness
+from catae.codes import moments
 from catae.errors import UserError
+from catae.pca import principal
 
 Name = Literal["randn", "gaussian", "mixture", "neighbours"]
 
@@ -244,11 +246,9 @@ def _check(tensors: Mapping[str, Tensor]) -> None:
 
 def _principal(codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean, variances and principal directions (as columns) of codes, the largest variance first, as float64."""
-    points = codes.flatten(1).double()
-    mean = points.mean(0)
-    covariance = (points - mean).T @ (points - mean) / max(1, len(points) - 1)
-    variances, directions = torch.linalg.eigh(covariance)
-    return mean, variances.clamp(min=0).flip(0), directions.flip(1)
+    mean, covariance = moments(codes.flatten(1).double())
+    directions, variances = principal(covariance, len(mean))
+    return mean, variances.clamp(min=0), directions.T
 
 
 def _some(codes: Tensor, seed: int) -> Tensor:

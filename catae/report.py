@@ -1,10 +1,10 @@
-"""The run on one page: a self-contained HTML file that needs no network and no script."""
+"""The run on one page: a self-contained HTML file that needs no network, and a script for the slider alone."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from catae import animation, files, page, sources
+from catae import animation, figures, files, page, sources
 from catae.page import count
 from catae.run import Run
 
@@ -34,11 +34,13 @@ LEFT = {
     "curves.png": "the losses, epoch by epoch",
     "reconstructions.png": "test pictures and their restorations",
     "generated.png": "pictures of random latents of N(0, I)",
+    "generated-unfolded.png": "what the same latents gave before the codes were folded to N(0, I)",
     "generated-gaussian.png": "pictures of random latents of the Gaussian",
     "generated-best.png": "pictures of random latents of the prior that comes nearest to test pictures",
     "nearest.png": "random pictures, and the train pictures nearest to them",
     "interpolation.png": "the walk between two test pictures",
     "interpolation.gif": "the same walk, moving",
+    "latents.png": "how wide the latents lie, and a map of those of test pictures",
 }
 
 
@@ -63,7 +65,8 @@ class Row:
 def write(run: Run) -> None:
     """Writes `report.html` from the run's files: manifest, settings, data report and pictures."""
     manifest, settings, data = run.read(), files.read_json(run.settings), files.read_json(run.data)
-    comparison = manifest["scores"]
+    comparison, pictures = manifest["scores"], _pictures(run)
+    steps = settings["interpolation_steps"]["value"]
     page.write(
         run.report,
         "report.html",
@@ -78,16 +81,18 @@ def write(run: Run) -> None:
         columns=COLUMNS,
         rows=score_rows(comparison),
         distances=distance_rows(manifest["generation"]),
-        pictures=_pictures(run),
+        pictures=pictures,
+        places=asdict(figures.places(steps + 2, data["image_size"], pictures[run.interpolation.name].height)),
         left={name: what for name, what in LEFT.items() if (run.path / name).exists()},
     )
 
 
 def _pictures(run: Run) -> dict[str, page.Picture]:
-    """The run's figures by name, all but that of copies as they are."""
-    drawn = (run.curves, run.reconstructions, run.generated, run.generated_gaussian, run.interpolation)
+    """The run's figures by name, all but those of latents and of copies as they are."""
+    drawn = (run.curves, run.reconstructions, run.generated_unfolded, run.generated, run.interpolation)
     pictures = {path.name: page.embed(path) for path in drawn}
     pictures[run.animation.name] = page.embed(run.animation, enlarged=animation.SCALE)
+    pictures[run.latents.name] = page.embed(run.latents, lossy=page.QUALITY)
     pictures[run.nearest.name] = page.embed(run.nearest)
     if run.generated_best.exists():
         pictures[run.generated_best.name] = page.embed(run.generated_best)

@@ -11,7 +11,7 @@ from typing import Any
 
 from catae import files, machine
 from catae.errors import UserError
-from catae.settings import HARMLESS, Settings
+from catae.settings import HARMLESS, Settings, decisive
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +41,7 @@ class Run:
         self.nearest = path / "nearest.png"
         self.interpolation = path / "interpolation.png"
         self.animation = path / "interpolation.gif"
+        self.latents = path / "latents.png"
         self.copies = path / "copies.png"
         self.report = path / "report.html"
 
@@ -63,8 +64,7 @@ class Run:
     def identity(self, settings: Settings) -> dict[str, str]:
         """Which training it is: the digests of its data, its split, and the settings that decide what is learned."""
         digests = self.read()["digests"]
-        decisive = {name: value for name, value in settings.model_dump(mode="json").items() if name not in HARMLESS}
-        return {"data": digests["data"], "split": digests["split"], "settings": files.digest_of(decisive)}
+        return {"data": digests["data"], "split": digests["split"], "settings": files.digest_of(decisive(settings))}
 
     def record(self, **facts: Any) -> None:
         """Adds facts to `run.json`, or puts them in the place of earlier ones of the same name."""

@@ -204,6 +204,11 @@ class Settings(PictureSettings, TrainingSettings, ModelSettings, DataSettings, B
     )
 
 
+def decisive(settings: Settings) -> dict[str, Any]:
+    """The settings that decide what is learned, as plain values."""
+    return {name: value for name, value in settings.model_dump(mode="json").items() if name not in HARMLESS}
+
+
 def describe(name: str) -> str:
     """What a setting decides, and its range."""
     field = Settings.model_fields[name]

@@ -16,7 +16,7 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import StepLR
 from torch.optim.swa_utils import AveragedModel
 
-from catae import batches, checkpoint, events, files, initial, machine, mirrored, needs, progress, randomness
+from catae import batches, checkpoint, events, files, initial, machine, mirrored, needs, progress, randomness, weights
 from catae.batches import Loader, ordered_loader, train_loader, viewable
 from catae.errors import UserError
 from catae.images import ImageSet
@@ -184,6 +184,14 @@ class Training:
             "stopping": self.stopping.state_dict(),
         }
 
+    def best_state(self) -> dict[str, object]:
+        """All that is kept of the best epoch."""
+        return {
+            "identity": self.identity,
+            "shape": weights.shape(self.judged),
+            "model": self.judged.state_dict(),
+        }
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from what `state_dict` gave."""
         self.epoch = state["epoch"]
@@ -293,7 +301,7 @@ def fit(
                 watch.write(training.judged, epoch.number, log)
             # The best one first: killed between the two, the epoch is run again, to the same end.
             if epoch.is_best:
-                checkpoint.save(best, {"identity": training.identity, "model": training.judged.state_dict()})
+                checkpoint.save(best, training.best_state())
             checkpoint.save(last, training.state_dict())
             after_epoch(epoch, settings.max_epochs)
     logger.info("training ends: %s", reason)
@@ -311,14 +319,15 @@ def fit(
     )
 
 
-def kept(settings: Settings, checkpoints_dir: Path) -> AutoEncoder:
+def kept(checkpoints_dir: Path) -> AutoEncoder:
     """The model of the best epoch, as training left it.
 
     Raises:
         UserError: its file can't be read, or is damaged.
     """
-    model = AutoEncoder.of(settings, settings.image_size)
-    model.load_state_dict(checkpoint.load(checkpoints_dir / BEST)["model"])
+    state = checkpoint.load(checkpoints_dir / BEST)
+    model = AutoEncoder(**state["shape"])
+    model.load_state_dict(state["model"])
     model.to(memory_format=torch.channels_last)
     return model.eval()
 

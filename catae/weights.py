@@ -15,9 +15,14 @@ HEADER = "catae"
 SHAPE = {"image_size": int, "latent_dim": int, "width": int, "activation": str}
 
 
+def shape(model: AutoEncoder) -> dict[str, int | str]:
+    """What it takes to make a model of the same shape: the arguments of `AutoEncoder`."""
+    return {name: getattr(model, name) for name in SHAPE}
+
+
 def save(model: AutoEncoder, path: Path) -> None:
     """Writes the weights to `path`, with the model's shape and the pictures' normalisation in the header."""
-    facts = {**{name: getattr(model, name) for name in SHAPE}, "pixels": "RGB, (x / 255 - 0.5) / 0.5, in [-1, 1]"}
+    facts = {**shape(model), "pixels": "RGB, (x / 255 - 0.5) / 0.5, in [-1, 1]"}
     header = {HEADER: json.dumps(facts)}  # one entry: safetensors writes several in an order that changes
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     files.write_bytes(path, to_bytes(tensors, header))

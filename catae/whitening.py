@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from catae import pca
+from catae.codes import moments
 from catae.convolution import FromCode, ToCode
 from catae.model import AutoEncoder, convolutions
 
@@ -36,8 +37,7 @@ def fold(model: AutoEncoder, codes: Tensor) -> Tensor:
     assert isinstance(from_code, FromCode)
     assert to_code.bias is not None
     points = codes.flatten(1).double()
-    mean = points.mean(0)
-    covariance = (points - mean).T @ (points - mean) / max(1, len(points) - 1)
+    mean, covariance = moments(points)
     directions, variances = pca.principal(covariance, len(mean))
     deviations = variances.clamp(min=max(FLOOR * variances[0].item(), torch.finfo(torch.float32).tiny)).sqrt()
     there, back = directions / deviations[:, None], directions * deviations[:, None]

@@ -15,7 +15,9 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.task_engine import TaskRunTimeoutError
 
 from catae import (
+    atlas,
     batches,
+    codes,
     events,
     figures,
     files,
@@ -28,6 +30,7 @@ from catae import (
     randomness,
     report,
     scores,
+    sources,
     split,
     store,
     training,
@@ -38,7 +41,7 @@ from catae import (
 from catae.errors import UserError
 from catae.images import ImageSet
 from catae.run import Run
-from catae.settings import Settings
+from catae.settings import Settings, decisive
 from flows import publish
 
 logger = logging.getLogger("catae.tasks")
@@ -101,11 +104,10 @@ def train(folder: Path, images_path: Path, settings: Settings) -> None:
     identity = run.identity(settings)
     told = publish.Progress(run)
     outcome = training.fit(image_set, parts, settings, run.events, run.checkpoints, identity, told)
-    model = training.kept(settings, run.checkpoints)
-    codes = latent.encode(model, batches.ordered_loader(image_set, parts.train))
-    codes = whitening.fold(model, codes)
+    model = training.kept(run.checkpoints)
+    encoded = whitening.fold(model, latent.encode(model, batches.ordered_loader(image_set, parts.train)))
     weights.save(model, run.model)
-    priors.save(priors.fit(codes, settings.seed), run.prior)
+    priors.save(priors.fit(encoded, settings.seed), run.prior)
     told.end(outcome)
     run.record(training=asdict(outcome), digests=run.read()["digests"] | {"weights": files.digest(run.model)})
 
@@ -146,9 +148,9 @@ def reconstruct(folder: Path, images_path: Path) -> None:
 def generate(folder: Path, settings: Settings) -> None:
     """Draws random pictures: of the recipe's latents of N(0, I), before the fold and after, and of the Gaussian."""
     run = Run(folder)
-    before, randn = training.kept(settings, run.checkpoints), {"randn": priors.Normal(settings.latent_dim)}
-    gallery.generate(before, randn, "randn", settings.samples, settings.seed, run.generated_unfolded)
     model, fitted = weights.load(run.model), priors.load(run.prior)
+    before = training.kept(run.checkpoints)
+    gallery.generate(before, fitted, "randn", settings.samples, settings.seed, run.generated_unfolded)
     gallery.generate(model, fitted, "randn", settings.samples, settings.seed, run.generated)
     gallery.generate(model, fitted, "gaussian", settings.samples, settings.seed, run.generated_gaussian)
 
@@ -196,6 +198,29 @@ def measure(folder: Path, images_path: Path, settings: Settings) -> None:
         gallery.generate(model, fitted, measured.best, settings.samples, settings.seed, run.generated_best)
     run.record(generation=asdict(measured))
     logger.info(generation.summary(measured))
+
+
+@task(name="map the latents", cache_policy=NO_CACHE)
+def map_latents(folder: Path, images_path: Path, settings: Settings) -> None:
+    """Describes where the latents of train and test pictures lie, and draws a map, for the projector as well."""
+    run, image_set, parts = _inputs(folder, images_path)
+    train_loader, test_loader = (batches.ordered_loader(image_set, part) for part in (parts.train, parts.test))
+    before = training.kept(run.checkpoints)
+    train, test = latent.encode(before, train_loader), latent.encode(before, test_loader)
+    folded = latent.encode(weights.load(run.model), test_loader)
+    clouds = codes.compare(train, test, folded, randomness.generator(settings.seed, "samples beside the latents"))
+    run.record(latents=asdict(clouds))
+    atlas.show(run, image_set, parts.test, test, clouds)
+
+
+@task(name="log the results", cache_policy=NO_CACHE)
+def log_results(folder: Path, settings: Settings) -> None:
+    """Logs what TensorBoard compares runs by: the settings that decide what is learned, the final scores, the map."""
+    run = Run(folder)
+    said = run.read()
+    columns = decisive(settings) | {"source": sources.label(settings.source)}
+    reached = {f"score/{name}": said["scores"]["model"][name] for name in ("l1", "psnr", "ssim")}
+    events.write_final(run.events, run.id, columns, reached, run.latents, said["training"]["best_epoch"])
 
 
 @task(name="write the report", cache_policy=NO_CACHE)

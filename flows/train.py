@@ -1,4 +1,4 @@
-"""The job, as a flow: read, split, train, draw the curves, restore, generate, interpolate, score, measure, report.
+"""The job, as a flow: read, split, train, draw, restore, generate, interpolate, score, measure, map, report.
 
     catae train --source cats.zip          or    python -m flows.train --source cats.zip
 
@@ -61,6 +61,8 @@ def catae(
                 tasks.interpolate(new.path, images, resolved)
                 tasks.score(new.path, images, resolved)
                 tasks.measure(new.path, images, resolved)
+                tasks.map_latents(new.path, images, resolved)
+                tasks.log_results(new.path, resolved)
                 tasks.write_report(new.path)
                 cache.trim(images.parent, resolved.cache_gb * 1e9)
         tasks.show(new.path)

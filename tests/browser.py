@@ -1,6 +1,8 @@
 """What the tests of pages share: a page as its reader takes it, and what a real browser says of it."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ class Page(HTMLParser):
     def __init__(self, html: str) -> None:
         super().__init__()
         self.html, self.tags, self.pieces, self.style = html, [], [], ""
+        self.script = "".join(re.findall("<script[^>]*>(.*?)</script>", html, re.S))
         self.feed(html)
         self.text = " ".join("".join(self.pieces).split())
 
@@ -31,7 +34,7 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self.tags and self.tags[-1][0] == "style":
             self.style += data
-        else:
+        elif not (self.tags and self.tags[-1][0] == "script"):
             self.pieces.append(data)
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
@@ -40,6 +43,18 @@ class Page(HTMLParser):
     def rows(self) -> list[str]:
         rows = re.findall(r"<tr.*?</tr>", self.html.replace("<wbr>", ""), re.S)
         return [" ".join(re.sub(r"<[^>]+>", " ", row).split()) for row in rows]
+
+
+@contextmanager
+def browsing(**context: Any) -> Iterator[Any]:
+    """An empty page of a browser, of the kind that Playwright is asked for."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install -e .[dev]")
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with (
+        playwright.sync_playwright() as driver,
+        driver.chromium.launch(executable_path=CHROMIUM, args=arguments) as browser,
+    ):
+        yield browser.new_page(**context)
 
 
 def check_in_browser(path: Path, scheme: Any, pictures: int, whole: str = "") -> None:
@@ -51,15 +66,9 @@ def check_in_browser(path: Path, scheme: Any, pictures: int, whole: str = "") ->
         pictures: how many there are on it.
         whole: a selector of elements whose text must stand in one line.
     """
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install -e .[dev]")
     complaints: list[str] = []
     requests: list[str] = []
-    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with (
-        playwright.sync_playwright() as driver,
-        driver.chromium.launch(executable_path=CHROMIUM, args=arguments) as browser,
-    ):
-        page = browser.new_page(color_scheme=scheme)
+    with browsing(color_scheme=scheme) as page:
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda request: requests.append(request.url))

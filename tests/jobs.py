@@ -27,5 +27,7 @@ def whole(resolved: Settings) -> Run:
     tasks.interpolate.fn(new.path, images, resolved)
     tasks.score.fn(new.path, images, resolved)
     tasks.measure.fn(new.path, images, resolved)
+    tasks.map_latents.fn(new.path, images, resolved)
+    tasks.log_results.fn(new.path, resolved)
     tasks.write_report.fn(new.path)
     return new

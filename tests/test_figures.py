@@ -28,6 +28,17 @@ def test_a_grid_shows_every_picture_as_it_is(tmp_path: Path) -> None:
     assert all(contains(canvas, picture, 2) for picture in PIXELS)
 
 
+@pytest.mark.parametrize(("count", "lines"), [(11, 1), (8, 2), (3, 1)])
+def test_where_the_pictures_of_a_grid_are_is_known(tmp_path: Path, count: int, lines: int) -> None:
+    figures.grid(PIXELS[:count], tmp_path / "grid.png", "\n".join(["pictures"] * lines))
+    canvas = np.asarray(Image.open(tmp_path / "grid.png").convert("RGB"))
+    at = figures.places(count, 16, len(canvas))
+    for number, picture in enumerate(PIXELS[:count]):
+        left, top = at.left + number % at.columns * at.pitch, at.top + number // at.columns * at.pitch
+        shown = canvas[top : top + at.side, left : left + at.side]
+        assert np.array_equal(shown, picture.repeat(2, 0).repeat(2, 1))
+
+
 def test_pairs_show_every_picture_over_its_counterpart(tmp_path: Path) -> None:
     figures.pairs(PIXELS, 255 - PIXELS, tmp_path / "pairs.png", "eleven pictures", columns=4)
     canvas = Image.open(io.BytesIO((tmp_path / "pairs.png").read_bytes()))

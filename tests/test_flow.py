@@ -51,7 +51,8 @@ def test_python_m_flows_train_is_the_same_command_and_the_same_seed_gives_the_sa
         assert ended.returncode == 0, ended.stderr
     for file in (
         "split.json", "data.json", "model.safetensors", "curves.png", "reconstructions.png", "generated.png",
-        "generated-gaussian.png", "interpolation.png", "interpolation.gif", "prior.safetensors", "nearest.png",
+        "generated-gaussian.png", "generated-unfolded.png", "interpolation.png", "interpolation.gif",
+        "prior.safetensors", "nearest.png", "latents.png",
     ):  # fmt: skip
         assert Path("one/latest", file).read_bytes() == Path("two/latest", file).read_bytes(), file
 
@@ -77,7 +78,7 @@ def test_against_a_server_of_the_users_the_run_its_tasks_and_the_librarys_log_ar
     task_runs = server.ask("task_runs/filter", sort="EXPECTED_START_TIME_ASC")
     assert [task_run["name"].rsplit("-", 1)[0] for task_run in task_runs] == [
         "read pictures", "split", "train", "draw the curves", "restore test pictures", "generate", "interpolate",
-        "score", "measure random pictures", "write the report", "show in the UI",
+        "score", "measure random pictures", "map the latents", "log the results", "write the report", "show in the UI",
     ]  # fmt: skip
     log = [line["message"] for line in server.ask("logs/filter")]
     assert sum(message.startswith("epoch ") for message in log) == 2, log

@@ -1,4 +1,9 @@
+import base64
+import io
+from pathlib import Path
+
 import pytest
+from PIL import Image
 
 from catae import page
 
@@ -38,3 +43,10 @@ def test_what_would_steer_a_terminal_is_shown_as_an_escape() -> None:
 def test_the_first_of_many_and_how_many_more_there_are() -> None:
     assert page.first([1, 2, 3], 2) == ([1, 2], 1)
     assert page.first({"RGB": 3}, 2) == ([("RGB", 3)], 0)
+
+
+def test_a_picture_that_is_too_tall_for_webp_is_in_the_page_all_the_same(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 17_000), "red").save(tmp_path / "walk.png")
+    picture = page.embed(tmp_path / "walk.png")
+    with Image.open(io.BytesIO(base64.b64decode(picture.address.partition(",")[2]))) as shown:
+        assert shown.size == (picture.width, picture.height) == (8, 17_000)

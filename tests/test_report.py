@@ -2,6 +2,7 @@
 
 import base64
 import copy
+import hashlib
 import io
 import json
 import re
@@ -11,16 +12,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import HOSTILE, Page, check_in_browser, needs_chromium
+from browser import HOSTILE, WIDTHS, Page, browsing, check_in_browser, needs_chromium
 from PIL import Image, ImageSequence
 
-from catae import report
+from catae import figures, page, report
 from catae.run import Run
 from catae.settings import Settings
 
 PICTURES = (
     "curves.png",
     "reconstructions.png",
+    "latents.png",
     "generated.png",
     "generated-gaussian.png",
     "generated-best.png",
@@ -61,6 +63,29 @@ MANIFEST: dict[str, Any] = {
         "seconds_per_epoch": 24.2,
         "precision": "bf16",
         "precision_because": "the CPU computes in it (amx_bf16)",
+    },
+    "latents": {
+        "train": {
+            "pictures": 14057,
+            "norm": 31.27,
+            "effective_rank": 61.3,
+            "distance": 2.14,
+            "deviations": [5.1, 3.2, 1.4],
+        },
+        "test": {
+            "pictures": 1690,
+            "norm": 31.08,
+            "effective_rank": 60.9,
+            "distance": 2.11,
+            "deviations": [5.2, 3.1, 1.3],
+        },
+        "normal": {
+            "pictures": 1690,
+            "norm": 11.29,
+            "effective_rank": 123.4,
+            "distance": 0.14,
+            "deviations": [1.1, 1.0, 0.9],
+        },
     },
     "interpolation": ["cats/7978.jpg", "cats/139.jpg"],
     "generation": {
@@ -161,8 +186,16 @@ def test_page_asks_nothing_of_the_network(tmp_path: Path) -> None:
     links = [attributes["href"] for _, attributes in page.tags if "href" in attributes]
     assert all(re.fullmatch(r"#[a-z]+|data:,|[a-z-]+(\.[a-z]+|/)", link) for link in links), links
     assert not re.search(r"url\(|@import", page.style)
-    assert not page.all("script")
     assert "default-src 'none'" in page.html
+
+
+def test_the_policy_allows_the_sliders_script_and_no_other(tmp_path: Path) -> None:
+    page = written(tmp_path)
+    (policy,) = [attributes["content"] for attributes in page.all("meta") if "http-equiv" in attributes]
+    digest = base64.b64encode(hashlib.sha256(page.script.encode()).digest()).decode()
+    assert re.findall(r"script-src ([^;]*)", policy) == [f"'sha256-{digest}'"]
+    assert page.all("script") == [{"type": "module"}]
+    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
 
 
 def test_every_picture_of_the_run_is_in_the_page_pixel_for_pixel_and_at_its_pace(tmp_path: Path) -> None:
@@ -170,6 +203,8 @@ def test_every_picture_of_the_run_is_in_the_page_pixel_for_pixel_and_at_its_pace
     shown = page.all("img")
     assert len(shown) == len(PICTURES)
     for name, attributes in zip(PICTURES, shown, strict=True):
+        if name == "latents.png":  # which shows where pictures are, and not how well they look
+            continue
         with Image.open(io.BytesIO(base64.b64decode(attributes["src"].partition(",")[2]))) as inside:
             in_page = frames_of(inside)
         with Image.open(tmp_path / name) as file:
@@ -206,6 +241,7 @@ def test_is_a_page_that_a_screen_reader_can_follow(tmp_path: Path) -> None:
     identifiers = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(identifiers) == len(set(identifiers))
     targets = {a["href"][1:] for a in page.all("a") if a["href"].startswith("#")}
+    targets |= {button["popovertarget"] for button in page.all("button")}
     assert targets == set(identifiers)
 
 
@@ -381,7 +417,8 @@ def test_hostile_file_names_are_shown_as_text(tmp_path: Path) -> None:
         },
     )
     assert page.text.count(HOSTILE) == 10  # the source, two ends, two copies, a reject, a note, the one passed over
-    assert not page.all("script")
+    assert len(page.all("script")) == 1
+    assert "alert" not in page.script
     assert len(page.all("img")) == len(PICTURES)
 
 
@@ -458,6 +495,15 @@ def test_machine_versions_and_digests_are_shown(tmp_path: Path) -> None:
         assert fact in text
 
 
+def test_latents_say_of_how_many_pictures_they_are_and_what_n_0_i_would_have(tmp_path: Path) -> None:
+    page = written(tmp_path)
+    assert "Train pictures 14,057 31.27 61.3 2.14 1.40 to 5.10" in page.rows()
+    assert "Test pictures 1,690 31.08 60.9 2.11 1.30 to 5.20" in page.rows()
+    assert "Samples of N(0, I) 1,690 11.29 123.4 0.14 0.90 to 1.10" in page.rows()
+    assert "Effective rank of 128" in page.rows()[4]
+    assert "of the latents of 14,057 train pictures and of 1,690 test pictures" in page.text
+
+
 # What a browser makes of it
 
 
@@ -471,3 +517,79 @@ def test_browser_shows_every_picture_with_nothing_sideways_and_no_request(tmp_pa
     check_in_browser(
         run.report, scheme, len(PICTURES) + 1, whole=".settings td:last-child, .settings tr:not(.given) td"
     )
+
+
+WALK = np.random.default_rng(2).integers(0, 256, (52, 16, 16, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def walking(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report whose walk of 50 steps is drawn as the job draws it."""
+    run = make_run(tmp_path_factory.mktemp("run"), data={"image_size": 16})
+    figures.grid(WALK, run.interpolation, "A to B\nin 50 steps")
+    report.write(run)
+    return run.report
+
+
+def step_shown(tab: Any) -> np.ndarray:
+    """The pixels of the slider's picture, as the page has them."""
+    address = tab.evaluate("document.querySelector('.steps canvas').toDataURL()")
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))).convert("RGB"))
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_slider_shows_every_step_of_the_walk_and_the_arrow_keys_move_it(walking: Path, width: int) -> None:
+    with browsing(viewport={"width": width, "height": 800}) as tab:
+        tab.goto(walking.as_uri())
+        slider = tab.get_by_role("slider")
+        slider.wait_for()
+        assert tab.locator("output").inner_text() == "Step 1 of 50, alpha = 0.00"
+        for step in (1, 2, 7, 8, 49, 50):
+            slider.fill(str(step))
+            assert np.array_equal(step_shown(tab), WALK[step].repeat(2, 0).repeat(2, 1)), step
+        assert tab.locator("output").inner_text() == "Step 50 of 50, alpha = 1.00"
+        slider.focus()
+        tab.keyboard.press("ArrowLeft")
+        assert tab.locator("output").inner_text() == "Step 49 of 50, alpha = 0.98"
+        assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+@needs_chromium
+def test_without_script_the_strip_is_there_and_the_slider_is_not(walking: Path) -> None:
+    with browsing(java_script_enabled=False) as tab:
+        tab.goto(walking.as_uri())
+        assert tab.locator("#interpolation-png img").is_visible()
+        assert not tab.locator(".steps").is_visible()
+        tab.locator("#curves-png button").click()
+        assert is_enlarged(tab, "curves-png")
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_picture_is_enlarged_by_a_click_or_a_key_and_put_back_by_another_or_by_escape(
+    walking: Path, width: int
+) -> None:
+    with browsing(viewport={"width": width, "height": 700}) as tab:
+        tab.goto(walking.as_uri())
+        button = tab.locator("#interpolation-png button")
+        before = tab.locator("#interpolation-png img").bounding_box()["width"]
+        assert not is_enlarged(tab, "interpolation-png")
+        for enlarge, back in (
+            (button.click, lambda: tab.mouse.click(width / 2, 350)),
+            (button.click, lambda: tab.keyboard.press("Escape")),
+            (lambda: button.press("Enter"), lambda: tab.keyboard.press("Enter")),
+        ):
+            enlarge()
+            assert is_enlarged(tab, "interpolation-png")
+            shown = tab.locator("#interpolation-png img").bounding_box()["width"]
+            assert shown >= max(before, page.embed(walking.parent / "interpolation.png").width)
+            back()
+            assert not is_enlarged(tab, "interpolation-png")
+            assert tab.locator("#interpolation-png img").bounding_box()["width"] == before
+
+
+def is_enlarged(tab: Any, name: str) -> bool:
+    """Whether the picture fills the window."""
+    box, size = tab.locator(f"#{name}").bounding_box(), tab.viewport_size
+    return bool((box["x"], box["y"], box["width"], box["height"]) == (0, 0, size["width"], size["height"]))

@@ -33,7 +33,7 @@ def test_a_run_leaves_behind_what_the_readme_lists(done: Run, pytestconfig: pyte
     assert left == {
         "run.json", "settings.json", "data.json", "split.json", "events", "checkpoints", "model.safetensors",
         "prior.safetensors", "curves.png", "reconstructions.png", "generated.png", "generated-gaussian.png",
-        "interpolation.png", "interpolation.gif", "report.html", "nearest.png",
+        "interpolation.png", "interpolation.gif", "latents.png", "report.html", "nearest.png", "generated-unfolded.png",
     } | ({"generated-best.png"} if done.generated_best.exists() else set())  # fmt: skip
     assert not [name for name in left if f"`{name}" not in readme]
 
@@ -64,6 +64,7 @@ def test_every_picture_of_the_run_opens_and_is_no_plain_area(done: Run) -> None:
     for path in (
         done.curves, done.reconstructions, done.generated, done.generated_gaussian, done.interpolation, done.animation,
         done.nearest,
+        done.latents,
     ):  # fmt: skip
         with Image.open(path) as picture:
             assert np.asarray(picture.convert("RGB")).std() > 3, path
