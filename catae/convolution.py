@@ -12,7 +12,6 @@ What is computed in another way than PyTorch would, and why, is measured in docs
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
@@ -70,8 +69,8 @@ class FromCode(nn.ConvTranspose2d):
     bias: nn.Parameter
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(in_channels, out_channels, KERNEL, bias=False)
-        self.bias = nn.Parameter(torch.zeros(out_channels, KERNEL, KERNEL))
+        super().__init__(in_channels, out_channels, KERNEL)
+        self.bias = nn.Parameter(self.bias.detach()[:, None, None].repeat(1, KERNEL, KERNEL))
 
     def forward(self, code: Tensor, output_size: list[int] | None = None) -> Tensor:
         """What `nn.ConvTranspose2d` without a bias gives, and the bias; there is one output size."""

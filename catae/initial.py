@@ -22,7 +22,8 @@ def initialise(model: AutoEncoder, init: Literal["torch", "kaiming"], generator:
         if init == "torch":
             nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
             bound = 1 / math.sqrt(nn.init._calculate_fan_in_and_fan_out(layer.weight)[0])
-            nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
+            bias = nn.init.uniform_(torch.empty(layer.out_channels), -bound, bound, generator=generator)
+            layer.bias.copy_(bias.view(-1, *[1] * (layer.bias.ndim - 1)))
         else:
             nn.init.normal_(layer.weight, 0, math.sqrt(2 / _fan_in(layer)), generator=generator)
             nn.init.zeros_(layer.bias)

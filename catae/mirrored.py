@@ -29,7 +29,8 @@ LIMIT = 0.97  # of a pixel whose atanh is a target: that of 1 is infinite
 
 def possible(model: AutoEncoder, pictures: int) -> bool:
     """Whether each channel can have a partner, and each pair, and each number of the code, a direction of its own."""
-    return model.width % 2 == 0 and model.width // 2 <= 3 * KERNEL**2 and pictures >= model.latent_dim
+    alone = model.activation == "relu" and model.width % 2 == 1
+    return not alone and _pairs(model)[0] <= 3 * KERNEL**2 and pictures >= model.latent_dim
 
 
 @torch.no_grad()
@@ -43,15 +44,15 @@ def initialise(model: AutoEncoder, pictures: Tensor) -> None:
     *halvings, to_code = convolutions(model.encoder)
     from_code, *doublings = convolutions(model.decoder)
     signals = [pictures]  # signed, of each size, in half as many channels as go on from there
-    for count, layer in zip(channels(model.image_size, model.width)[1:], halvings, strict=True):
-        weight, bias = _principal(signals[-1], count // 2)
+    for count, layer in zip(_pairs(model), halvings, strict=True):
+        weight, bias = _principal(signals[-1], count)
         _set(layer, weight, bias)
         signals.append(functional.conv2d(signals[-1], weight, bias, stride=2, padding=1))
 
     smallest = signals.pop()
     mean = smallest.mean(0)
     around = smallest - mean
-    directions, squares = _directions(torch.split(around.flatten(1), AT_A_TIME), model.latent_dim)
+    directions, squares = _few_directions(around.flatten(1), model.latent_dim)
     scales = squares.clamp(min=FLOOR * squares[0]).rsqrt()
     weight = (directions * scales[:, None]).view(-1, *mean.shape)
     _set(to_code, weight, -(weight * mean).sum((1, 2, 3)))
@@ -65,6 +66,11 @@ def initialise(model: AutoEncoder, pictures: Tensor) -> None:
         weight, bias = _back(signal, target)
         _set(layer, weight, bias)
         signal = functional.conv_transpose2d(signal, weight, bias, stride=2, padding=1)
+
+
+def _pairs(model: AutoEncoder) -> list[int]:
+    """Pairs of channels after each halving."""
+    return [count // 2 for count in channels(model.image_size, model.width, model.activation)[1:]]
 
 
 def _principal(signal: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -93,6 +99,17 @@ def _directions(rows: Iterable[Tensor], count: int) -> tuple[Tensor, Tensor]:
         second, n = second + (part.T @ part).double(), n + len(part)
     directions, squares = pca.principal(second / n, count)
     return directions.float(), squares.float()
+
+
+def _few_directions(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The same of rows (n, features) that are fewer than features, by way of their products with each other.
+
+    At 4x4 a picture has 4,096 features, and the eigenvectors of a matrix of that size take 20 s.
+    """
+    _, squares = found = pca.principal((rows.double() @ rows.T.double()) / len(rows), count)
+    directions = functional.normalize(found[0] @ rows.double())
+    signs = directions.gather(1, directions.abs().argmax(1, keepdim=True)).sign()
+    return (directions * signs).float(), squares.float()
 
 
 def _back(signal: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,6 @@ the precision of what comes in, float32 or bfloat16, with weights that stay floa
 """
 
 from collections.abc import Iterable
-from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -33,10 +32,16 @@ class CReLU(nn.Module):
 ACTIVATIONS: dict[Activation, tuple[type[nn.Module], int]] = {"crelu": (CReLU, 2), "relu": (nn.ReLU, 1)}
 
 
-def channels(image_size: int, width: int) -> list[int]:
-    """Channels at each size, from the picture's 3 to those at 4x4: [3, 32, 64, 128, 256] for 64 and 32."""
+def filters(image_size: int, width: int) -> list[int]:
+    """Filters at each size, from the picture's 3 colours to those at 4x4: [3, 32, 64, 128, 256] for 64 and 32."""
     halvings = image_size.bit_length() - KERNEL.bit_length()
     return [3, *(width * 2**step for step in range(halvings))]
+
+
+def channels(image_size: int, width: int, activation: Activation) -> list[int]:
+    """Channels that go on at each size: [3, 64, 128, 256, 512] for 64, 32 and CReLU, which makes two of each one."""
+    _, times = ACTIVATIONS[activation]
+    return [3, *(times * count for count in filters(image_size, width)[1:])]
 
 
 class Encoder(nn.Module):
@@ -44,12 +49,12 @@ class Encoder(nn.Module):
 
     def __init__(self, image_size: int, latent_dim: int, width: int, activation: Activation) -> None:
         super().__init__()
-        sizes = channels(image_size, width)
-        active, times = ACTIVATIONS[activation]
+        given, made = channels(image_size, width, activation), filters(image_size, width)[1:]
+        active, _ = ACTIVATIONS[activation]
         layers: list[nn.Module] = []
-        for narrow, wide in pairwise(sizes):  # for 64x64 and a width of 32: 32x32x32, 64x16x16, 128x8x8, 256x4x4
-            layers += [Halving(narrow, wide // times), active()]
-        layers += [ToCode(sizes[-1], latent_dim)]  # 128x1x1
+        for count, wanted in zip(given[:-1], made, strict=True):  # for 64x64: 32x32, 16x16, 8x8, 4x4
+            layers += [Halving(count, wanted), active()]
+        layers += [ToCode(given[-1], latent_dim)]  # 128x1x1
         self.layers = nn.Sequential(*layers)
 
     def forward(self, pictures: Tensor) -> Tensor:
@@ -63,12 +68,11 @@ class Decoder(nn.Module):
 
     def __init__(self, image_size: int, latent_dim: int, width: int, activation: Activation) -> None:
         super().__init__()
-        *sizes, colours = channels(image_size, width)[::-1]
-        active, times = ACTIVATIONS[activation]
-        made = [*(size // times for size in sizes), colours]
-        layers: list[nn.Module] = [FromCode(latent_dim, made[0])]  # 256x4x4
-        for wide, narrow in zip(sizes, made[1:], strict=True):  # 128x8x8, 64x16x16, 32x32x32, 3x64x64
-            layers += [active(), Doubling(wide, narrow)]
+        given, made = channels(image_size, width, activation)[:0:-1], filters(image_size, width)[::-1]
+        active, _ = ACTIVATIONS[activation]
+        layers: list[nn.Module] = [FromCode(latent_dim, made[0])]  # 4x4
+        for count, wanted in zip(given, made[1:], strict=True):  # for 64x64: 8x8, 16x16, 32x32, 3x64x64
+            layers += [active(), Doubling(count, wanted)]
         self.layers = nn.Sequential(*layers, nn.Tanh())
 
     def forward(self, codes: Tensor) -> Tensor:
@@ -83,12 +87,12 @@ class AutoEncoder(nn.Module):
     Args:
         image_size: height and width of the pictures, in pixels; a power of two, at least 8.
         latent_dim: channels of the code.
-        width: channels that the first convolution and its activation give.
-        activation: 'relu', or 'crelu' for that of each signal and of its negative, for which the width is even.
+        width: filters of the first convolution.
+        activation: 'relu', or 'crelu' for that of each signal and of its negative.
     """
 
     def __init__(
-        self, image_size: int = 64, latent_dim: int = 128, width: int = 64, activation: Activation = "crelu"
+        self, image_size: int = 64, latent_dim: int = 128, width: int = 32, activation: Activation = "crelu"
     ) -> None:
         super().__init__()
         self.image_size, self.latent_dim, self.width, self.activation = image_size, latent_dim, width, activation
@@ -106,9 +110,9 @@ class AutoEncoder(nn.Module):
         return restored
 
 
-def activations(image_size: int, width: int) -> int:
+def activations(image_size: int, width: int, activation: Activation) -> int:
     """How many numbers a training step keeps of one picture: what goes into each layer, and comes out of the last."""
-    sizes = channels(image_size, width)
+    sizes = channels(image_size, width, activation)
     halves = sum(count * (image_size >> step) ** 2 for step, count in enumerate(sizes))
     return 2 * halves
 

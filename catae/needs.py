@@ -15,23 +15,23 @@ def room(settings: Settings) -> int:
     """Bytes on the disk for the states of a training.
 
     The last state, the one before it, and the next while it is written, each with the weights, their average and Adam's
-    two moments of them; the best model and the one before it.
+    moments of them; the best model and the one before it.
     """
-    return (3 * 4 + 2) * _weights(settings)
+    return (3 * (2 + _moments(settings)) + 2) * _weights(settings)
 
 
 def memory(settings: Settings, batch: int) -> int:
     """Bytes of memory for a step on a batch of so many pictures, about.
 
-    The weights, their average, their gradients and Adam's two moments of them; what each layer keeps of each picture,
+    The weights, their average, their gradients and Adam's moments of them; what each layer keeps of each picture,
     in the precision of the training, and 0.3 times that for the gradients under way; and the loss's two float32
     pictures.
     Measured on batches of 512 and 1,024, of 64x64 and 128x128, 32 and 64 wide, a step takes 0.7 to 1.6 times as much.
     """
     precision, _ = machine.precision(settings.precision)
-    kept = BYTES[precision] * activations(settings.image_size, settings.width)
+    kept = BYTES[precision] * activations(settings.image_size, settings.width, settings.activation)
     loss = 2 * 4 * 3 * settings.image_size**2
-    return round(5 * _weights(settings) + batch * (1.3 * kept + loss))
+    return round((3 + _moments(settings)) * _weights(settings) + batch * (1.3 * kept + loss))
 
 
 def enough_memory(settings: Settings, batch: int) -> AbstractContextManager[None]:
@@ -45,6 +45,11 @@ def enough_memory(settings: Settings, batch: int) -> AbstractContextManager[None
         memory(settings, batch),
         "lower CATAE_BATCH_SIZE or CATAE_WIDTH, or give it more",
     )
+
+
+def _moments(settings: Settings) -> int:
+    """How many numbers Adam keeps of each weight: mean, mean square, and of the latter the largest so far."""
+    return 3 if settings.amsgrad else 2
 
 
 def _weights(settings: Settings) -> int:

@@ -80,15 +80,12 @@ class ModelSettings(BaseModel):
 
     latent_dim: int = Field(128, ge=1, le=4096, description="Channels of the 1x1 code between the two halves.")
     width: int = Field(
-        64,
-        ge=1,
-        le=512,
-        description="Channels after the first convolution and its activation; each further one has twice as many.",
+        32, ge=1, le=512, description="Filters of the first convolution; each further one has twice as many."
     )
     activation: Literal["crelu", "relu"] = Field(
         "crelu",
-        description="What follows a convolution: the ReLU of its channels and of their negatives (`crelu`, half as "
-        "many filters for as many channels), or the ReLU alone (`relu`).",
+        description="What follows a convolution: the ReLU of what it gives and that of its negative (`crelu`), or the "
+        "former alone (`relu`).",
     )
     init: Literal["torch", "kaiming", "pca"] = Field(
         "pca",
@@ -103,6 +100,11 @@ class TrainingSettings(BaseModel):
     seed: int = Field(0, ge=0, lt=2**63, description="Decides the split, the first weights, the order and the samples.")
     batch_size: int = Field(64, ge=1, description="Pictures in a step of the optimizer.")
     learning_rate: float = Field(0.001, gt=0, allow_inf_nan=False, description="Adam's step size at the start.")
+    amsgrad: bool = Field(
+        True,
+        description="Whether Adam's steps never grow longer because gradients have been small for a while (AMSGrad), "
+        "which a net that is nearly linear can't stand.",
+    )
     lr_step_size: int = Field(10, ge=1, description="Epochs after which the learning rate falls.")
     lr_gamma: float = Field(0.5, gt=0, le=1, description="What the learning rate is multiplied by when it falls.")
     averaging: float = Field(

@@ -79,7 +79,7 @@ class Training:
         initial.initialise(self.model, drawn, randomness.generator(settings.seed, "initialisation"))
         # The pictures come channels-last, and oneDNN's convolutions are 1.1 times as fast on that layout in fp32.
         self.model.to(memory_format=torch.channels_last)
-        self.optimizer = Adam(self.model.parameters(), settings.learning_rate, fused=True)
+        self.optimizer = Adam(self.model.parameters(), settings.learning_rate, fused=True, amsgrad=settings.amsgrad)
         self.schedule = StepLR(self.optimizer, settings.lr_step_size, settings.lr_gamma)
         self.average = AveragedModel(self.model, multi_avg_fn=self._follow)
         self.stopping = EarlyStopping(settings.patience, settings.min_delta)
@@ -351,8 +351,8 @@ def _start_linear(training: Training, images: ImageSet, split: Split) -> None:
     """Gives the net the weights that some of the train pictures make it linear with."""
     if not mirrored.possible(training.model, len(split.train)):
         logger.warning(
-            "CATAE_INIT=pca needs an even CATAE_WIDTH of at most 96, and as many train pictures as CATAE_LATENT_DIM: "
-            "training starts from those of `kaiming`"
+            "CATAE_INIT=pca needs a CATAE_WIDTH of at most 48 (with CATAE_ACTIVATION=relu an even one of at most 96), "
+            "and as many train pictures as CATAE_LATENT_DIM: training starts from the weights of `kaiming`"
         )
         return
     start = time.perf_counter()

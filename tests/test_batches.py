@@ -52,3 +52,16 @@ def test_a_picture_that_is_shown_is_not_stretched() -> None:
 
 def test_what_is_shown_of_a_picture_is_the_picture(drawn_set: ImageSet) -> None:
     assert np.array_equal(batches.viewable(batches.normalise(drawn_set.take(range(10)))), drawn_set.take(range(10)))
+
+
+def test_a_share_of_the_train_pictures_is_mirrored_others_in_each_epoch(drawn_set: ImageSet) -> None:
+    def loaded(epoch: int, mirror: float, done: int = 0) -> torch.Tensor:
+        return torch.cat(list(batches.train_loader(drawn_set, range(120), 10, 0, epoch, done, mirror)))
+
+    plain, some, every = (loaded(1, mirror) for mirror in (0, 0.5, 1))
+    turned = (some == plain.flip(3)).all((1, 2, 3))
+    assert torch.equal(every, plain.flip(3))
+    assert torch.equal(some[~turned], plain[~turned])
+    assert 40 <= turned.sum() <= 80
+    assert torch.equal(loaded(1, 0.5, done=7), some[70:])  # as if it had not been interrupted
+    assert not torch.equal((loaded(2, 0.5) == loaded(2, 0).flip(3)).all((1, 2, 3)), turned)

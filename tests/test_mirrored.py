@@ -5,7 +5,9 @@ from torch.nn import functional
 
 from catae import batches, mirrored
 from catae.images import ImageSet
-from catae.model import AutoEncoder, convolutions
+from catae.model import Activation, AutoEncoder, convolutions
+
+PAIRS = {"crelu": (8, 16, 32), "relu": (4, 8, 16)}  # of 8 filters, and twice as many at each further size
 
 
 @pytest.fixture(scope="module")
@@ -13,13 +15,13 @@ def pictures(drawn_set: ImageSet) -> torch.Tensor:
     return batches.normalise(drawn_set.take(range(120)))
 
 
-@pytest.fixture(scope="module")
-def model(pictures: torch.Tensor) -> AutoEncoder:
-    return initialised(pictures)
+@pytest.fixture(scope="module", params=["crelu", "relu"])
+def model(pictures: torch.Tensor, request: pytest.FixtureRequest) -> AutoEncoder:
+    return initialised(pictures, request.param)
 
 
-def initialised(pictures: torch.Tensor) -> AutoEncoder:
-    model = AutoEncoder(pictures.shape[-1], latent_dim=16, width=8)
+def initialised(pictures: torch.Tensor, activation: Activation) -> AutoEncoder:
+    model = AutoEncoder(pictures.shape[-1], latent_dim=16, width=8, activation=activation)
     mirrored.initialise(model, pictures)
     return model
 
@@ -39,8 +41,7 @@ def test_its_layers_span_what_principal_components_of_their_input_span(
     """As scikit-learn finds them, layer by layer."""
     signal = pictures
     *halvings, to_code = convolutions(model.encoder)
-    for layer in halvings:
-        count = layer.out_channels // 2
+    for count, layer in zip(PAIRS[model.activation], halvings, strict=True):
         ours = layer.weight[:count, : signal.shape[1]].flatten(1)
         seen = functional.unfold(signal, 4, stride=2, padding=1).transpose(1, 2).flatten(0, 1)
         assert same_span(ours, torch.from_numpy(PCA(count).fit(seen.numpy()).components_))
@@ -68,13 +69,19 @@ def test_it_restores_pictures_better_than_the_mean_picture_before_any_training(
 
 
 def test_the_same_pictures_give_the_same_bytes(model: AutoEncoder, pictures: torch.Tensor) -> None:
-    again = initialised(pictures).state_dict()
+    again = initialised(pictures, model.activation).state_dict()
     assert all(torch.equal(tensor, again[name]) for name, tensor in model.state_dict().items())
 
 
 def test_it_is_possible_only_with_a_partner_for_each_channel_and_a_direction_for_each_pair() -> None:
-    assert mirrored.possible(AutoEncoder(latent_dim=16, width=8), pictures=16)
-    assert not mirrored.possible(AutoEncoder(latent_dim=16, width=8), pictures=15)
-    assert not mirrored.possible(AutoEncoder(latent_dim=16, width=3), pictures=100)
-    assert mirrored.possible(AutoEncoder(latent_dim=16, width=96), pictures=100)
-    assert not mirrored.possible(AutoEncoder(latent_dim=16, width=98), pictures=100)
+    def possible(activation: Activation, width: int, pictures: int = 100) -> bool:
+        return mirrored.possible(AutoEncoder(latent_dim=16, width=width, activation=activation), pictures)
+
+    assert possible("crelu", 8, pictures=16)
+    assert not possible("crelu", 8, pictures=15)
+    assert possible("crelu", 3)
+    assert not possible("relu", 3)
+    assert possible("crelu", 48)
+    assert not possible("crelu", 49)
+    assert possible("relu", 96)
+    assert not possible("relu", 98)

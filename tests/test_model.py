@@ -4,17 +4,29 @@ import pytest
 import torch
 from torch import nn
 
-from catae.model import AutoEncoder, convolutions
+from catae.model import Activation, AutoEncoder, CReLU, convolutions
 
 
-def test_the_layers_are_those_of_the_recipe() -> None:
-    model = AutoEncoder()
-    kinds = {"conv": nn.Conv2d, "relu": nn.ReLU, "transposed": nn.ConvTranspose2d, "tanh": nn.Tanh}
+@pytest.mark.parametrize(
+    ("activation", "layer", "width", "count"), [("crelu", CReLU, 32, 4_334_915), ("relu", nn.ReLU, 32, 2_432_835)]
+)
+def test_the_layers_are_those_of_the_recipe(
+    activation: Activation, layer: type[nn.Module], width: int, count: int
+) -> None:
+    model = AutoEncoder(width=width, activation=activation)
+    kinds = {"conv": nn.Conv2d, "relu": layer, "transposed": nn.ConvTranspose2d, "tanh": nn.Tanh}
     encoder, decoder = ["conv", "relu"] * 4 + ["conv"], ["transposed", "relu"] * 4 + ["transposed", "tanh"]
     for layers, expected in ((model.encoder.layers, encoder), (model.decoder.layers, decoder)):
         assert len(layers) == len(expected)
         assert all(isinstance(layer, kinds[name]) for layer, name in zip(layers, expected, strict=True))
-    assert sum(weights.numel() for weights in model.parameters()) == 2_428_995
+    assert sum(weights.numel() for weights in model.parameters()) == count
+
+
+def test_each_signal_goes_on_with_its_negative_and_nothing_of_it_is_lost() -> None:
+    signal = torch.randn(2, 3, 4, 4)
+    both = CReLU()(signal)
+    assert both.min() >= 0
+    assert torch.equal(both[:, :3] - both[:, 3:], signal)
 
 
 @pytest.mark.parametrize("size", [16, 32, 64, 128])

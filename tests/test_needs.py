@@ -7,9 +7,9 @@ from catae import needs, training
 from catae.settings import Settings
 
 
-def test_the_room_is_that_of_five_states() -> None:
+def test_the_room_is_that_of_three_states_and_two_models() -> None:
     state = training.Training(Settings(width=8)).model
-    assert needs.room(Settings(width=8)) == 15 * sum(weight.numel() * 4 for weight in state.parameters())
+    assert needs.room(Settings(width=8)) == 17 * sum(weight.numel() * 4 for weight in state.parameters())
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

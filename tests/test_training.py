@@ -62,7 +62,7 @@ def test_a_training_step_is_pytorchs_own(drawn_set: ImageSet, small: Settings) -
     """The same batches through a loop as everyone writes it: plain layout, plain Adam, losses by hand."""
     state = Training(small)
     plain = Training(small).model.to(memory_format=torch.contiguous_format)
-    optimizer = torch.optim.Adam(plain.parameters(), lr=0.001)
+    optimizer = torch.optim.Adam(plain.parameters(), lr=0.001, amsgrad=True)
     total = 0.0
     for batch in batches.train_loader(drawn_set, range(100), 64, small.seed, 1):
         optimizer.zero_grad()
@@ -112,9 +112,9 @@ def test_a_net_that_starts_out_linear_is_ahead_from_the_first_epoch_and_the_same
 def test_where_it_cant_start_out_linear_that_is_said(
     drawn_set: ImageSet, parts: Split, small: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings = small.model_copy(update={"init": "pca", "width": 3, "max_epochs": 1})
+    settings = small.model_copy(update={"activation": "relu", "width": 3, "max_epochs": 1})
     fit(drawn_set, parts, settings, tmp_path)
-    assert any(message.startswith("CATAE_INIT=pca needs an even CATAE_WIDTH") for message in caplog.messages)
+    assert any(message.startswith("CATAE_INIT=pca needs a CATAE_WIDTH of at most 48") for message in caplog.messages)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -164,6 +164,26 @@ def test_it_stops_early_and_keeps_the_weights_of_the_best_epoch(
     assert not torch.equal(
         weights(tmp_path, "best.pt")["encoder.layers.0.weight"], weights(tmp_path, "last.pt")["encoder.layers.0.weight"]
     )
+
+
+def test_what_is_judged_and_kept_is_the_moving_average_of_the_weights(drawn_set: ImageSet, small: Settings) -> None:
+    settings = small.model_copy(update={"averaging": 0.5, "batch_size": 8, "precision": "fp32"})
+    parts = Split(train=tuple(range(80)), test=tuple(range(80, 100)))
+    state = Training(settings)
+    averages = [weight.detach().clone() for weight in state.model.parameters()]
+    other = Training(settings.model_copy(update={"averaging": 0}))
+    for number, batch in enumerate(batches.train_loader(drawn_set, parts.train, 8, settings.seed, 1, mirror=0.5)):
+        training.step(other.model, batch, other.optimizer)
+        for average, weight in zip(averages, other.model.parameters(), strict=True):
+            # The first step's weights are taken as they are; then the share that stays grows to a half.
+            average.lerp_(weight.detach(), 1 if number == 0 else 1 - min(0.5, (1 + number) / (10 + number)))
+    epoch = state.run_epoch(drawn_set, parts)
+    for ours, theirs in zip(state.judged.parameters(), averages, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
+    loader = batches.ordered_loader(drawn_set, parts.test)
+    assert epoch.test_loss == pytest.approx(training.evaluate(state.judged, loader), rel=1e-6)
+    assert epoch.test_loss != pytest.approx(training.evaluate(state.model, loader), rel=1e-6)
+    assert other.judged is other.model
 
 
 def test_with_validation_pictures_they_decide_and_the_test_pictures_dont(
@@ -248,11 +268,12 @@ def test_a_training_that_goes_on_from_a_state_ends_with_the_same_bytes(
 
 
 def state_of(folder: Path) -> dict[str, bytes]:
-    """Both states, without the seconds that they took."""
+    """The last state, without the seconds that it took, and the best model."""
     found = {}
     for name in ("last.pt", "best.pt"):
         state = checkpoint.load(folder / "checkpoints" / name)
-        state["under_way"]["seconds"] = 0.0
+        if name == "last.pt":
+            state["under_way"]["seconds"] = 0.0
         data = io.BytesIO()
         torch.save(state, data)
         found[name] = data.getvalue()
