@@ -25,27 +25,6 @@ AT_A_TIME = 256  # train pictures
 
 
 @dataclass(frozen=True)
-class Generation:
-    """Distances from test pictures, of sets of equal size, and distances to the nearest train picture.
-
-    Attributes:
-        pictures: in each set.
-        distances: from the test pictures, of the samples of each prior.
-        restorations: the distance of the test pictures' own restorations: what the decoder does to any picture.
-        floor: the distance of as many train pictures, which are real: no samples should be expected to be nearer.
-        best: the prior whose samples are nearest.
-        nearest: means over pictures of their distance to the nearest train picture.
-    """
-
-    pictures: int
-    distances: dict[priors.Name, Distance]
-    restorations: Distance
-    floor: Distance
-    best: priors.Name
-    nearest: "Nearest"
-
-
-@dataclass(frozen=True)
 class Nearest:
     """Mean distances to the nearest train picture: root mean squares of differences of pixels in [0, 1].
 
@@ -64,6 +43,27 @@ class Nearest:
     test: float
     restorations: float
     copies: float
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Distances from test pictures, of sets of equal size, and distances to the nearest train picture.
+
+    Attributes:
+        pictures: in each set.
+        distances: from the test pictures, of the samples of each prior.
+        restorations: the distance of the test pictures' own restorations: what the decoder does to any picture.
+        floor: the distance of as many train pictures, which are real: no samples should be expected to be nearer.
+        best: the prior whose samples are nearest.
+        nearest: means over pictures of their distance to the nearest train picture.
+    """
+
+    pictures: int
+    distances: dict[priors.Name, Distance]
+    restorations: Distance
+    floor: Distance
+    best: priors.Name
+    nearest: Nearest
 
 
 def measure(model: AutoEncoder, fitted: Priors, images: ImageSet, parts: Split, seed: int) -> Generation:

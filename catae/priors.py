@@ -111,7 +111,7 @@ class Mixture:
         """The mixture for codes of (count, latent_dim, 1, 1), by expectation maximisation (scikit-learn's).
 
         Of 1, 2, 4, 8, ... components it takes more as long as codes of a tenth of the pictures, which were left out,
-        become more likely. Where there are fewer than two pictures a dimension, it is the Gaussian.
+        become more likely than by chance. Where there are fewer than two pictures a dimension, it is the Gaussian.
 
         Args:
             codes: at least one.
@@ -119,7 +119,7 @@ class Mixture:
         """
         mean, variances, directions = _principal(codes)
         mixed = min(int((variances > 1e-6 * variances[0]).sum()), MIXED)
-        points = _some(codes, seed).double() - mean
+        points = _distinct(codes, seed).double() - mean
         chance = randomness.number(seed, "components") % 2**32  # all that scikit-learn takes
         weights, centres, factors = _mixture(points @ directions[:, :mixed], variances[:mixed], chance)
         return cls(mean.float(), (directions * variances.sqrt()).float(), weights, centres, factors)
@@ -157,7 +157,7 @@ class Neighbours:
         """
         from sklearn.neighbors import NearestNeighbors
 
-        points = _distinct(_some(codes, seed))
+        points = _distinct(codes, seed)
         if len(points) == 1:
             return cls(points, torch.zeros(1, 1, dtype=torch.int64))
         search = NearestNeighbors(n_neighbors=min(NEAREST, len(points) - 1), algorithm="brute").fit(points.numpy())
@@ -251,14 +251,13 @@ def _principal(codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return mean, variances.clamp(min=0), directions.T
 
 
-def _some(codes: Tensor, seed: int) -> Tensor:
-    """At most `POINTS` of the codes, in random order: (count, latent_dim)."""
+def _distinct(codes: Tensor, seed: int) -> Tensor:
+    """At most `POINTS` of the codes, in random order, and one of those that differ by rounding: (count, latent_dim).
+
+    Of a picture's copies some would else be among those that judge a mixture, and some among those that it has learned.
+    """
     order = torch.randperm(len(codes), generator=randomness.generator(seed, "codes to fit"))
-    return codes.flatten(1)[order[:POINTS]]
-
-
-def _distinct(points: Tensor) -> Tensor:
-    """One of each group of points that are the same but for rounding, in their order."""
+    points = codes.flatten(1)[order[:POINTS]]
     deviation = points.std(0, correction=0).clamp(min=torch.finfo(points.dtype).tiny)
     steps = ((points - points.mean(0)) / deviation / SAME).round()
     _, first = np.unique(steps.numpy(), axis=0, return_index=True)
@@ -272,13 +271,16 @@ def _mixture(points: Tensor, variances: Tensor, seed: int) -> tuple[Tensor, Tens
     """
     count, dim = points.shape
     judged, learned = points[: count // 10], points[count // 10 :]
-    enough = [n for n in COMPONENTS if dim and len(judged) and len(learned) >= max(2 * dim, 10 * n)]
-    best, likelihood = None, float("-inf")
-    for components in enough:
-        fitted = _expectation_maximisation(components, learned, variances, seed)
-        if (reached := fitted.score((judged / variances.sqrt()).float().numpy())) <= likelihood:
+    held_out = (judged / variances.sqrt()).float().numpy()
+    best, likelihoods = None, np.float32(-np.inf)
+    for components in COMPONENTS:
+        if dim == 0 or len(judged) == 0 or len(learned) < max(2 * dim, 10 * components):
             break
-        best, likelihood = fitted, reached
+        fitted = _expectation_maximisation(components, learned, variances, seed)
+        gains = fitted.score_samples(held_out) - likelihoods
+        if best is not None and gains.mean() <= gains.std() / len(gains) ** 0.5:  # its standard error
+            break
+        best, likelihoods = fitted, fitted.score_samples(held_out)
     if best is None or best.n_components == 1:
         return torch.ones(1), torch.zeros(1, dim), torch.eye(dim)[None]
     factors = torch.linalg.cholesky(torch.from_numpy(best.covariances_)).expand(best.n_components, dim, dim)

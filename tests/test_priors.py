@@ -75,6 +75,11 @@ def test_codes_that_are_gaussian_get_one_component_with_their_mean_and_covarianc
     torch.testing.assert_close(mixture.sample(9_000, 1).flatten(1).mean(0), mixture.mean, atol=0.1, rtol=0.05)
 
 
+def test_copies_of_codes_dont_make_more_components() -> None:
+    codes = normal(300, 10).repeat(10, 1, 1, 1)  # each is among those that judge and among those that are learned
+    assert Mixture.fit(codes, 0).weights.tolist() == [1]
+
+
 def test_clusters_of_few_pictures_share_a_covariance() -> None:
     mixture = Mixture.fit(clusters(100, 14, 40), 0)  # of full ones each would have 105 numbers
     assert len(mixture.weights) >= 2
