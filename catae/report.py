@@ -1,4 +1,4 @@
-"""The run on one page: a self-contained HTML file that needs no network, and a script for the slider alone."""
+"""The run on one page: a self-contained HTML file that needs no network; its one script moves a slider."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
