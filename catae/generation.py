@@ -18,7 +18,7 @@ from catae.priors import Priors
 from catae.split import Split
 from catae.wasserstein import Distance
 
-MOST = 2_048  # pictures of a set to measure distances of: 8 s of one CPU for two such sets of 64x64
+MOST = 2_048  # pictures of a set to measure distances of: about 10 s of one CPU for two such sets of 64x64
 LOOKED_UP = 128  # pictures to look up the nearest of
 SHOWN = 16  # pictures in nearest.png
 AT_A_TIME = 256  # train pictures
