@@ -283,27 +283,25 @@ def fit(
         UserError: the loss is no longer a number, or something can't be written.
     """
     last, best = checkpoints_dir / LAST, checkpoints_dir / BEST
-    training = _begun(settings, identity, last, images, split)
-    there = sum(file.stat().st_size for file in checkpoints_dir.glob("*.pt"))
-    files.check_room(checkpoints_dir, needs.room(settings) - there)
-    watch = Watch.of(images, split, settings)
-    logger.info("computing in %s: %s", training.precision, training.precision_because)
-    logger.info("training on %s pictures, testing on %s", f"{len(split.train):,}", f"{len(split.test):,}")
-    logger.info("(*: the best epoch so far; ETA: of the last epoch allowed, at the latest)")
-    with (
-        needs.enough_memory(settings, min(settings.batch_size, len(split.train))),
-        events.writing(events_dir, first_epoch=training.epoch + 1) as log,
-    ):
-        while not (reason := training.reason_to_stop):
-            epoch = training.run_epoch(images, split, lambda: checkpoint.save(last, training.state_dict()))
-            log.scalars(epoch.number, _scalars(epoch))
-            if epoch.number == 1 or epoch.number % PICTURES_EVERY == 0:
-                watch.write(training.judged, epoch.number, log)
-            # The best one first: killed between the two, the epoch is run again, to the same end.
-            if epoch.is_best:
-                checkpoint.save(best, training.best_state())
-            checkpoint.save(last, training.state_dict())
-            after_epoch(epoch, settings.max_epochs)
+    with needs.enough_memory(settings, min(settings.batch_size, len(split.train))):
+        training = _begun(settings, identity, last, images, split)
+        there = sum(file.stat().st_size for file in checkpoints_dir.glob("*.pt"))
+        files.check_room(checkpoints_dir, needs.room(settings) - there)
+        watch = Watch.of(images, split, settings)
+        logger.info("computing in %s: %s", training.precision, training.precision_because)
+        logger.info("training on %s pictures, testing on %s", f"{len(split.train):,}", f"{len(split.test):,}")
+        logger.info("(*: the best epoch so far; ETA: of the last epoch allowed, at the latest)")
+        with events.writing(events_dir, first_epoch=training.epoch + 1) as log:
+            while not (reason := training.reason_to_stop):
+                epoch = training.run_epoch(images, split, lambda: checkpoint.save(last, training.state_dict()))
+                log.scalars(epoch.number, _scalars(epoch))
+                if epoch.number == 1 or epoch.number % PICTURES_EVERY == 0:
+                    watch.write(training.judged, epoch.number, log)
+                # The best one first: killed between the two, the epoch is run again, to the same end.
+                if epoch.is_best:
+                    checkpoint.save(best, training.best_state())
+                checkpoint.save(last, training.state_dict())
+                after_epoch(epoch, settings.max_epochs)
     logger.info("training ends: %s", reason)
     speeds = sorted(events.read_scalars(events_dir).get("seconds", {0: 0.0}).values())
     return Outcome(

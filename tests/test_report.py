@@ -24,7 +24,7 @@ PICTURES = (
     "reconstructions.png",
     "latents.png",
     "generated.png",
-    "generated-gaussian.png",
+    "generated-unfolded.png",
     "generated-best.png",
     "nearest.png",
     "interpolation.gif",

@@ -62,7 +62,8 @@ def test_the_models_score_is_the_loss_of_its_best_epoch(done: Run) -> None:
 
 def test_every_picture_of_the_run_opens_and_is_no_plain_area(done: Run) -> None:
     for path in (
-        done.curves, done.reconstructions, done.generated, done.generated_gaussian, done.interpolation, done.animation,
+        done.curves, done.reconstructions, done.generated, done.generated_unfolded, done.generated_gaussian,
+        done.interpolation, done.animation,
         done.nearest,
         done.latents,
     ):  # fmt: skip

@@ -146,7 +146,7 @@ def test_every_picture_of_the_report_is_really_shown_and_the_walk_moves(
         "image => [image.alt, image.naturalWidth, image.clientWidth])"
     )
     assert [alt for alt, *_ in shown] == [
-        "reconstructions", "generated", "generated-gaussian", "interpolation", "interpolation", "curves"
+        "reconstructions", "generated", "generated-unfolded", "interpolation", "interpolation", "curves"
     ]  # fmt: skip
     assert min(natural for _, natural, _ in shown) >= 192
     assert min(client for *_, client in shown) > 100

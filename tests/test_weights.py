@@ -20,7 +20,8 @@ def test_a_model_is_the_same_after_saving_and_loading_and_its_shape_is_in_the_fi
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), loaded.parameters(), strict=True))
     with safe_open(tmp_path / "model.safetensors", "pt") as file:
         assert json.loads(file.metadata()["catae"]) == {
-            "image_size": 32, "latent_dim": 7, "width": 4, "pixels": "RGB, (x / 255 - 0.5) / 0.5, in [-1, 1]",
+            "image_size": 32, "latent_dim": 7, "width": 4, "activation": "crelu",
+            "pixels": "RGB, (x / 255 - 0.5) / 0.5, in [-1, 1]",
         }  # fmt: skip
 
 
