@@ -225,7 +225,8 @@ def catae(job: dict[str, Any], times: Times, **given: Any) -> Iterable[Any]:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     given |= {"seed": job["seed"], "max_epochs": job["epochs"], "patience": job["epochs"]}
     # The net that all have, and what all train it with.
-    given |= {"width": 32, "activation": "relu", "init": "torch", "averaging": 0, "mirror": 0, "amsgrad": False}
+    given |= {"width": 32, "activation": "relu", "init": "torch"}
+    given |= {"averaging": 0, "mirror": 0, "shift": 0, "amsgrad": False}
     resolved = settings.load(given)
     machine.use_threads(resolved.threads)
     scratch = Path(job["scratch"])

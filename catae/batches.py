@@ -1,9 +1,11 @@
 """From an ImageSet to float batches in [-1, 1], through PyTorch's DataLoader."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -25,13 +27,13 @@ class Pictures(Dataset[Tensor]):
     Args:
         images: the set.
         positions: of the pictures in it.
-        mirrored: for each of them whether it is turned left to right; none is, if not told.
+        varied: how each of them is, if any is.
     """
 
-    def __init__(self, images: ImageSet, positions: Sequence[int], mirrored: Tensor | None = None) -> None:
+    def __init__(self, images: ImageSet, positions: Sequence[int], varied: "Variations | None" = None) -> None:
         self.images = images
         self.positions = np.asarray(positions, np.int64)
-        self.mirrored = np.zeros(len(positions), bool) if mirrored is None else mirrored.numpy()
+        self.varied = varied
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -41,9 +43,39 @@ class Pictures(Dataset[Tensor]):
 
     def __getitems__(self, indices: list[int]) -> Tensor:
         """A whole batch at once, which PyTorch's loader asks for: float32 (batch, 3, size, size) in [-1, 1]."""
-        pixels, mirrored = self.images.take(self.positions[indices]), self.mirrored[indices]
-        pixels[mirrored] = pixels[mirrored, :, ::-1]
-        return normalise(pixels)
+        pixels = self.images.take(self.positions[indices])
+        return normalise(self.varied.of(pixels, indices) if self.varied else pixels)
+
+
+@dataclass(frozen=True)
+class Variations:
+    """How each of some pictures is changed before it is shown in training, so that more can be learned from them.
+
+    Attributes:
+        mirrored: whether it is turned left to right, (pictures,).
+        moved: by how many pixels up and left, (pictures, 2); its edge fills what is left free.
+        most: the largest of these numbers.
+    """
+
+    mirrored: npt.NDArray[np.bool_]
+    moved: npt.NDArray[np.int64]
+    most: int
+
+    @classmethod
+    def drawn(cls, count: int, mirror: float, shift: int, generator: torch.Generator) -> "Variations":
+        """Those of `count` pictures: the share `mirror` is turned, and each is moved by up to `shift` pixels."""
+        mirrored = torch.rand(count, generator=generator) < mirror
+        moved = torch.randint(-shift, shift + 1, (count, 2), generator=generator)
+        return cls(mirrored.numpy(), moved.numpy(), shift)
+
+    def of(self, pixels: Pixels, indices: Sequence[int]) -> Pixels:
+        """The pictures uint8 (pictures, height, width, 3) as they are shown; `indices` are their numbers here."""
+        turned, (height, width) = self.mirrored[indices], pixels.shape[1:3]
+        pixels[turned] = pixels[turned, :, ::-1]
+        around = np.pad(pixels, ((0, 0), (self.most, self.most), (self.most, self.most), (0, 0)), mode="edge")
+        for picture, wide, (up, left) in zip(pixels, around, self.moved[indices] + self.most, strict=True):
+            picture[:] = wide[up : up + height, left : left + width]
+        return pixels
 
 
 def normalise(pixels: Pixels) -> Tensor:
@@ -74,15 +106,22 @@ def viewable(batch: Tensor) -> Pixels:
 
 
 def train_loader(
-    images: ImageSet, positions: Sequence[int], batch_size: int, seed: int, epoch: int, done: int = 0, mirror: float = 0
+    images: ImageSet,
+    positions: Sequence[int],
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    done: int = 0,
+    mirror: float = 0,
+    shift: int = 0,
 ) -> Loader:
     """The train pictures in the order of epoch number `epoch`, which only the seed and that number decide.
 
-    The first `done` batches, which have been trained on before, are left out. The part `mirror` of the pictures, others
-    in each epoch, is turned left to right.
+    The first `done` batches, which have been trained on before, are left out. The share `mirror` of the pictures,
+    others in each epoch, is turned left to right, and each is moved by up to `shift` pixels.
     """
-    generator = randomness.generator(seed, f"mirroring in epoch {epoch}")
-    pictures = Pictures(images, positions, torch.rand(len(positions), generator=generator) < mirror)
+    generator = randomness.generator(seed, f"variations in epoch {epoch}")
+    pictures = Pictures(images, positions, Variations.drawn(len(positions), mirror, shift, generator))
     order = torch.randperm(len(pictures), generator=randomness.generator(seed, f"order of epoch {epoch}"))
     return DataLoader(pictures, batch_size, sampler=order[done * batch_size :].tolist(), collate_fn=_as_it_is)
 

@@ -117,6 +117,9 @@ class TrainingSettings(BaseModel):
     mirror: float = Field(
         0.5, ge=0, le=1, description="Share of the train pictures that is turned left to right, others in each epoch."
     )
+    shift: int = Field(
+        1, ge=0, le=16, description="Pixels by which each train picture is moved at most, elsewhere in each epoch."
+    )
     max_epochs: int = Field(100, ge=1, description="Training ends after this many epochs at the latest.")
     patience: int = Field(
         3, ge=1, description="Training ends after this many epochs in a row that are no better than the best."

@@ -143,7 +143,8 @@ class Training:
     def _train(self, images: ImageSet, split: Split, number: int, save: Callable[[], None]) -> None:
         """Takes the steps of epoch `number` that have not been taken yet."""
         now, size, seed = self.under_way, self.settings.batch_size, self.settings.seed
-        loader = train_loader(images, split.train, size, seed, number, done=now.batches, mirror=self.settings.mirror)
+        mirror, shift = self.settings.mirror, self.settings.shift
+        loader = train_loader(images, split.train, size, seed, number, now.batches, mirror, shift)
         self.model.train()
         saved = last = time.perf_counter()
         for batch in progress.track(loader, f"epoch {number}", len(loader)):

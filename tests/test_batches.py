@@ -65,3 +65,21 @@ def test_a_share_of_the_train_pictures_is_mirrored_others_in_each_epoch(drawn_se
     assert 40 <= turned.sum() <= 80
     assert torch.equal(loaded(1, 0.5, done=7), some[70:])  # as if it had not been interrupted
     assert not torch.equal((loaded(2, 0.5) == loaded(2, 0).flip(3)).all((1, 2, 3)), turned)
+
+
+def test_train_pictures_are_moved_by_a_pixel_or_not_at_all(drawn_set: ImageSet) -> None:
+    def loaded(shift: int) -> torch.Tensor:
+        return torch.cat(list(batches.train_loader(drawn_set, range(120), 10, 0, 1, shift=shift)))
+
+    plain, moved = loaded(0), loaded(1)
+    assert plain.shape == moved.shape
+    inside, places = moved[:, :, 1:-1, 1:-1], set()
+    for picture, seen in zip(plain, inside, strict=True):
+        (place,) = [
+            (up, left)
+            for up in range(3)
+            for left in range(3)
+            if torch.equal(picture[:, up : up + 30, left : left + 30], seen)
+        ]
+        places.add(place)
+    assert len(places) == 9

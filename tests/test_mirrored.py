@@ -35,16 +35,32 @@ def test_the_net_is_linear_at_first(model: AutoEncoder, pictures: torch.Tensor) 
 
 
 @torch.inference_mode()
-def test_its_layers_span_what_principal_components_of_their_input_span(
-    model: AutoEncoder, pictures: torch.Tensor
+def test_large_signals_are_made_even_without_a_change_of_the_function(
+    model: AutoEncoder, pictures: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As scikit-learn finds them, layer by layer."""
+    monkeypatch.setattr(mirrored, "_balance", lambda *_: None)
+    uneven = initialised(pictures, model.activation)
+    torch.testing.assert_close(model(pictures), uneven(pictures), atol=1e-4, rtol=0)
+    for net, largest in ((model, 1.01), (uneven, float("inf"))):
+        signal = net.encoder.layers[0](pictures).square().mean((0, 2, 3)).sqrt()
+        assert signal.max() < largest
+    assert signal.max() > 1.5
+
+
+@pytest.mark.parametrize("activation", ["crelu", "relu"])
+@torch.inference_mode()
+def test_its_layers_span_what_principal_components_of_their_input_span(
+    activation: Activation, pictures: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As scikit-learn finds them, layer by layer; before large signals are made smaller."""
+    monkeypatch.setattr(mirrored, "_balance", lambda *_: None)
+    model = initialised(pictures, activation)
     signal = pictures
     *halvings, to_code = convolutions(model.encoder)
     for count, layer in zip(PAIRS[model.activation], halvings, strict=True):
         ours = layer.weight[:count, : signal.shape[1]].flatten(1)
         seen = functional.unfold(signal, 4, stride=2, padding=1).transpose(1, 2).flatten(0, 1)
-        assert same_span(ours, torch.from_numpy(PCA(count).fit(seen.numpy()).components_))
+        assert same_span(ours, torch.from_numpy(PCA(count, svd_solver="full").fit(seen.numpy()).components_))
         signal = functional.conv2d(signal, layer.weight[:count, : signal.shape[1]], layer.bias[:count], 2, 1)  # type: ignore[index]
         assert signal.square().mean() == pytest.approx(1, abs=0.01)
     found = PCA(16, svd_solver="full").fit(signal.flatten(1).numpy())
