@@ -20,6 +20,11 @@ from pathlib import Path
 from typing import Any
 
 BATCH, RATE = 64, 0.001
+# catae's settings for the net that all have, and for what all train it with. It has one bias more for each filter and
+# place behind the code, 3,840 of 2.4 million numbers.
+PLAIN: dict[str, Any] = {
+    "width": 32, "activation": "relu", "init": "torch", "averaging": 0, "mirror": 0, "shift": 0, "amsgrad": False,
+}  # fmt: skip
 
 
 @dataclass
@@ -224,9 +229,7 @@ def catae(job: dict[str, Any], times: Times, **given: Any) -> Iterable[Any]:
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     given |= {"seed": job["seed"], "max_epochs": job["epochs"], "patience": job["epochs"]}
-    # The net that all have, and what all train it with.
-    given |= {"width": 32, "activation": "relu", "init": "torch"}
-    given |= {"averaging": 0, "mirror": 0, "shift": 0, "amsgrad": False}
+    given |= PLAIN
     resolved = settings.load(given)
     machine.use_threads(resolved.threads)
     scratch = Path(job["scratch"])

@@ -23,8 +23,8 @@ PICTURES = (
     "curves.png",
     "reconstructions.png",
     "latents.png",
-    "generated.png",
     "generated-unfolded.png",
+    "generated.png",
     "generated-best.png",
     "nearest.png",
     "interpolation.gif",
@@ -78,6 +78,13 @@ MANIFEST: dict[str, Any] = {
             "effective_rank": 60.9,
             "distance": 2.11,
             "deviations": [5.2, 3.1, 1.3],
+        },
+        "folded": {
+            "pictures": 1690,
+            "norm": 11.41,
+            "effective_rank": 120.1,
+            "distance": 0.17,
+            "deviations": [1.2, 1.0, 0.8],
         },
         "normal": {
             "pictures": 1690,
