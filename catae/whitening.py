@@ -1,8 +1,9 @@
 """A change of the codes' basis, folded into the model's weights: those of the train pictures have covariance I.
 
-A plain autoencoder's codes are nothing like N(0, I), so that `torch.randn` decodes to mush. They leave an affine layer,
-though, and enter another: what the one is given, the other can take back. No restoration changes, and no straight walk
-between two codes; and noise of N(0, I) becomes what a Gaussian fitted to the train codes would give. Their mean is 0.
+Nothing in training keeps a plain autoencoder's codes like N(0, I), and `torch.randn` lands beside them, where decoders
+make mush or worse. They leave an affine layer, though, and enter another: what the one is given, the other can take
+back. No restoration changes, and no straight walk between two codes; and noise of N(0, I) becomes what a Gaussian
+fitted to the train codes would give. Their mean is 0.
 """
 
 import torch
