@@ -16,7 +16,7 @@ from PIL import Image
 from servers import background, free_port, until
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from catae import atlas, batches, events, files, latent, projector, weights
+from catae import atlas, batches, events, files, latent, projector, training
 from catae.images import ImageSet
 from catae.run import Run
 from catae.settings import Settings
@@ -117,7 +117,7 @@ def test_the_projector_has_the_codes_names_and_pictures_of_test_pictures(
         assert asked["name"] == f"latents of {len(test)} test pictures"
 
         positions = [image_set.names.index(name) for name in test]
-        codes = latent.encode(weights.load(run.model), batches.ordered_loader(image_set, positions)).flatten(1)
+        codes = latent.encode(training.kept(run.checkpoints), batches.ordered_loader(image_set, positions)).flatten(1)
         tensor = np.frombuffer(httpx.get(f"{there}/tensor", params=asked).content, np.float32)
         assert tensor.reshape(codes.shape) == pytest.approx(codes.numpy(), rel=1e-4, abs=1e-5)
         assert httpx.get(f"{there}/metadata", params=asked).text.splitlines() == test

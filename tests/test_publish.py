@@ -37,7 +37,7 @@ def test_the_report_has_all_pictures_in_less_than_half_a_megabyte_at_the_default
     for frame in ImageSequence.Iterator(shown[3]):
         frame.load()  # which is when Pillow knows how long it is shown
         paces.append(frame.info["duration"])
-    assert sum(paces) == 2 * 700 + 96 * 60  # all of the walk, there and back
+    assert sum(paces) == 2 * 1000 + 96 * 80  # all of the walk, there and back
     assert min(picture.width for picture in shown) == 192  # the animation's, three times as large as its pixels
 
 

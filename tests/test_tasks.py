@@ -57,7 +57,7 @@ def test_the_manifest_has_counts_scores_and_digests(done: Run) -> None:
 
 def test_the_models_score_is_the_loss_of_its_best_epoch(done: Run) -> None:
     said = done.read()
-    assert said["scores"]["model"]["l1"] == pytest.approx(said["training"]["best_loss"], rel=1e-4)
+    assert said["scores"]["model"]["l1"] == pytest.approx(said["training"]["best_loss"], rel=2e-3)  # bf16 in training
 
 
 def test_every_picture_of_the_run_opens_and_is_no_plain_area(done: Run) -> None:

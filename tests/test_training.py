@@ -172,7 +172,7 @@ def test_what_is_judged_and_kept_is_the_moving_average_of_the_weights(drawn_set:
     state = Training(settings)
     averages = [weight.detach().clone() for weight in state.model.parameters()]
     other = Training(settings.model_copy(update={"averaging": 0}))
-    for number, batch in enumerate(batches.train_loader(drawn_set, parts.train, 8, settings.seed, 1, mirror=0.5)):
+    for number, batch in enumerate(batches.train_loader(drawn_set, parts.train, 8, settings.seed, 1, 0, 0.5, 1)):
         training.step(other.model, batch, other.optimizer)
         for average, weight in zip(averages, other.model.parameters(), strict=True):
             # The first step's weights are taken as they are; then the share that stays grows to a half.
@@ -327,7 +327,7 @@ def test_a_disk_with_too_little_room_is_told_before_anything_is_trained(
 def test_a_full_disk_is_told_and_the_training_goes_on_once_there_is_room(
     drawn_set: ImageSet, parts: Split, small: Settings, tiny_disk: Path, tmp_path: Path
 ) -> None:
-    settings = small.model_copy(update={"max_epochs": 4})
+    settings = small.model_copy(update={"max_epochs": 4, "width": 4})
     fit(drawn_set, parts, settings, tmp_path / "whole")
     step, filler = training.step, tiny_disk / "filler"
     steps = iter(range(1, 100))
@@ -364,7 +364,7 @@ def test_memory_that_runs_out_in_mid_training_is_told_in_one_line(tmp_path: Path
     code = (
         "import resource, sys; from pathlib import Path\n"
         "from catae import machine, settings, split, store, training; from catae.errors import UserError\n"
-        "resolved = settings.Settings(source='drawn:600', width=64, batch_size=512, threads=1)\n"
+        "resolved = settings.Settings(source='drawn:600', width=48, batch_size=512, threads=1)\n"
         "machine.use_threads(1)\n"
         "images, _ = store.read(resolved.source, Path('cache'))\n"
         "training.Training(resolved)\n"
@@ -375,7 +375,7 @@ def test_memory_that_runs_out_in_mid_training_is_told_in_one_line(tmp_path: Path
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert ran.returncode == 1
-    said = "training 64 wide on batches of 512 has run out of memory; lower CATAE_BATCH_SIZE or CATAE_WIDTH"
+    said = "training 48 wide on batches of 512 has run out of memory; lower CATAE_BATCH_SIZE or CATAE_WIDTH"
     assert ran.stderr == f"{said}, or give it more\n"
 
 
