@@ -42,8 +42,8 @@ def project(points: Tensor, projection: Projection, seed: int) -> Map:
     """The map of codes of (count, latent_dim, 1, 1).
 
     Raises:
-        UserError: the projection is UMAP, and its library is not installed, or there are fewer than three codes, or than
-            two numbers in each.
+        UserError: the projection is UMAP, and its library is not installed, or there are fewer than three codes, or
+            than two numbers in each.
     """
     return umap(points, seed) if projection == "umap" else pca(points)
 
