@@ -43,7 +43,8 @@ def project(points: Tensor, projection: Projection, seed: int) -> Map:
     """The map of codes of (count, latent_dim, 1, 1).
 
     Raises:
-        UserError: the projection is UMAP, and its library is not installed, or there are fewer than three codes.
+        UserError: the projection is UMAP, and its library is not installed, or there are fewer than three codes, or
+            than two numbers in each.
     """
     return umap(points, seed) if projection == "umap" else pca(points)
 
@@ -66,14 +67,17 @@ def umap(points: Tensor, seed: int) -> Map:
     https://arxiv.org/abs/1802.03426); far distances on it mean little.
 
     Raises:
-        UserError: umap-learn is not installed, or there are fewer than three codes.
+        UserError: umap-learn is not installed, or there are fewer than three codes, or than two numbers in each.
     """
     try:
         from umap import UMAP
     except ImportError as error:
         raise UserError("--map umap needs umap-learn: pip install 'catae[umap]', or take --map pca") from error
-    if len(points) < 3:
-        raise UserError(f"--map umap needs three pictures, and there are {len(points)}; take --map pca")
+    if len(points) < 3 or points.shape[1] < 2:
+        raise UserError(
+            f"--map umap needs three pictures and latents of two numbers, and there are {len(points)} and "
+            f"{points.shape[1]}; take --map pca"
+        )
     # It starts from the map of PCA: its usual start, by eigenvectors of the neighbourhoods, fails for few pictures. One
     # job, since several don't give the same map twice.
     mapper = UMAP(

@@ -63,7 +63,7 @@ def test_n_0_i_is_as_near_as_a_fitted_gaussian_once_codes_are_folded_and_not_bef
     codes = latent.encode(other, batches.ordered_loader(images, parts.train))
     fitted = priors.fit(codes, seed=0)
     before = generation.measure(other, fitted, images, parts, seed=0)
-    assert before.distances["gaussian"].mean < 0.9 * before.distances["randn"].mean
+    assert before.distances["randn"].mean != pytest.approx(before.distances["gaussian"].mean, rel=0.1)
     fitted = priors.fit(whitening.fold(other, codes), seed=0)
     after = generation.measure(other, fitted, images, parts, seed=0)
     assert after.distances["randn"].mean == pytest.approx(before.distances["gaussian"].mean, rel=0.1)
