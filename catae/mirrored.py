@@ -138,10 +138,8 @@ def _few_directions(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
     At 4x4 a picture has 4,096 features, and the eigenvectors of a matrix of that size take 20 s.
     """
-    _, squares = found = pca.principal((rows.double() @ rows.T.double()) / len(rows), count)
-    directions = functional.normalize(found[0] @ rows.double())
-    signs = directions.gather(1, directions.abs().argmax(1, keepdim=True)).sign()
-    return (directions * signs).float(), squares.float()
+    weights, squares = pca.principal((rows.double() @ rows.T.double()) / len(rows), count)
+    return pca.signed(functional.normalize(weights @ rows.double())).float(), squares.float()
 
 
 def _back(signal: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

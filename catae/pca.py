@@ -79,7 +79,9 @@ def principal(second: Tensor, count: int) -> tuple[Tensor, Tensor]:
         float64 (count, features), orthonormal rows, and (count,), the largest first.
     """
     values, vectors = torch.linalg.eigh(second)
-    leading = vectors.flip(1)[:, :count]
-    # An eigenvector's sign is anyone's choice: here its largest entry is positive.
-    signs = leading.gather(0, leading.abs().argmax(0, keepdim=True)).sign()
-    return (leading * signs).T, values.flip(0)[:count]
+    return signed(vectors.flip(1)[:, :count].T), values.flip(0)[:count]
+
+
+def signed(directions: Tensor) -> Tensor:
+    """Directions (count, features) whose signs, which are anyone's choice, make the largest entry of each positive."""
+    return directions * directions.gather(1, directions.abs().argmax(1, keepdim=True)).sign()
