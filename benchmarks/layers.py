@@ -22,7 +22,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from training import ceilings
 
-from catae import batches, checkpoint, events, machine, settings, split, store, training
+from catae import batches, checkpoint, events, machine, settings, split, store, training, watch
 from catae.model import convolutions
 
 STEPS, BATCH, DRAWN = 20, 64, 1000
@@ -110,7 +110,7 @@ def besides(state: training.Training) -> str:
     with tempfile.TemporaryDirectory() as scratch, events.writing(Path(scratch, "events")) as log:
         images, _ = store.read(f"drawn:{DRAWN}", Path(scratch, "cache"))
         parts = split.split(images.keys)
-        watch = training.Watch.of(images, parts, state.settings)
+        shown = watch.Watch.of(images, parts, state.settings)
         works: dict[str, Callable[[], object]] = {
             f"loading {len(parts.train)} pictures": lambda: sum(
                 len(batch) for batch in batches.train_loader(images, parts.train, BATCH, 0, 1)
@@ -120,7 +120,7 @@ def besides(state: training.Training) -> str:
             ),
             "a state on the disk": lambda: checkpoint.save(Path(scratch, "last.pt"), state.state_dict()),
             "the scalars of an epoch": lambda: log.scalars(1, {"loss/train": 0.1, "loss/test": 0.1}),
-            "the pictures of each fifth": lambda: watch.write(state.model, 1, log),
+            "the pictures of each fifth": lambda: shown.write(state.model, 1, log),
         }
         lines = ["| besides the steps | ms |", "|---|---|"]
         lines += [f"| {label} | {_median(work) * 1000:.1f} |" for label, work in works.items()]

@@ -20,6 +20,7 @@ from typing import Any
 from rivals import PLAIN
 
 from catae import machine, settings, split, store, training
+from catae.epochs import Epoch
 
 NETS: dict[str, dict[str, Any]] = {"plain": PLAIN | {"precision": "fp32"}, "default": {}}
 
@@ -33,7 +34,7 @@ def learn(net: str, source: str, seed: int, until: float, started: float) -> Non
     resolved = settings.load(NETS[net] | {"seed": seed})
     machine.use_threads(resolved.threads)
 
-    def tell(epoch: training.Epoch, epochs: int) -> None:
+    def tell(epoch: Epoch, most: int) -> None:
         print(json.dumps({"seconds": time.time() - started, "loss": epoch.test_loss}), flush=True)
         if epoch.test_loss <= until:
             raise Reached

@@ -226,6 +226,7 @@ def catae(job: dict[str, Any], times: Times, **given: Any) -> Iterable[Any]:
     import logging
 
     from catae import checkpoint, machine, settings, split, store, training
+    from catae.epochs import Epoch
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     given |= {"seed": job["seed"], "max_epochs": job["epochs"], "patience": job["epochs"]}
@@ -239,7 +240,7 @@ def catae(job: dict[str, Any], times: Times, **given: Any) -> Iterable[Any]:
         (scratch / folder).mkdir()
     last, kept = scratch / "checkpoints" / training.LAST, [scratch / f"epoch-{n}.pt" for n in range(job["epochs"])]
 
-    def clock(epoch: training.Epoch, epochs: int) -> None:
+    def clock(epoch: Epoch, most: int) -> None:
         times.ended.append(time.perf_counter())
         times.looped.append(times.begun[-1] + len(parts.train) / epoch.images_per_second)
         kept[epoch.number - 1].hardlink_to(last)  # which the next epoch replaces, and doesn't write over

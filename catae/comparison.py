@@ -37,7 +37,7 @@ class Fact:
     """One line of the comparison: a value for each run, and which of them no other run betters."""
 
     name: str
-    values: tuple[str, ...]
+    cells: tuple[str, ...]
     best: tuple[bool, ...]
     number: bool
 
@@ -128,7 +128,7 @@ def facts(comparison: Comparison) -> list[Fact]:
         _line(entries, "Precision in use", [entry.training.precision if entry.training else NONE for entry in entries]),
     ]
     return [
-        *(line for line in lines if len(set(line.values)) > 1),
+        *(line for line in lines if len(set(line.cells)) > 1),
         _line(entries, "Epochs", [_epochs(entry) for entry in entries], number=True),
         _line(entries, "Training took", [_took(entry) for entry in entries], number=True),
         _line(entries, "Test pictures", [f"{e.scores.pictures:,}" if e.scores else NONE for e in entries], number=True),
@@ -239,7 +239,7 @@ def _rows(comparison: Comparison, lines: Sequence[Fact]) -> Table:
 
 
 def _cell(line: Fact, number: int) -> Text:
-    return Text(BEST + line.values[number], style="bold") if line.best[number] else Text(line.values[number])
+    return Text(BEST + line.cells[number], style="bold") if line.best[number] else Text(line.cells[number])
 
 
 def write_html(comparison: Comparison, path: Path) -> None:

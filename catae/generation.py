@@ -156,11 +156,12 @@ def draw_nearest(
 
 
 def summary(measured: Generation) -> str:
-    """The distances in one line."""
+    """The distances in three lines of a terminal of 80 columns."""
     told = ", ".join(f"{name} {distance.mean:.1f}" for name, distance in measured.distances.items())
     return (
-        f"random pictures, sliced Wasserstein distance from {count(measured.pictures, 'test picture')}: {told}; "
-        f"restorations {measured.restorations.mean:.1f}, train pictures {measured.floor.mean:.1f}"
+        f"sliced Wasserstein distance from {count(measured.pictures, 'test picture')}:\n"
+        f"  train pictures {measured.floor.mean:.1f}, restorations {measured.restorations.mean:.1f},\n"
+        f"  random pictures: {told}"
     )
 
 

@@ -51,13 +51,7 @@ def slerp(a: Tensor, b: Tensor, steps: int = 50) -> Tensor:
     divided by a sine that may be 0. Parallel codes have a straight walk, and so has a code of 0, which has no
     direction. Opposite ones have no one arc: theirs goes by way of the axis that they lie along the least.
 
-    Args:
-        a: (1, latent_dim, 1, 1).
-        b: (1, latent_dim, 1, 1).
-        steps: how many codes, both ends included; at least 2.
-
-    Returns:
-        (steps, latent_dim, 1, 1).
+    It takes and gives what `interpolate` does.
     """
     alpha = torch.linspace(0, 1, steps, dtype=torch.float64)[:, None]
     start, end = a.flatten().double(), b.flatten().double()

@@ -9,7 +9,9 @@ https://arxiv.org/abs/1511.06856). Each layer of the decoder has, by least squar
 the encoder's signal of the same size, and the last one to atanh of the pixels.
 """
 
-from collections.abc import Iterable, Iterator
+import logging
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise, product
 from typing import Literal
 
@@ -17,9 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from catae import pca
+from catae import batches, pca, randomness
 from catae.convolution import KERNEL, ToCode
+from catae.images import ImageSet
 from catae.model import ACTIVATIONS, AutoEncoder, channels, convolutions
+
+logger = logging.getLogger(__name__)
 
 PICTURES = 1024  # to learn from: twice as many take twice the time and memory, and win nothing after an epoch
 BALANCED_ON = 256  # of them
@@ -33,6 +38,29 @@ def possible(model: AutoEncoder, pictures: int) -> bool:
     """Whether each channel can have a partner, and each pair, and each number of the code, a direction of its own."""
     alone = model.activation == "relu" and model.width % 2 == 1
     return not alone and _pairs(model)[0] <= 3 * KERNEL**2 and pictures >= model.latent_dim
+
+
+def start(model: AutoEncoder, images: ImageSet, positions: Sequence[int], seed: int) -> bool:
+    """Initialises a net by some of the pictures at these positions; says so, or that it isn't possible, and whether.
+
+    Args:
+        model: the net; where it isn't possible, its weights stay as they are.
+        images: all pictures.
+        positions: of the train pictures.
+        seed: decides which of them are learned from.
+    """
+    if not possible(model, len(positions)):
+        logger.warning(
+            "CATAE_INIT=pca needs a CATAE_WIDTH of at most 48 (with CATAE_ACTIVATION=relu an even one of at most 96), "
+            "and as many train pictures as CATAE_LATENT_DIM: training starts from the weights of `kaiming`"
+        )
+        return False
+    begun = time.perf_counter()
+    order = torch.randperm(len(positions), generator=randomness.generator(seed, "pictures to start"))
+    chosen = [positions[place] for place in order[:PICTURES].tolist()]
+    initialise(model, batches.normalise(images.take(chosen)).contiguous())
+    logger.info("the net starts out linear, by %s pictures, after %.0f s", len(chosen), time.perf_counter() - begun)
+    return True
 
 
 @torch.no_grad()

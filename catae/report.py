@@ -54,12 +54,13 @@ PRIORS = {
 
 @dataclass(frozen=True)
 class Row:
-    """A restorer's scores, as text; `best` says which of them no other restorer betters."""
+    """A line of a table: a name with a note, and numbers as text; `best` says which of them no other row betters."""
 
     name: str
     cells: tuple[str, ...]
-    best: tuple[bool, ...]
-    bar: float  # its L1 in per cent of the largest
+    best: tuple[bool, ...] = ()
+    note: str = ""
+    bar: float = 0  # of scores: its L1 in per cent of the largest
 
 
 def write(run: Run) -> None:
@@ -78,8 +79,10 @@ def write(run: Run) -> None:
         headline=headline(comparison),
         verdict=verdict(comparison),
         other_scores=other_scores(comparison),
-        columns=COLUMNS,
+        columns=[(name, good) for _, name, good, _, _ in COLUMNS],
         rows=score_rows(comparison),
+        clouds=cloud_rows(manifest["latents"]),
+        levels=[("Mean", ""), *((level, "") for level in manifest["generation"]["floor"]["levels"])],
         distances=distance_rows(manifest["generation"]),
         pictures=pictures,
         places=asdict(figures.places(steps + 2, data["image_size"], pictures[run.interpolation.name].height)),
@@ -177,7 +180,30 @@ def score_rows(comparison: Mapping[str, Any]) -> list[Row]:
     ]
 
 
-def distance_rows(measured: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+def cloud_rows(latents: Mapping[str, Any]) -> list[Row]:
+    """How latents lie, as the table shows it: length, effective rank, distance from N(0, I), deviations."""
+    names = {
+        "train": "Train pictures",
+        "test": "Test pictures",
+        "folded": "Test pictures, as handed out",
+        "normal": "Samples of N(0, I)",
+    }
+    return [
+        Row(
+            name=shown,
+            note=f"{cloud['pictures']:,}",
+            cells=(
+                f"{cloud['norm']:.2f}",
+                f"{cloud['effective_rank']:.1f}",
+                f"{cloud['distance']:.2f}",
+                f"{cloud['deviations'][-1]:.2f} to {cloud['deviations'][0]:.2f}",
+            ),
+        )
+        for shown, cloud in ((shown, latents[name]) for name, shown in names.items())
+    ]
+
+
+def distance_rows(measured: Mapping[str, Any]) -> list[Row]:
     """The distances of sets of pictures from test pictures, as the table shows them: the mean, then level by level."""
     sets = {
         "Train pictures": measured["floor"],
@@ -185,7 +211,7 @@ def distance_rows(measured: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
         **{PRIORS[name]: distance for name, distance in measured["distances"].items()},
     }
     return [
-        (name, [f"{value:.1f}" for value in (distance["mean"], *distance["levels"].values())])
+        Row(name, tuple(f"{value:.1f}" for value in (distance["mean"], *distance["levels"].values())))
         for name, distance in sets.items()
     ]
 

@@ -5,7 +5,6 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,37 +15,23 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import StepLR
 from torch.optim.swa_utils import AveragedModel
 
-from catae import batches, checkpoint, events, files, initial, machine, mirrored, needs, progress, randomness, weights
-from catae.batches import Loader, ordered_loader, train_loader, viewable
+from catae import checkpoint, epochs, events, files, initial, machine, mirrored, needs, progress, randomness, weights
+from catae.batches import Loader, ordered_loader, train_loader
+from catae.epochs import Epoch
 from catae.errors import UserError
 from catae.images import ImageSet
 from catae.model import AutoEncoder
 from catae.settings import Settings
 from catae.split import Split
 from catae.stopping import EarlyStopping
+from catae.watch import Watch
 
 logger = logging.getLogger(__name__)
 
 LAST, BEST = "last.pt", "best.pt"
-PICTURES_EVERY = 5  # epochs; a look takes 0.1 s, so it costs nothing
-PICTURES = 32
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 Tensors = tuple[Tensor, ...] | list[Tensor]
 NO_IDENTITY: Mapping[str, str] = MappingProxyType({})
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """The figures of one epoch. Losses are L1 in [-1, 1], means over pictures."""
-
-    number: int
-    train_loss: float
-    test_loss: float
-    validation_loss: float | None  # without validation pictures there is none
-    learning_rate: float
-    images_per_second: float
-    seconds: float
-    is_best: bool
 
 
 @dataclass(frozen=True)
@@ -86,6 +71,11 @@ class Training:
         self.judged_on = "validation" if settings.validation_fraction else "test"
         self.epoch = 0  # epochs that are over
         self.under_way = EpochUnderWay()
+
+    def start_linear(self, images: ImageSet, positions: Sequence[int]) -> None:
+        """Starts from the weights that some of the pictures at these positions make the net linear with."""
+        if mirrored.start(self.model, images, positions, self.settings.seed):
+            self.average.module.load_state_dict(self.model.state_dict())
 
     @property
     def judged(self) -> AutoEncoder:
@@ -246,16 +236,6 @@ def l1(model: nn.Module, batch: Tensor, dtype: torch.dtype) -> Tensor:
     return nn.functional.l1_loss(restored, batch, reduction="sum") / batch.numel()
 
 
-def time_left(epoch: Epoch, max_epochs: int) -> timedelta:
-    """How long it is to the end of the last epoch allowed, which an early stop comes before."""
-    return timedelta(seconds=round((max_epochs - epoch.number) * epoch.seconds))
-
-
-def log_epoch(epoch: Epoch, max_epochs: int) -> None:
-    """Logs an epoch in one line."""
-    logger.info(_line(epoch, max_epochs))
-
-
 def fit(
     images: ImageSet,
     split: Split,
@@ -263,7 +243,7 @@ def fit(
     events_dir: Path,
     checkpoints_dir: Path,
     identity: Mapping[str, str] = NO_IDENTITY,
-    after_epoch: Callable[[Epoch, int], None] = log_epoch,
+    after_epoch: Callable[[Epoch, int], None] = epochs.log,
 ) -> Outcome:
     """Trains an autoencoder until its loss on the test pictures, or the validation ones, hardly decreases.
 
@@ -284,20 +264,19 @@ def fit(
         UserError: the loss is no longer a number, or something can't be written.
     """
     last, best = checkpoints_dir / LAST, checkpoints_dir / BEST
+    logger.info("training on %s pictures, testing on %s", f"{len(split.train):,}", f"{len(split.test):,}")
     with needs.enough_memory(settings, min(settings.batch_size, len(split.train))):
         training = _begun(settings, identity, last, images, split)
         there = sum(file.stat().st_size for file in checkpoints_dir.glob("*.pt"))
         files.check_room(checkpoints_dir, needs.room(settings) - there)
         watch = Watch.of(images, split, settings)
         logger.info("computing in %s: %s", training.precision, training.precision_because)
-        logger.info("training on %s pictures, testing on %s", f"{len(split.train):,}", f"{len(split.test):,}")
         logger.info("(*: the best epoch so far; ETA: of the last epoch allowed, at the latest)")
         with events.writing(events_dir, first_epoch=training.epoch + 1) as log:
             while not (reason := training.reason_to_stop):
                 epoch = training.run_epoch(images, split, lambda: checkpoint.save(last, training.state_dict()))
-                log.scalars(epoch.number, _scalars(epoch))
-                if epoch.number == 1 or epoch.number % PICTURES_EVERY == 0:
-                    watch.write(training.judged, epoch.number, log)
+                log.scalars(epoch.number, epochs.scalars(epoch))
+                watch.write(training.judged, epoch.number, log)
                 # The best one first: killed between the two, the epoch is run again, to the same end.
                 if epoch.is_best:
                     checkpoint.save(best, training.best_state())
@@ -336,7 +315,7 @@ def _begun(settings: Settings, identity: Mapping[str, str], last: Path, images: 
     training = Training(settings, identity)
     if (state := checkpoint.load_newest(last, identity)) is None:
         if settings.init == "pca":
-            _start_linear(training, images, split)
+            training.start_linear(images, split.train)
     else:
         try:
             training.load_state_dict(state)
@@ -344,63 +323,3 @@ def _begun(settings: Settings, identity: Mapping[str, str], last: Path, images: 
             raise UserError(f"{last} is no state of this training: {error!r}; remove it, and run again") from error
         logger.info("going on after epoch %s and %s batches", training.epoch, training.under_way.batches)
     return training
-
-
-def _start_linear(training: Training, images: ImageSet, split: Split) -> None:
-    """Gives the net the weights that some of the train pictures make it linear with."""
-    if not mirrored.possible(training.model, len(split.train)):
-        logger.warning(
-            "CATAE_INIT=pca needs a CATAE_WIDTH of at most 48 (with CATAE_ACTIVATION=relu an even one of at most 96), "
-            "and as many train pictures as CATAE_LATENT_DIM: training starts from the weights of `kaiming`"
-        )
-        return
-    start = time.perf_counter()
-    order = torch.randperm(
-        len(split.train), generator=randomness.generator(training.settings.seed, "pictures to start")
-    )
-    chosen = [split.train[place] for place in order[: mirrored.PICTURES].tolist()]
-    mirrored.initialise(training.model, batches.normalise(images.take(chosen)).contiguous())
-    training.average.module.load_state_dict(training.model.state_dict())
-    logger.info("the net starts out linear, by %s pictures, after %.0f s", len(chosen), time.perf_counter() - start)
-
-
-@dataclass(frozen=True)
-class Watch:
-    """What TensorBoard shows of the training: a few test pictures restored, and a few latents decoded."""
-
-    pictures: Tensor
-    noise: Tensor
-
-    @classmethod
-    def of(cls, images: ImageSet, split: Split, settings: Settings) -> "Watch":
-        """The first test pictures, and noise that stays the same from epoch to epoch."""
-        generator = randomness.generator(settings.seed, "noise to watch")
-        noise = torch.randn(PICTURES, settings.latent_dim, 1, 1, generator=generator)
-        return cls(batches.normalise(images.take(split.test[:PICTURES])), noise)
-
-    @torch.inference_mode()
-    def write(self, model: AutoEncoder, epoch: int, log: events.EventLog) -> None:
-        """Shows them as the model makes them at the end of `epoch`."""
-        model.eval()
-        log.pictures(epoch, "restored", viewable(model(self.pictures)))
-        log.pictures(epoch, "noise_decoded", viewable(model.decoder(self.noise)))
-
-
-def _scalars(epoch: Epoch) -> dict[str, float]:
-    """What TensorBoard draws of an epoch."""
-    losses = {"loss/train": epoch.train_loss, "loss/test": epoch.test_loss, "loss/validation": epoch.validation_loss}
-    return {tag: loss for tag, loss in losses.items() if loss is not None} | {
-        "learning_rate": epoch.learning_rate,
-        "images_per_second": epoch.images_per_second,
-        "seconds": epoch.seconds,
-    }
-
-
-def _line(epoch: Epoch, max_epochs: int) -> str:
-    """One epoch in one line of a terminal of 80 columns, with the time that is left until the last epoch allowed."""
-    validation = "" if epoch.validation_loss is None else f"  validation {epoch.validation_loss:.4f}"
-    return (
-        f"epoch {epoch.number:>{len(str(max_epochs))}}/{max_epochs}  train {epoch.train_loss:.4f}"
-        f"{validation}  test {epoch.test_loss:.4f}{'*' if epoch.is_best else ' '}  lr {epoch.learning_rate:<7.2g}"
-        f"  {epoch.images_per_second:,.0f} img/s  ETA {time_left(epoch, max_epochs)}"
-    )

@@ -23,9 +23,10 @@ from prefect.runtime import task_run
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from catae import events, files, page, report, sources
+from catae.epochs import Epoch, log, time_left
 from catae.page import count
 from catae.run import Run
-from catae.training import Epoch, Outcome, log_epoch, time_left
+from catae.training import Outcome
 
 logger = logging.getLogger("catae.publish")
 
@@ -50,7 +51,7 @@ class Progress:
 
     def __call__(self, epoch: Epoch, max_epochs: int) -> None:
         """Logs the epoch, and shows it, unless the one before was shown just now."""
-        log_epoch(epoch, max_epochs)
+        log(epoch, max_epochs)
         if time.monotonic() >= self.not_before:
             self._show(
                 round(100 * epoch.number / max_epochs, 1),

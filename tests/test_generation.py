@@ -137,6 +137,9 @@ def test_a_single_test_picture_can_be_compared_with(trained: Trained) -> None:
 
 
 def test_the_log_says_how_far_each_prior_is_and_from_how_many_pictures(measured: Generation) -> None:
-    said = generation.summary(measured)
-    assert f"from {measured.pictures} test pictures: randn {measured.distances['randn'].mean:.1f}, gaussian " in said
-    assert said.endswith(f"train pictures {measured.floor.mean:.1f}")
+    said = generation.summary(measured).splitlines()
+    assert said[0].endswith(f"from {measured.pictures} test pictures:")
+    assert f"train pictures {measured.floor.mean:.1f}, restorations {measured.restorations.mean:.1f}" in said[1]
+    priors_told = ", ".join(f"{name} {distance.mean:.1f}" for name, distance in measured.distances.items())
+    assert said[2].endswith(f"random pictures: {priors_told}")
+    assert max(map(len, said)) <= 80

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from catae import batches, checkpoint, events, machine, split, training
+from catae import batches, checkpoint, epochs, events, machine, split, training
 from catae.errors import UserError
 from catae.images import ImageSet
 from catae.settings import Settings
@@ -225,11 +225,11 @@ def test_the_log_shows_pictures_in_a_folder_of_their_own(
 
 
 def test_an_epochs_line_fits_a_terminal_and_tells_the_time_that_is_left_at_the_most() -> None:
-    epoch = training.Epoch(10, 0.5, 0.6, None, 0.00025, 12345.0, 99.0, is_best=True)
-    line = training._line(epoch, 100)
+    epoch = epochs.Epoch(10, 0.5, 0.6, None, 0.00025, 12345.0, 99.0, is_best=True)
+    line = epochs.line(epoch, 100)
     assert line == "epoch  10/100  train 0.5000  test 0.6000*  lr 0.00025  12,345 img/s  ETA 2:28:30"
     assert len(line) <= 80
-    assert "*" not in training._line(replace(epoch, is_best=False), 100)
+    assert "*" not in epochs.line(replace(epoch, is_best=False), 100)
 
 
 def test_a_training_that_goes_on_from_a_state_ends_with_the_same_bytes(

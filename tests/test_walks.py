@@ -30,7 +30,8 @@ def _output_dir(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def test_names(trained: Run) -> list[str]:
+def of_test(trained: Run) -> list[str]:
+    """The names of the test pictures."""
     return list(files.read_json(trained.split)["test"])
 
 
@@ -40,9 +41,9 @@ def model(trained: Run) -> AutoEncoder:
 
 
 @pytest.fixture
-def ends(trained: Run, test_names: list[str]) -> Pixels:
+def ends(trained: Run, of_test: list[str]) -> Pixels:
     """Two test pictures whose restorations are not alike: no test of walks would fail if they were."""
-    pixels = gallery.pictures(trained, test_names[:2], 32)
+    pixels = gallery.pictures(trained, of_test[:2], 32)
     first, second = restored(trained, pixels).astype(int)
     assert np.abs(first - second).mean() > 10
     return pixels
@@ -84,49 +85,49 @@ def test_the_middle_of_a_straight_walk_is_the_mean_of_the_codes(model: AutoEncod
 
 
 @pytest.mark.parametrize("kind", ["gif", "webp"])
-def test_interpolate_draws_an_animation_of_the_kind_that_the_file_ends_in(kind: str, test_names: list[str]) -> None:
-    assert main(["interpolate", *test_names[:2], "--out", f"walk.{kind}"]) == 0
+def test_interpolate_draws_an_animation_of_the_kind_that_the_file_ends_in(kind: str, of_test: list[str]) -> None:
+    assert main(["interpolate", *of_test[:2], "--out", f"walk.{kind}"]) == 0
     with Image.open(f"walk.{kind}") as walk:
         assert walk.format == {"gif": "GIF", "webp": "WEBP"}[kind]
         # Frames that are alike are one that lasts longer.
         assert sum(frame.load() and frame.info["duration"] for frame in ImageSequence.Iterator(walk)) == 2000 + 96 * 80
 
 
-def test_interpolate_draws_an_mp4(test_names: list[str]) -> None:
+def test_interpolate_draws_an_mp4(of_test: list[str]) -> None:
     pytest.importorskip("imageio_ffmpeg", reason="ffmpeg is missing: pip install -e .[video]")
-    assert main(["interpolate", *test_names[:2], "--out", "walk.mp4"]) == 0
+    assert main(["interpolate", *of_test[:2], "--out", "walk.mp4"]) == 0
     assert Path("walk.mp4").read_bytes()[4:12] == b"ftypisom"
 
 
 @pytest.mark.parametrize(("rows", "columns"), [([], 8), (["--rows", "1"], 12), (["--rows", "4"], 3)])
 def test_a_png_shows_the_whole_walk_in_as_many_rows_as_wished(
-    rows: list[str], columns: int, trained: Run, test_names: list[str], ends: Pixels
+    rows: list[str], columns: int, trained: Run, of_test: list[str], ends: Pixels
 ) -> None:
-    assert main(["interpolate", *test_names[:2], "--steps", "10", *rows, "--out", "walk.png"]) == 0
+    assert main(["interpolate", *of_test[:2], "--steps", "10", *rows, "--out", "walk.png"]) == 0
     shown = drawn_pictures(Path("walk.png"), columns, 12)
     assert np.array_equal(shown[[0, -1]], ends)
     assert close(shown[[1, -2]], restored(trained, ends))
 
 
-def test_the_path_is_straight_unless_an_arc_is_asked_for(test_names: list[str]) -> None:
+def test_the_path_is_straight_unless_an_arc_is_asked_for(of_test: list[str]) -> None:
     for name, way in (("a", []), ("b", ["--path", "linear"]), ("c", ["--path", "spherical"])):
-        assert main(["interpolate", *test_names[:2], "--steps", "5", *way, "--out", f"{name}.png"]) == 0
+        assert main(["interpolate", *of_test[:2], "--steps", "5", *way, "--out", f"{name}.png"]) == 0
     assert Path("a.png").read_bytes() == Path("b.png").read_bytes() != Path("c.png").read_bytes()
 
 
 @pytest.mark.parametrize(("steps", "side"), [([], 8), (["--steps", "3"], 3)])
 @pytest.mark.parametrize("way", list(walks.PATHS))
 def test_the_corners_of_a_grid_between_four_are_their_restorations(
-    way: str, steps: list[str], side: int, trained: Run, test_names: list[str]
+    way: str, steps: list[str], side: int, trained: Run, of_test: list[str]
 ) -> None:
-    assert main(["interpolate", *test_names[:4], *steps, "--path", way, "--out", "grid.png"]) == 0
+    assert main(["interpolate", *of_test[:4], *steps, "--path", way, "--out", "grid.png"]) == 0
     shown = drawn_pictures(Path("grid.png"), side, side**2).reshape(side, side, 32, 32, 3)
     corners = shown[[0, 0, -1, -1], [0, -1, 0, -1]]
-    assert close(corners, restored(trained, gallery.pictures(trained, test_names[:4], 32)))
+    assert close(corners, restored(trained, gallery.pictures(trained, of_test[:4], 32)))
 
 
-def test_an_attribute_is_added_to_a_picture_in_steps(trained: Run, test_names: list[str]) -> None:
-    picture, *others = test_names[:5]
+def test_an_attribute_is_added_to_a_picture_in_steps(trained: Run, of_test: list[str]) -> None:
+    picture, *others = of_test[:5]
     groups = ["--with", *others[:3], "--without", *others[3:]]
     assert main(["attribute", picture, *groups, "--out", "x.png"]) == 0
     model = weights.load(trained.model)
@@ -141,10 +142,10 @@ def test_an_attribute_is_added_to_a_picture_in_steps(trained: Run, test_names: l
         assert close(shown[place], expected[0])
 
 
-def test_the_groups_of_an_attribute_are_named_by_path_as_well(trained: Run, test_names: list[str]) -> None:
-    Image.fromarray(gallery.pictures(trained, test_names[1:2], 32)[0]).save("tom.png")
-    for out, name in (("by_name.png", test_names[1]), ("by_path.png", "tom.png")):
-        assert main(["attribute", test_names[0], "--with", name, "--without", test_names[2], "--out", out]) == 0
+def test_the_groups_of_an_attribute_are_named_by_path_as_well(trained: Run, of_test: list[str]) -> None:
+    Image.fromarray(gallery.pictures(trained, of_test[1:2], 32)[0]).save("tom.png")
+    for out, name in (("by_name.png", of_test[1]), ("by_path.png", "tom.png")):
+        assert main(["attribute", of_test[0], "--with", name, "--without", of_test[2], "--out", out]) == 0
     assert Path("by_name.png").read_bytes() == Path("by_path.png").read_bytes()
 
 
@@ -169,9 +170,9 @@ def test_the_groups_of_an_attribute_are_named_by_path_as_well(trained: Run, test
     ],
 )
 def test_what_the_user_can_mend_is_one_line_and_exit_code_2(
-    arguments: list[str], said: str, test_names: list[str], capsys: pytest.CaptureFixture[str]
+    arguments: list[str], said: str, of_test: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    named = dict(zip("ABCD", test_names, strict=False))
+    named = dict(zip("ABCD", of_test, strict=False))
     assert main([named.get(argument, argument) for argument in arguments]) == 2
     printed = capsys.readouterr()
     assert said in printed.err
@@ -185,7 +186,7 @@ def test_words_that_are_no_command_are_exit_code_2(arguments: list[str]) -> None
     assert error.value.code == 2
 
 
-def test_of_no_names_two_test_pictures_are_taken_by_seed(trained: Run, test_names: list[str]) -> None:
+def test_of_no_names_two_test_pictures_are_taken_by_seed(trained: Run, of_test: list[str]) -> None:
     names = walks.walk_in(trained, [], 3, 0, Path("walk.png"))
     assert names == walks.walk_in(run.find("latest", trained.path.parent.parent), [], 3, 0, Path("walk.png"))
-    assert set(names) < set(test_names)
+    assert set(names) < set(of_test)
