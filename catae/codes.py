@@ -44,17 +44,17 @@ class Clouds:
     normal: Cloud
 
 
-def compare(train: Tensor, test: Tensor, folded: Tensor, generator: torch.Generator) -> Clouds:
-    """Describes the codes of train pictures and of test pictures, before the fold and after.
+def compare(train: Cloud, test: Tensor, folded: Tensor, generator: torch.Generator) -> Clouds:
+    """Describes the codes of test pictures, before the fold and after, beside those of train pictures.
 
     Args:
-        train: (pictures, latent_dim, 1, 1).
-        test: the same of others.
+        train: of the train pictures, before the fold.
+        test: (pictures, latent_dim, 1, 1), before the fold.
         folded: of these others, after the fold.
         generator: for the samples of N(0, I) that they stand beside.
     """
     normal = torch.randn(test.shape, generator=generator)
-    return Clouds(describe(train), describe(test), describe(folded), describe(normal))
+    return Clouds(train, describe(test), describe(folded), describe(normal))
 
 
 def describe(codes: Tensor) -> Cloud:

@@ -157,7 +157,7 @@ def _content(run: Run) -> list[str | Path]:
         "Random latents of N(0, I), decoded by the model as it is handed out: in its basis the latents of the train "
         "pictures have mean 0 and covariance I.",
         run.generated,
-        "What the same noise decoded to before: latents of N(0, I) are where training never put a picture.",
+        "What the same noise decoded to before, as training left the model: nothing keeps its latents like N(0, I).",
         run.generated_unfolded,
         "## Interpolation",
         f"From {' to '.join(map(_plain, manifest['interpolation']))} and back, straight through the latents.",

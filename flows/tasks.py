@@ -105,11 +105,17 @@ def train(folder: Path, images_path: Path, settings: Settings) -> None:
     told = publish.Progress(run)
     outcome = training.fit(image_set, parts, settings, run.events, run.checkpoints, identity, told)
     model = training.kept(run.checkpoints)
-    encoded = whitening.fold(model, latent.encode(model, batches.ordered_loader(image_set, parts.train)))
+    encoded = latent.encode(model, batches.ordered_loader(image_set, parts.train))
+    cloud = codes.describe(encoded)
+    fitted = priors.fit(whitening.fold(model, encoded), settings.seed)
     weights.save(model, run.model)
-    priors.save(priors.fit(encoded, settings.seed), run.prior)
+    priors.save(fitted, run.prior)
     told.end(outcome)
-    run.record(training=asdict(outcome), digests=run.read()["digests"] | {"weights": files.digest(run.model)})
+    run.record(
+        training=asdict(outcome),
+        latents={"train": asdict(cloud)},  # here, since to encode all train pictures once more takes long
+        digests=run.read()["digests"] | {"weights": files.digest(run.model)},
+    )
 
 
 def train_in_time(folder: Path, images_path: Path, settings: Settings) -> None:
@@ -204,10 +210,10 @@ def measure(folder: Path, images_path: Path, settings: Settings) -> None:
 def map_latents(folder: Path, images_path: Path, settings: Settings) -> None:
     """Describes where the latents of train and test pictures lie, and draws a map, for the projector as well."""
     run, image_set, parts = _inputs(folder, images_path)
-    train_loader, test_loader = (batches.ordered_loader(image_set, part) for part in (parts.train, parts.test))
-    before = training.kept(run.checkpoints)
-    train, test = latent.encode(before, train_loader), latent.encode(before, test_loader)
-    folded = latent.encode(weights.load(run.model), test_loader)
+    pictures = batches.ordered_loader(image_set, parts.test)
+    test = latent.encode(training.kept(run.checkpoints), pictures)
+    folded = latent.encode(weights.load(run.model), pictures)
+    train = codes.Cloud(**run.read()["latents"]["train"])
     clouds = codes.compare(train, test, folded, randomness.generator(settings.seed, "samples beside the latents"))
     run.record(latents=asdict(clouds))
     atlas.show(run, image_set, parts.test, test, clouds)

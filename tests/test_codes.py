@@ -63,7 +63,7 @@ def test_fewer_pictures_than_dimensions_are_described_in_numbers(count: int) -> 
 
 
 def test_the_samples_beside_them_are_as_many_as_test_pictures_and_the_same_for_the_same_seed() -> None:
-    train, test = around(0, [2.0] * 4, 90), around(0, [2.0] * 4, 10)
+    train, test = codes.describe(around(0, [2.0] * 4, 90)), around(0, [2.0] * 4, 10)
     first, second = (codes.compare(train, test, 2 * test, randomness.generator(3, "samples")) for _ in range(2))
     assert first == second
     assert (first.train.pictures, first.test.pictures, first.folded.pictures, first.normal.pictures) == (90, 10, 10, 10)
