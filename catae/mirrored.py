@@ -57,7 +57,7 @@ def start(model: AutoEncoder, images: ImageSet, positions: Sequence[int], seed: 
         return False
     begun = time.perf_counter()
     order = torch.randperm(len(positions), generator=randomness.generator(seed, "pictures to start"))
-    chosen = [positions[place] for place in order[:PICTURES].tolist()]
+    chosen = [positions[place] for place in order[: max(PICTURES, model.latent_dim)].tolist()]
     initialise(model, batches.normalise(images.take(chosen)).contiguous())
     logger.info("the net starts out linear, by %s pictures, after %.0f s", len(chosen), time.perf_counter() - begun)
     return True
@@ -103,8 +103,8 @@ def _balance(model: AutoEncoder, pictures: Tensor) -> None:
     """Divides each hidden signal whose mean square is above 1 by its root; the next layer makes up for it.
 
     The net stays the same function. But the first principal components are 10 times as large as most, and a step of
-    Adam's, which is as long for each weight, would move the net along them 10 times as far: it diverged in one of four
-    trainings.
+    Adam's, which is as long for each weight, would move the net along them 10 times as far: of two trainings on real cats
+    without this, one diverged.
     """
     _, times = ACTIVATIONS[model.activation]
     layers = [*convolutions(model)]

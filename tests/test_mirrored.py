@@ -101,3 +101,14 @@ def test_it_is_possible_only_with_a_partner_for_each_channel_and_a_direction_for
     assert not possible("crelu", 49)
     assert possible("relu", 96)
     assert not possible("relu", 98)
+
+
+@torch.inference_mode()
+def test_a_code_of_more_numbers_than_the_usual_pictures_is_learned_from_more(
+    drawn_set: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirrored, "PICTURES", 16)
+    model = AutoEncoder(32, latent_dim=24, width=8)
+    assert mirrored.start(model, drawn_set, range(120), seed=0)
+    codes = model.encoder(batches.normalise(drawn_set.take(range(120)))).flatten(1)
+    assert torch.linalg.matrix_rank(codes - codes.mean(0)) >= 23  # 24 pictures span no more
