@@ -103,8 +103,8 @@ def _balance(model: AutoEncoder, pictures: Tensor) -> None:
     """Divides each hidden signal whose mean square is above 1 by its root; the next layer makes up for it.
 
     The net stays the same function. But the first principal components are 10 times as large as most, and a step of
-    Adam's, which is as long for each weight, would move the net along them 10 times as far: of two trainings on real cats
-    without this, one diverged.
+    Adam's, which is as long for each weight, would move the net along them 10 times as far: of two trainings on real
+    cats without this, one diverged.
     """
     _, times = ACTIVATIONS[model.activation]
     layers = [*convolutions(model)]
