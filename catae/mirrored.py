@@ -11,7 +11,7 @@ the encoder's signal of the same size, and the last one to atanh of the pixels.
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise, product
 from typing import Literal
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from catae import batches, pca, randomness
-from catae.convolution import KERNEL, ToCode
+from catae.convolution import KERNEL, ToCode, patches
 from catae.images import ImageSet
 from catae.model import ACTIVATIONS, AutoEncoder, channels, convolutions
 
@@ -135,34 +135,23 @@ def _pairs(model: AutoEncoder) -> list[int]:
 
 def _principal(signal: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Weight and bias of a halving layer: the leading principal directions of what its kernel sees."""
-
-    def seen() -> Iterator[Tensor]:
-        for part in torch.split(signal, AT_A_TIME):
-            yield functional.unfold(part, KERNEL, stride=2, padding=1).transpose(1, 2).flatten(0, 1)
-
-    mean = torch.cat([rows.mean(0, keepdim=True) * len(rows) for rows in seen()]).sum(0) / _places(signal)
-    directions, squares = _directions((rows - mean for rows in seen()), count)
+    total = second = torch.zeros((), dtype=torch.float64)
+    for part in torch.split(signal, AT_A_TIME):
+        rows = patches(part)
+        total, second = total + rows.sum(0, dtype=torch.float64), second + (rows.T @ rows).double()
+    places = len(signal) * signal.shape[2] * signal.shape[3] // 4  # as the kernel's stride is 2
+    mean = total / places
+    directions, squares = pca.principal(second / places - mean.outer(mean), count)
     # One scale for all: were each direction's mean square 1, the next layer would keep noise as dearly as what is seen.
     directions = directions / squares.mean().sqrt()
-    return directions.view(count, -1, KERNEL, KERNEL), -directions @ mean
-
-
-def _places(signal: Tensor) -> int:
-    """How often a kernel of stride 2 is put on a signal."""
-    return len(signal) * signal.shape[2] * signal.shape[3] // 4
-
-
-def _directions(rows: Iterable[Tensor], count: int) -> tuple[Tensor, Tensor]:
-    """The directions (count, features) of the largest mean square of rows (n, features), and that of each (count,)."""
-    second, n = torch.zeros((), dtype=torch.float64), 0
-    for part in rows:
-        second, n = second + (part.T @ part).double(), n + len(part)
-    directions, squares = pca.principal(second / n, count)
-    return directions.float(), squares.float()
+    weight = directions.view(count, KERNEL, KERNEL, -1).permute(0, 3, 1, 2)
+    return weight.float(), (-directions @ mean).float()
 
 
 def _few_directions(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The same of rows (n, features) that are fewer than features, by way of their products with each other.
+    """The directions (count, features) of the largest mean square of rows (n, features), and that of each (count,).
+
+    The rows are fewer than features: it goes by way of their products with each other.
 
     At 4x4 a picture has 4,096 features, and the eigenvectors of a matrix of that size take 20 s.
     """
@@ -183,11 +172,11 @@ def _back(signal: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         window = around[:, :, row : row + side + 1, column : column + side + 1]
         pixels = target[:, :, row::2, column::2] - bias[:, None, None]
         found = _least_squares(
-            (functional.unfold(part, 2).transpose(1, 2).flatten(0, 1) for part in torch.split(window, AT_A_TIME)),
+            (patches(part, kernel=2, stride=1, padding=0) for part in torch.split(window, AT_A_TIME)),
             (part.permute(0, 2, 3, 1).flatten(0, 2) for part in torch.split(pixels, AT_A_TIME)),
         )
         # The window's first row is met by the kernel's last but `row`, its second by the one two before that.
-        kernel = found.view(channels, 2, 2, -1).permute(0, 3, 1, 2).flip(2, 3)
+        kernel = found.view(2, 2, channels, -1).permute(2, 3, 0, 1).flip(2, 3)
         weight[:, :, 1 - row :: 2, 1 - column :: 2] = kernel
     return weight, bias
 
