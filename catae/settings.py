@@ -177,6 +177,12 @@ class PictureSettings(BaseModel):
         json_schema_extra={"pattern": "^([^,]+,[^,]+)?$"},
     )
 
+    tracking: Literal["none", "mlflow", "wandb"] = Field(
+        "none",
+        description="Where the run is told as well: `mlflow` or `wandb` (Weights & Biases), each an extra; where their "
+        "servers are, their own variables say (`MLFLOW_TRACKING_URI`, `WANDB_*`).",
+    )
+
     @field_validator("interpolation_pair")
     @classmethod
     def _two_names(cls, value: str) -> str:
@@ -189,7 +195,7 @@ class PictureSettings(BaseModel):
 HARMLESS = frozenset(
     (
         "output_dir", "samples", "prior", "interpolation_steps", "interpolation_pair", "source", "on_reject",
-        "cache_gb", "resume", "checkpoint_minutes", "timeout_minutes",
+        "cache_gb", "resume", "checkpoint_minutes", "timeout_minutes", "tracking",
     )
 )  # fmt: skip
 

@@ -33,11 +33,13 @@ from catae import (
     sources,
     split,
     store,
+    tracking,
     training,
     walks,
     weights,
     whitening,
 )
+from catae.epochs import Epoch
 from catae.errors import UserError
 from catae.images import ImageSet
 from catae.run import Run
@@ -103,7 +105,12 @@ def train(folder: Path, images_path: Path, settings: Settings) -> None:
     run, image_set, parts = _inputs(folder, images_path)
     identity = run.identity(settings)
     told = publish.Progress(run)
-    outcome = training.fit(image_set, parts, settings, run.events, run.checkpoints, identity, told)
+
+    def after_epoch(epoch: Epoch, max_epochs: int) -> None:
+        told(epoch, max_epochs)
+        tracking.tell(run)
+
+    outcome = training.fit(image_set, parts, settings, run.events, run.checkpoints, identity, after_epoch)
     model = training.kept(run.checkpoints)
     encoded = latent.encode(model, batches.ordered_loader(image_set, parts.train))
     cloud = codes.describe(encoded)
