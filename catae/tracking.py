@@ -49,7 +49,7 @@ class MLflow:
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 
-        self.errors = (MlflowException, OSError)  # those of requests are OSErrors
+        self.errors: tuple[type[Exception], ...] = (MlflowException, OSError)  # those of requests are OSErrors
         self.client = MlflowClient()
         self.id = ""
 
@@ -86,7 +86,7 @@ class WandB:
         import wandb
 
         self.wandb = wandb
-        self.errors = (wandb.errors.Error, OSError)
+        self.errors: tuple[type[Exception], ...] = (wandb.errors.Error, OSError)
         self.run: Any = None
 
     def begin(self, run: Run, known_as: str | None, settings: Mapping[str, Any]) -> str:  # noqa: D102
@@ -168,8 +168,8 @@ def _begun(run: Run, settings: Settings) -> Tracker:
         raise UserError(
             f"CATAE_TRACKING={name} needs the library {LIBRARIES[name]}: pip install 'catae[{name}]'"
         ) from error
-    said = run.read().get("tracking", {})
-    before = said if said.get("library") == name else {"library": name, "id": None, "epoch": 0}
+    said: dict[str, Any] = run.read().get("tracking", {})
+    before = said if said.get("library") == name else dict[str, Any](library=name, id=None, epoch=0)
     told = decisive(settings) | {"source": sources.label(settings.source)}
     try:
         before["id"] = tracker.begin(run, before["id"], told)

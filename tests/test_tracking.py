@@ -34,10 +34,17 @@ def finish(new: Run) -> None:
     new.record(scores={"model": {"l1": 0.25}})
 
 
+def interrupted(new: Run, chosen: Settings) -> None:
+    with tracking.followed(new, chosen):
+        write_epochs(new, 1, 2)
+        tracking.tell(new)
+        raise KeyboardInterrupt
+
+
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, ExitStack]]:
     """MLflow's tracking server, its address, and what ends it."""
-    if not importlib.util.find_spec("mlflow") or not importlib.util.find_spec("mlflow.server.handlers"):
+    if not (importlib.util.find_spec("mlflow") and importlib.util.find_spec("flask")):  # mlflow-skinny has no Flask
         pytest.skip("MLflow's server is not here: pip install mlflow")
     port, log = free_port(), tmp_path / "server.log"
     address = f"http://127.0.0.1:{port}"
@@ -83,10 +90,8 @@ def test_mlflow_gets_settings_epochs_scores_and_files_and_goes_on(
     small: Settings, server: tuple[str, ExitStack]
 ) -> None:
     new, chosen = begun(small, "mlflow")
-    with pytest.raises(KeyboardInterrupt), tracking.followed(new, chosen):
-        write_epochs(new, 1, 2)
-        tracking.tell(new)
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(new, chosen)
     from mlflow import MlflowClient
 
     client, known_as = MlflowClient(), new.read()["tracking"]["id"]
