@@ -62,14 +62,20 @@ def export(source: Run, formats: Sequence[str], out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; name a folder with --out")
     model = weights.load(source.model)
-    parts = _parts(model, [_noise(model.image_size), *_test_pictures(source)])
+    model_parts = parts(model, [noise(model.image_size), *_test_pictures(source)])
     for name in formats:
-        FORMATS[name](model, parts, out)
+        FORMATS[name](model, model_parts, out)
     card.write(source, model, formats, out / "README.md")
 
 
 @torch.no_grad()
-def _parts(model: AutoEncoder, pictures: Sequence[Tensor]) -> list[Part]:
+def parts(model: AutoEncoder, pictures: Sequence[Tensor]) -> list[Part]:
+    """Encoder, decoder and both, with what to compare them on: these pictures, their codes, and samples of N(0, I).
+
+    Args:
+        model: in evaluation mode.
+        pictures: batches of float32 (`TRIED` at most, 3, size, size) in [-1, 1]; the first is of noise.
+    """
     codes = [torch.randn(TRIED, model.latent_dim, 1, 1, generator=randomness.generator(0, "codes to compare on"))]
     codes += [model.encoder(some) for some in pictures[1:]]
     return [
@@ -79,7 +85,7 @@ def _parts(model: AutoEncoder, pictures: Sequence[Tensor]) -> list[Part]:
     ]
 
 
-def _noise(size: int) -> Tensor:
+def noise(size: int) -> Tensor:
     """Pictures that no model has learned: uniform in [-1, 1], (TRIED, 3, size, size)."""
     return 2 * torch.rand(TRIED, 3, size, size, generator=randomness.generator(0, "pictures to compare on")) - 1
 

@@ -89,7 +89,7 @@ class Pretrained:
     @overload
     def decode(self, codes: Codes) -> Pixels: ...
     def decode(self, codes: Any) -> Any:
-        """The pictures of codes: of a tensor float32 (n, 3, size, size) in [-1, 1], of an array uint8 (n, size, size, 3).
+        """The pictures of codes: float32 (n, 3, size, size) of a tensor, uint8 (n, size, size, 3) of an array.
 
         Args:
             codes: float (n, latent_dim, 1, 1), or (n, latent_dim).

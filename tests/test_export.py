@@ -22,7 +22,8 @@ needs_onnx = pytest.mark.skipif(
     any(find_spec(name) is None for name in export.ONNX), reason="ONNX is not here: pip install 'catae[onnx]'"
 )
 FACTS = {
-    "image_size": 32, "latent_dim": 8, "width": 4, "activation": "crelu", "pixels": "RGB, (x / 255 - 0.5) / 0.5, in [-1, 1]",
+    "image_size": 32, "latent_dim": 8, "width": 4, "activation": "crelu",
+    "pixels": "RGB, (x / 255 - 0.5) / 0.5, in [-1, 1]",
 }  # fmt: skip
 NAMES = ["autoencoder", "decoder", "encoder"]
 
@@ -165,11 +166,7 @@ def test_what_differs_from_the_model_is_no_export() -> None:
     module = torch.nn.Identity()
     part = Part("encoder", module, "pictures", "codes", [torch.zeros(5, 3, 8, 8)])
     export._compare("encoder.onnx", lambda batch: batch + 0.5e-4, part)
-    for made in (
-        lambda batch: batch + 2e-4,
-        lambda batch: batch + torch.nan,
-        lambda batch: batch + 1 * (len(batch) > 1),
-    ):
+    for made in (lambda x: x + 2e-4, lambda x: x + torch.nan, lambda x: x + (len(x) > 1)):
         with pytest.raises(ArithmeticError, match=r"encoder\.onnx is not the model"):
             export._compare("encoder.onnx", made, part)
 
