@@ -115,8 +115,6 @@ def _onnx(model: AutoEncoder, parts: Sequence[Part], out: Path) -> None:
 
 def onnx_bytes(part: Part, facts: dict[str, Any]) -> bytes:
     """A part as ONNX, with `facts` in its metadata under `catae`, as in the header of safetensors."""
-    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's, about itself
         program = torch.onnx.export(
@@ -129,9 +127,11 @@ def onnx_bytes(part: Part, facts: dict[str, Any]) -> bytes:
             verbose=False,
         )
     assert program is not None
-    ClearMetadataAndDocStringPass()(program.model)  # where each operation stands in our code, by absolute paths
-    program.model.metadata_props[weights.HEADER] = json.dumps(facts)
-    data: bytes = program.model_proto.SerializeToString(deterministic=True)
+    proto = program.model_proto
+    for noted in (proto.graph, *proto.graph.node):
+        del noted.metadata_props[:]  # where each operation stands in our code, by absolute paths
+    proto.metadata_props.add(key=weights.HEADER, value=json.dumps(facts))
+    data: bytes = proto.SerializeToString(deterministic=True)
     return data
 
 
