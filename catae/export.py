@@ -4,6 +4,7 @@ The encoder, the decoder and both take batches of any size. A file is written on
 gives, on noise and on pictures.
 """
 
+import copy
 import io
 import json
 import warnings
@@ -155,7 +156,8 @@ def _torch(model: AutoEncoder, parts: Sequence[Part], out: Path) -> None:
 
 def torch_bytes(part: Part, facts: dict[str, Any]) -> bytes:
     """A part as `torch.export.save` writes it, with `facts` in its extra file `catae`."""
-    program = torch.export.export(part.module, (part.trial[0],), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    module = copy.deepcopy(part.module).to(memory_format=torch.contiguous_format)  # others are no whole tensors there
+    program = torch.export.export(module, (part.trial[0],), dynamic_shapes=({0: torch.export.Dim("batch")},))
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # where it stands in our code, by absolute paths
     file = io.BytesIO()

@@ -3,16 +3,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import jobs
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
 
 import catae
-from catae import decoding, latent, weights
+from catae import decoding, latent, priors, randomness, run, settings, weights
 from catae.batches import normalise, viewable
 from catae.errors import UserError
+from catae.model import AutoEncoder
 from catae.pretrained import Pretrained
 from catae.run import Run
 from catae.settings import Settings
@@ -22,16 +22,12 @@ SIZE, LATENT = 32, 8
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return jobs.train(
-        Settings(
-            source="drawn:60",
-            image_size=SIZE,
-            latent_dim=LATENT,
-            width=4,
-            max_epochs=1,
-            output_dir=tmp_path_factory.mktemp("a"),
-        )
-    )
+    """A run with a model and priors, as training leaves them."""
+    new = run.create(Settings(output_dir=tmp_path_factory.mktemp("artifacts")), settings.origins())
+    weights.save(AutoEncoder(SIZE, LATENT, 4), new.model)
+    codes = torch.randn(40, LATENT, 1, 1, generator=randomness.generator(0, "codes"))
+    priors.save(priors.fit(codes, 0), new.prior)
+    return new
 
 
 @pytest.fixture(scope="module")
