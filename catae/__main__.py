@@ -152,6 +152,14 @@ def _latents(options: argparse.Namespace) -> None:
     print(options.out)
 
 
+def _export(options: argparse.Namespace) -> None:
+    from catae import export, run
+
+    source = run.trained(options.run, settings.load().output_dir)
+    export.export(source, options.formats or ["safetensors"], options.out)
+    print(options.out)
+
+
 def _inspect(options: argparse.Namespace) -> None:
     from rich.console import Console
 
@@ -195,6 +203,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "reconstruct": _reconstruct,
     "compare": _compare,
     "latents": _latents,
+    "export": _export,
     "inspect": _inspect,
     "cache": _cache,
 }

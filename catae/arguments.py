@@ -32,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
     _reconstruct(commands)
     _compare(commands)
     _latents(commands)
+    _export(commands)
     _inspect(commands)
     _cache(commands)
     return parser
@@ -154,6 +155,26 @@ def _latents(commands: "Commands") -> None:
         help="principal components, or UMAP, which keeps neighbours near and needs catae[umap] (default: pca)",
     )
     _add_png(latents, "latents.png")
+
+
+def _export(commands: "Commands") -> None:
+    export = _command(
+        commands,
+        "export",
+        "write the model for others to use, with a model card",
+        "catae export --run latest --format safetensors --format onnx --out cats",
+    )
+    _add_run(export)
+    export.add_argument(
+        "--format",
+        dest="formats",
+        choices=("safetensors", "onnx", "torch"),
+        action="append",
+        help="may be given several times; onnx needs catae[onnx] (default: safetensors)",
+    )
+    export.add_argument(
+        "--out", type=Path, default=Path("exported"), metavar="FOLDER", help="where to write (default: exported)"
+    )
 
 
 def _inspect(commands: "Commands") -> None:
