@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from catae import files, machine
-from catae.errors import UserError
+from catae.errors import Hopeless, UserError
 from catae.settings import HARMLESS, Settings, decisive
 
 logger = logging.getLogger(__name__)
 
 LATEST = "latest"
-RUNNING, FINISHED, KILLED = "running", "finished", "killed"
+RUNNING, FINISHED, KILLED, PRUNED = "running", "finished", "killed", "pruned"
 
 
 class Run:
@@ -89,7 +89,7 @@ def create(settings: Settings, origins: Mapping[str, str]) -> Run:
 def recorded(settings: Settings, origins: Mapping[str, str]) -> Iterator[Run]:
     """The run to do: an interrupted one to go on with, as `settings.resume` says, or a new one.
 
-    How it ends is recorded in `run.json`: finished, failed or interrupted. While it lasts the run's folder is locked,
+    How it ends is recorded in `run.json`: finished, failed, pruned or interrupted. While it lasts the run's folder is locked,
     so that no other process writes there; a process that is killed leaves no lock behind, and a run that is 'running'
     without one is dead.
 
@@ -110,6 +110,9 @@ def recorded(settings: Settings, origins: Mapping[str, str]) -> Iterator[Run]:
 
         try:
             yield run
+        except Hopeless as error:
+            end(PRUNED, str(error))
+            raise
         except Exception as error:
             end("failed", f"{type(error).__name__}: {error}")
             raise
@@ -120,7 +123,7 @@ def recorded(settings: Settings, origins: Mapping[str, str]) -> Iterator[Run]:
 
 
 def state(run: Run) -> str:
-    """How the run stands: 'running', 'finished', 'failed', 'interrupted', or 'killed', which it could not record."""
+    """How the run stands: 'running', 'finished', 'failed', 'pruned', 'interrupted', or 'killed', which it could not record."""
     said = str(run.read()["state"])
     if said == RUNNING:
         with suppress(BlockingIOError), files.locked(run.path, wait=False):
@@ -136,7 +139,7 @@ def _choose(settings: Settings, origins: Mapping[str, str], held: ExitStack) -> 
         with files.locked(runs):
             for path in runs.iterdir():
                 _bury(path)
-            run = _to_resume(settings) or Run(_new_folder(runs))
+            run = _to_resume(settings) or Run(new_folder(runs))
             try:
                 held.enter_context(files.locked(run.path, wait=False))
             except BlockingIOError as error:
@@ -256,7 +259,7 @@ def trained(name: str, output_dir: Path) -> Run:
     return run
 
 
-def _new_folder(runs: Path) -> Path:
+def new_folder(runs: Path) -> Path:
     """A folder that nobody else has, named by the time."""
     stem = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     for number in range(1, 1000):

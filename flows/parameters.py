@@ -72,6 +72,7 @@ Data = Annotated[Given, Form("Data", settings.DataSettings)]
 Model = Annotated[Given, Form("Model", settings.ModelSettings)]
 Training = Annotated[Given, Form("Training", settings.TrainingSettings)]
 Pictures = Annotated[Given, Form("Pictures", settings.PictureSettings)]
+Spread = Annotated[Given, Form("Spread", settings.SweepSettings)]
 Samples = Annotated[Given, Form("Samples", settings.Settings, ("samples", "seed", "prior"))]
 Walk = Annotated[Given, Form("Walk", settings.Settings, ("interpolation_steps", "seed"))]
 PictureFile = Annotated[str, Field(pattern=r"^(.*\.(png|gif))?$")]
@@ -84,7 +85,7 @@ def given(*forms: Given) -> dict[str, Any]:
 
 def sorted_into_forms(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Settings by name, as the flow's parameters take them."""
-    groups = dict(zip(("data", "model", "training", "pictures"), settings.GROUPS, strict=True))
+    groups = dict(zip(("data", "model", "training", "pictures"), settings.RUN, strict=True))
     return {
         parameter: {name: value for name, value in values.items() if name in group.model_fields}
         for parameter, group in groups.items()
