@@ -106,7 +106,7 @@ def recorded(settings: Settings, origins: Mapping[str, str]) -> Iterator[Run]:
         run = _choose(settings, origins, held)
 
         def end(state: str, error: str | None = None) -> None:
-            run.record(state=state, ended=_now(), seconds=round(time.monotonic() - begun, 1), error=error)
+            run.record(state=state, ended=moment(), seconds=round(time.monotonic() - begun, 1), error=error)
 
         try:
             yield run
@@ -214,7 +214,7 @@ def _changes(run: Run, settings: Settings) -> list[str]:
 def _begin(run: Run, settings: Settings, origins: Mapping[str, str]) -> None:
     """Writes down that the run begins, or goes on."""
     values = {name: {"value": value, "from": origins[name]} for name, value in settings.model_dump(mode="json").items()}
-    before: dict[str, Any] = {"id": run.id, "started": _now(), "attempts": 0}
+    before: dict[str, Any] = {"id": run.id, "started": moment(), "attempts": 0}
     if run.manifest.exists():
         before = run.read()
     now = {
@@ -227,7 +227,7 @@ def _begin(run: Run, settings: Settings, origins: Mapping[str, str]) -> None:
     with files.telling_of(settings.output_dir):
         files.write_json(run.manifest, before | now)
         files.write_json(run.settings, values)
-        _point(settings.output_dir / LATEST, run.path)
+        point(settings.output_dir / LATEST, run.path)
 
 
 def find(name: str, output_dir: Path, argument: str = "--run") -> Run:
@@ -272,7 +272,7 @@ def new_folder(runs: Path) -> Path:
     raise FileExistsError(17, "a thousand runs began in this second", str(runs))
 
 
-def _point(link: Path, target: Path) -> None:
+def point(link: Path, target: Path) -> None:
     """Makes `link` a relative symbolic link to `target`, in one step; one process at a time does."""
     temporary = link.with_name(f"{files.WRITING}{link.name}")
     temporary.unlink(missing_ok=True)
@@ -280,5 +280,6 @@ def _point(link: Path, target: Path) -> None:
     temporary.replace(link)
 
 
-def _now() -> str:
+def moment() -> str:
+    """The time, in UTC, as the manifests have it."""
     return datetime.now(UTC).isoformat(timespec="seconds")

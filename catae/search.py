@@ -93,9 +93,7 @@ def is_hopeless(losses: Losses, earlier: Sequence[Trial]) -> bool:
     return asked.should_prune()
 
 
-def watching(
-    run: Run, earlier: Sequence[Trial], told: Callable[[Epoch, int], None]
-) -> Callable[[Epoch, int], None]:
+def watching(run: Run, earlier: Sequence[Trial], told: Callable[[Epoch, int], None]) -> Callable[[Epoch, int], None]:
     """What is to be called after each epoch of a run of a search; it passes the epoch on to `told`.
 
     Raises:

@@ -46,16 +46,18 @@ def parse(name: str, said: Any) -> Choice:
     Raises:
         UserError: a value is out of the setting's range, or the range is upside down.
     """
-    flag, kind = f"--{name.replace('_', '-')}", Settings.model_fields[name].annotation
-    if not isinstance(said, str) or name in HARMLESS:
+    if name not in Settings.model_fields or name in HARMLESS or not isinstance(said, str):
         return [_checked(name, said)]
-    if kind in (int, float) and (ends := RANGE.fullmatch(said)):
+    numeric = Settings.model_fields[name].annotation in (int, float)
+    if numeric and (ends := RANGE.fullmatch(said)):
         low, high = (_checked(name, end) for end in ends.groups())
         if low > high:
-            raise UserError(f"{flag} is {said!r}: a range goes from the lower end to the higher, like {high}..{low}")
+            raise UserError(
+                f"{flag(name)} is {said!r}: a range goes from the lower end to the higher, like {high}..{low}"
+            )
         if allowed := _allowed(name):
             return [value for value in allowed if low <= value <= high]
-        return Span(low, high)
+        return Span(low, high) if low < high else [low]
     return list(dict.fromkeys(_checked(name, value.strip()) for value in said.split(",")))
 
 
@@ -69,10 +71,20 @@ def listed(name: str, choice: Choice) -> Sequence[Any]:
         return choice
     if not choice.whole:
         raise UserError(
-            f"--{name.replace('_', '-')} is {choice.low}..{choice.high}: only whole numbers can all be tried; list "
+            f"{flag(name)} is {choice.low}..{choice.high}: only whole numbers can all be tried; list "
             "values, or search with --trials"
         )
     return range(int(choice.low), int(choice.high) + 1)
+
+
+def is_one(choice: Choice) -> bool:
+    """Whether there is nothing to choose."""
+    return not isinstance(choice, Span) and len(choice) == 1
+
+
+def flag(name: str) -> str:
+    """The flag of a setting."""
+    return f"--{name.replace('_', '-')}"
 
 
 def plain(choice: Choice) -> Any:

@@ -34,9 +34,13 @@ class Form:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """What pydantic checks a parameter by, and Prefect's server and its UI, which get it as a JSON schema."""
-        fields = {name: _optional(name, self.group.model_fields[name]) for name in self.only or self.group.model_fields}
+        fields = {name: self.field(name) for name in self.only or self.group.model_fields}
         form = create_model(self.name, __base__=_Form, __doc__=self.group.__doc__, **fields)
         return core_schema.no_info_after_validator_function(_filled_in, handler.generate_schema(form))
+
+    def field(self, name: str) -> Any:
+        """A field as pydantic's `create_model` takes it."""
+        return _optional(name, self.group.model_fields[name])
 
 
 class _Form(BaseModel, extra="forbid"):
@@ -68,10 +72,27 @@ def _filled_in(form: _Form) -> dict[str, Any]:
     return form.model_dump(mode="json", exclude_unset=True)
 
 
+@dataclass(frozen=True)
+class Texts(Form):
+    """Makes a form whose fields take what a flag of `catae sweep` says: a value, several, or a range."""
+
+    def field(self, name: str) -> Any:
+        """A text, whatever the setting is."""
+        title, field = name.replace("_", " ").capitalize(), self.group.model_fields[name]
+        description = f"{field.description} Several values with commas between them, or a range of numbers like 0..4."
+        schema = {"examples": [f"{field.default}"]}
+        return (str, Field(None, title=title, description=description.replace("`", ""), json_schema_extra=schema))
+
+
+SWEPT = tuple(name for group in settings.RUN for name in group.model_fields if name not in settings.HARMLESS)
+SPREAD = tuple(settings.SweepSettings.model_fields)
+
 Data = Annotated[Given, Form("Data", settings.DataSettings)]
 Model = Annotated[Given, Form("Model", settings.ModelSettings)]
 Training = Annotated[Given, Form("Training", settings.TrainingSettings)]
 Pictures = Annotated[Given, Form("Pictures", settings.PictureSettings)]
+Over = Annotated[Given, Texts("Over", settings.Settings, SWEPT)]
+Trials = Annotated[int, Field(ge=0, le=1000)]
 Spread = Annotated[Given, Form("Spread", settings.SweepSettings)]
 Samples = Annotated[Given, Form("Samples", settings.Settings, ("samples", "seed", "prior"))]
 Walk = Annotated[Given, Form("Walk", settings.Settings, ("interpolation_steps", "seed"))]

@@ -11,6 +11,7 @@ from catae.settings import DataSettings, ModelSettings, PictureSettings, Trainin
 from flows import parameters
 from flows.generate import generate
 from flows.interpolate import interpolate
+from flows.sweep import catae_sweep
 from flows.train import catae
 
 FORMS = {"Data": DataSettings, "Model": ModelSettings, "Training": TrainingSettings, "Pictures": PictureSettings}
@@ -35,7 +36,7 @@ def test_every_setting_is_a_field_in_the_form_of_its_group_with_its_description_
 
 
 def test_a_form_that_is_left_empty_is_one_that_the_server_takes() -> None:
-    for flow in (catae, generate, interpolate):
+    for flow in (catae, catae_sweep, generate, interpolate):
         schema = parameter_schema(flow)
         left = {name: parameter["default"] for name, parameter in schema.properties.items()}
         assert validate(left, schema.model_dump()) == []
