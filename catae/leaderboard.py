@@ -243,8 +243,8 @@ def explanation(board: Leaderboard) -> str:
     """What the numbers of the table are, in a few sentences."""
     over_seeds = f"Means of {count(board.seeds, 'seed')} ± standard deviation. " if board.seeds > 1 else ""
     return (
-        f"{over_seeds}Scores on {count(board.pictures, 'test picture')} of each run, which take no part in training; L1 "
-        f"of pixels in [-1, 1]. The order is that of the L1 error on {board.judged_on} pictures at the epoch that was "
+        f"{over_seeds}Scores on {count(board.pictures, 'test picture')} of each run, none of them trained on; L1 of "
+        f"pixels in [-1, 1]. The order is that of the L1 error on {board.judged_on} pictures at the epoch that was "
         "kept. PCA has as many components as the run's code has numbers."
     )
 

@@ -89,9 +89,9 @@ def create(settings: Settings, origins: Mapping[str, str]) -> Run:
 def recorded(settings: Settings, origins: Mapping[str, str]) -> Iterator[Run]:
     """The run to do: an interrupted one to go on with, as `settings.resume` says, or a new one.
 
-    How it ends is recorded in `run.json`: finished, failed, pruned or interrupted. While it lasts the run's folder is locked,
-    so that no other process writes there; a process that is killed leaves no lock behind, and a run that is 'running'
-    without one is dead.
+    How it ends is recorded in `run.json`: finished, failed, pruned or interrupted. While it lasts the run's folder is
+    locked, so that no other process writes there; a process that is killed leaves no lock behind, and a run that is
+    'running' without one is dead.
 
     Args:
         settings: as resolved.
@@ -123,7 +123,7 @@ def recorded(settings: Settings, origins: Mapping[str, str]) -> Iterator[Run]:
 
 
 def state(run: Run) -> str:
-    """How the run stands: 'running', 'finished', 'failed', 'pruned', 'interrupted', or 'killed', which it could not record."""
+    """How the run stands: 'running', 'finished', 'failed', 'pruned', 'interrupted', or 'killed', which it can't say."""
     said = str(run.read()["state"])
     if said == RUNNING:
         with suppress(BlockingIOError), files.locked(run.path, wait=False):

@@ -83,7 +83,7 @@ def is_hopeless(losses: Losses, earlier: Sequence[Trial]) -> bool:
     """
     import optuna
 
-    pruner = optuna.pruners.MedianPruner(n_startup_trials=UNJUDGED, n_warmup_steps=WARMING_UP)
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=UNJUDGED, n_warmup_steps=WARMING_UP + 1)
     study = optuna.create_study(pruner=pruner)
     for trial in earlier:
         study.add_trial(_told(trial, {}))

@@ -43,8 +43,11 @@ class Plan:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """All that decides the results: the same on every runner, and with any number of runs at once, but for a search,
-        which learns from those before."""
+        """All that decides the results.
+
+        It is the same on every runner. How many runs there are at once is a part of it for a search only, which learns
+        from the runs before.
+        """
         shared = {name: value for name, value in decisive(self.base).items() if name not in self.over}
         return {
             "settings": shared | {"source": self.base.source},

@@ -2,10 +2,13 @@
 
 import os
 import socket
+from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
 
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
 
 from catae.errors import UserError
@@ -55,6 +58,18 @@ def start(settings: Settings) -> TaskRunner[Any]:
             return RayTaskRunner(address, {"log_to_driver": False} | ({} if address else here))
         case _:
             return ProcessPoolTaskRunner(workers)
+
+
+def workers_speak_to(settings: Settings) -> AbstractContextManager[Any]:
+    """Has workers of this machine speak to this process's server, where that is the embedded one.
+
+    Each of them would start one of its own, in 8 s. A cluster that was there before may be elsewhere, where this one
+    can't be reached: its workers speak to the server that PREFECT_API_URL names, or to their own.
+    """
+    if settings.runner_address or PREFECT_API_URL.value():
+        return nullcontext()
+    with get_client(sync_client=True) as client:
+        return temporary_settings({PREFECT_API_URL: str(client.api_url).rstrip("/")})
 
 
 def _ask(address: str) -> None:

@@ -62,7 +62,10 @@ def catae_sweep(
     """
     plan = sweep.plan(parameters.given(data, model, training, pictures, spread, over), trials)
     runners.check(plan.base)
-    with TagsContext(current_tags=set()), sweep.recorded(plan) as new, ExitStack() as held:
+    with ExitStack() as held:
+        held.enter_context(TagsContext(current_tags=set()))
+        held.enter_context(runners.workers_speak_to(plan.base))
+        new = held.enter_context(sweep.recorded(plan))
         runner: TaskRunner[Any] | None = None
         for batch in sweep.batches(new, plan):
             _read_pictures(plan, batch, held)
