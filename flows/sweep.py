@@ -15,7 +15,7 @@ from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 from prefect.task_runners import TaskRunner
 
-from catae import cache, leaderboard, run, store, sweep
+from catae import cache, leaderboard, run, spans, store, sweep
 from catae.errors import UserError
 from catae.page import count
 from catae.sweep import Plan, Point, Sweep
@@ -118,8 +118,8 @@ def _line(point: Point, of: int) -> str:
 
 def once(said: Mapping[str, Any], trials: int) -> Path:
     """Runs the flow in this process, with what the flags say; gives the sweep's folder."""
-    over = {name: value for name, value in said.items() if name in parameters.SWEPT and isinstance(value, str)}
+    over = {name: value for name, value in said.items() if not spans.is_one(spans.parse(name, value))}
     rest = {name: value for name, value in said.items() if name not in over}
-    spread = {name: rest.pop(name) for name in list(rest) if name in parameters.SPREAD}
+    spread = {name: value for name, value in rest.items() if name in parameters.SPREAD}
     with tags("catae", "sweep"):
         return catae_sweep(over=over, trials=trials, spread=spread, **parameters.sorted_into_forms(rest))
