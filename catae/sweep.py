@@ -119,7 +119,8 @@ class Sweep:
     def end(self, number: int, error: str | None) -> Point:
         """Writes down how a point has ended, as its run's files say, or else with `error`."""
         points, found = self.points(), self.run_of(number)
-        said = found.read() if found else {"state": "failed", "error": error}
+        nothing = f"it left nothing in {self.runs}: do all machines of the cluster see that folder?"
+        said = found.read() if found else {"state": "failed", "error": error or nothing}
         ended = replace(
             points[number - 1],
             state=said["state"] if said["state"] in ENDED else "failed",

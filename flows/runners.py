@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from prefect.client.orchestration import get_client
+from prefect.futures import PrefectFuture
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
 
@@ -58,6 +59,16 @@ def start(settings: Settings) -> TaskRunner[Any]:
             return RayTaskRunner(address, {"log_to_driver": False} | ({} if address else here))
         case _:
             return ProcessPoolTaskRunner(workers)
+
+
+def failure(future: PrefectFuture[Any]) -> str | None:
+    """Waits for a task to end, and tells why it failed, if it did: by its own error, or since its worker was lost."""
+    try:
+        future.wait()
+        error = future.state.result(raise_on_failure=False)
+    except Exception as lost:  # noqa: BLE001 - of a worker that was killed, each library tells by an error of its own
+        error = lost
+    return f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else None
 
 
 def workers_speak_to(settings: Settings) -> AbstractContextManager[Any]:

@@ -75,6 +75,7 @@ def catae_sweep(
         if all(state in sweep.ENDED for state in states):
             new.finish()
         board = leaderboard.write(new)
+        cache.trim(plan.base.output_dir / "cache", plan.base.cache_gb * 1e9)
     publish.publish_leaderboard(new, board)
     if run.FINISHED not in states:
         raise UserError(f"no run of sweep {new.id} has come to its end: {' '.join(board.notes)}")
@@ -103,9 +104,7 @@ def _do(new: Sweep, plan: Plan, batch: list[Point], runner: TaskRunner[Any]) -> 
         }
         futures[point.number] = runner.submit(points.train, asked)
     for number, future in futures.items():
-        future.wait()
-        error = future.state.result(raise_on_failure=False)
-        ended = new.end(number, f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else None)
+        ended = new.end(number, runners.failure(future))
         logger.info(_line(ended, len(new.points())))
         leaderboard.write(new)
 
