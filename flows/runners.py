@@ -55,7 +55,8 @@ def start(settings: Settings) -> TaskRunner[Any]:
             )  # before Ray is imported; nothing is told to its makers
             from prefect_ray import RayTaskRunner
 
-            here = {"num_cpus": workers, "include_dashboard": False}
+            # Its store would take 30 % of the memory, and what is handed over are paths and small values.
+            here = {"num_cpus": workers, "include_dashboard": False, "object_store_memory": 100_000_000}
             return RayTaskRunner(address, {"log_to_driver": False} | ({} if address else here))
         case _:
             return ProcessPoolTaskRunner(workers)

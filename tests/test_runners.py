@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import background, environment, free_port, running, start, until
+from servers import Server, background, environment, free_port, running, start, until
 
 from catae import settings
 from catae.errors import UserError
@@ -31,6 +32,12 @@ if __name__ == "__main__":
 """
 
 
+def needs(library: str, extra: str) -> None:
+    """Skips the test where a library is not installed."""
+    if find_spec(library) is None:
+        pytest.skip(f"pip install -e .[{extra}]")
+
+
 @pytest.fixture(scope="module")
 def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One database for all of them: making it takes 10 s."""
@@ -43,9 +50,17 @@ def by_processes(prefect_home: Path, tmp_path_factory: pytest.TempPathFactory) -
     return swept(prefect_home, tmp_path_factory.mktemp("processes"))
 
 
-def swept(prefect_home: Path, output_dir: Path, *arguments: str) -> Sweep:
-    """A sweep by the command line, from a folder of its own."""
-    ended = start(prefect_home, "catae", "sweep", *TINY, *OVER, "--output-dir", str(output_dir), *arguments)
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A Prefect server, for clusters that were there before: their workers would each start one otherwise."""
+    with running(tmp_path_factory.mktemp("server")) as server:
+        yield server
+
+
+def swept(prefect_home: Path, output_dir: Path, *arguments: str, **variables: str) -> Sweep:
+    """A sweep by the command line, into a folder of its own."""
+    words = [*TINY, *OVER, "--output-dir", str(output_dir), *arguments]
+    ended = start(prefect_home, "catae", "sweep", *words, **variables)
     assert ended.returncode == 0, ended.stderr
     assert "Traceback" not in ended.stderr
     page = Path(ended.stdout.splitlines()[-1])
@@ -63,7 +78,7 @@ def learned(done: Sweep) -> list[Any]:
 @pytest.fixture
 def dask_address(tmp_path: Path) -> Iterator[str]:
     """A Dask cluster of two workers that was there before."""
-    pytest.importorskip("prefect_dask", reason="pip install -e .[dask]")
+    needs("prefect_dask", "dask")
     script, port = tmp_path / "cluster.py", free_port()
     script.write_text(DASK)
     command = [sys.executable, str(script), str(port)]
@@ -79,16 +94,16 @@ def dask_address(tmp_path: Path) -> Iterator[str]:
 @pytest.fixture
 def ray_address(tmp_path: Path) -> Iterator[str]:
     """A Ray cluster of two workers that was there before."""
-    if find_spec("prefect_ray") is None:
-        pytest.skip("pip install -e .[ray]")
+    needs("prefect_ray", "ray")
     port, log = free_port(), tmp_path / "ray.log"
-    command = [
-        str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--port={port}", "--num-cpus=2",
-        "--include-dashboard=false", f"--temp-dir=/tmp/ray-{port}",
-    ]  # fmt: skip
-    with background(log, command, environment(tmp_path, RAY_USAGE_STATS_ENABLED="0")):
-        until(lambda: "Ray runtime started" in log.read_text(), 300, log)
-        yield f"127.0.0.1:{port}"
+    with tempfile.TemporaryDirectory(prefix="ray-") as place:  # in a longer path its sockets have no room
+        command = [
+            str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--port={port}", "--num-cpus=2",
+            "--include-dashboard=false", "--object-store-memory=100000000", f"--temp-dir={place}",
+        ]  # fmt: skip
+        with background(log, command, environment(tmp_path, RAY_USAGE_STATS_ENABLED="0")):
+            until(lambda: "Ray runtime started" in log.read_text(), 300, log)
+            yield f"127.0.0.1:{port}"
 
 
 @pytest.mark.slow
@@ -103,9 +118,10 @@ def test_the_command_trains_every_combination_and_shows_the_leaderboard(by_proce
 
 @pytest.mark.slow
 def test_a_dask_cluster_by_its_address_gives_the_same_results(
-    by_processes: Sweep, dask_address: str, prefect_home: Path, tmp_path: Path
+    by_processes: Sweep, dask_address: str, server: Server, tmp_path: Path
 ) -> None:
-    done = swept(prefect_home, tmp_path / "out", "--runner", "dask", "--address", dask_address)
+    words = ["--runner", "dask", "--address", dask_address]
+    done = swept(server.home, tmp_path / "out", *words, PREFECT_API_URL=server.api)
     assert learned(done) == learned(by_processes)
 
 
@@ -113,15 +129,16 @@ def test_a_dask_cluster_by_its_address_gives_the_same_results(
 def test_a_dask_cluster_of_the_sweeps_own_gives_the_same_results(
     by_processes: Sweep, prefect_home: Path, tmp_path: Path
 ) -> None:
-    pytest.importorskip("prefect_dask", reason="pip install -e .[dask]")
+    needs("prefect_dask", "dask")
     assert learned(swept(prefect_home, tmp_path / "out", "--runner", "dask")) == learned(by_processes)
 
 
 @pytest.mark.slow
 def test_a_ray_cluster_by_its_address_gives_the_same_results(
-    by_processes: Sweep, ray_address: str, prefect_home: Path, tmp_path: Path
+    by_processes: Sweep, ray_address: str, server: Server, tmp_path: Path
 ) -> None:
-    done = swept(prefect_home, tmp_path / "out", "--runner", "ray", "--address", ray_address)
+    words = ["--runner", "ray", "--address", ray_address]
+    done = swept(server.home, tmp_path / "out", *words, PREFECT_API_URL=server.api)
     assert learned(done) == learned(by_processes)
 
 
@@ -129,8 +146,7 @@ def test_a_ray_cluster_by_its_address_gives_the_same_results(
 def test_a_ray_cluster_of_the_sweeps_own_gives_the_same_results(
     by_processes: Sweep, prefect_home: Path, tmp_path: Path
 ) -> None:
-    if find_spec("prefect_ray") is None:
-        pytest.skip("pip install -e .[ray]")
+    needs("prefect_ray", "ray")
     assert learned(swept(prefect_home, tmp_path / "out", "--runner", "ray")) == learned(by_processes)
 
 
@@ -154,8 +170,8 @@ def test_a_killed_sweep_goes_on_where_it_was_to_the_same_results(
 
 @pytest.mark.slow
 def test_a_search_is_the_same_on_another_runner(prefect_home: Path, tmp_path: Path) -> None:
-    pytest.importorskip("optuna", reason="pip install -e .[search]")
-    pytest.importorskip("prefect_dask", reason="pip install -e .[dask]")
+    needs("optuna", "search")
+    needs("prefect_dask", "dask")
     tried = []
     for runner in ("process", "dask"):
         words = ["--learning-rate", "0.0001..0.01", "--trials", "4", "--runner", runner, "--output-dir", runner]
@@ -168,24 +184,23 @@ def test_a_search_is_the_same_on_another_runner(prefect_home: Path, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_the_leaderboard_is_in_the_ui(tmp_path: Path) -> None:
-    home = tmp_path / "server"
-    home.mkdir()
-    with running(home) as server:
-        words = [*TINY, *OVER, "--output-dir", "out"]
-        ended = start(server.home, "catae", "sweep", *words, PREFECT_API_URL=server.api)
-        assert ended.returncode == 0, ended.stderr
-        (flow_run,) = server.ask("flow_runs/filter")
-        assert (flow_run["name"], flow_run["state_type"]) == ("latent_dim 4,8 · seed 0..1", "COMPLETED")
-        (shown,) = server.ask("artifacts/filter", artifacts={"key": {"any_": ["catae-leaderboard"]}})
-        assert "| 1 | " in shown["data"]
-        names = sorted(task_run["name"] for task_run in server.ask("task_runs/filter"))
-        assert names == [f"latent_dim {size}, seed {seed}" for size in (4, 8) for seed in (0, 1)]
+def test_the_leaderboard_is_in_the_ui(server: Server) -> None:
+    before = {flow_run["id"] for flow_run in server.ask("flow_runs/filter")}
+    swept(server.home, Path("out"), PREFECT_API_URL=server.api)
+    (flow_run,) = [found for found in server.ask("flow_runs/filter") if found["id"] not in before]
+    assert (flow_run["name"], flow_run["state_type"]) == ("latent_dim 4,8 · seed 0..1", "COMPLETED")
+    shown = server.ask("artifacts/filter", flow_runs={"id": {"any_": [flow_run["id"]]}})
+    (board,) = [artifact for artifact in shown if artifact["key"] == "catae-leaderboard"]
+    assert "| 1 | " in board["data"]
+    task_runs = server.ask("task_runs/filter", flow_runs={"id": {"any_": [flow_run["id"]]}})
+    assert sorted(task_run["name"] for task_run in task_runs) == [
+        f"latent_dim {size}, seed {seed}" for size in (4, 8) for seed in (0, 1)
+    ]
 
 
 def test_a_cluster_where_nobody_answers_is_told_at_once() -> None:
     for runner, scheme in (("dask", "tcp://"), ("ray", "ray://"), ("ray", "")):
-        pytest.importorskip(f"prefect_{runner}", reason=f"pip install -e .[{runner}]")
+        needs(f"prefect_{runner}", runner)
         address = f"{scheme}127.0.0.1:{free_port()}"
         begun = time.monotonic()
         with pytest.raises(UserError) as error:
@@ -204,7 +219,7 @@ def test_a_cluster_where_nobody_answers_is_told_at_once() -> None:
 )
 def test_an_address_that_can_not_be_meant_is_one_line(runner: str, address: str, why: str) -> None:
     if runner != "process":
-        pytest.importorskip(f"prefect_{runner}", reason=f"pip install -e .[{runner}]")
+        needs(f"prefect_{runner}", runner)
     with pytest.raises(UserError) as error:
         runners.check(settings.load({"runner": runner, "runner_address": address}))
     assert why in str(error.value)

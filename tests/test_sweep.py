@@ -180,14 +180,14 @@ def test_two_processes_do_not_do_the_same_sweep() -> None:
 
 
 def test_one_that_fails_is_in_the_leaderboard_with_its_reason_and_the_same_command_tries_it_again() -> None:
-    plan = sweep.plan({**SMALL, "test_fraction": "0.1,0.999"})  # which leaves nothing to train on
+    plan = sweep.plan({**SMALL, "learning_rate": "0.001,1e38"})
     with sweep.recorded(plan) as new:
         (batch,) = sweep.batches(new, plan)
         ended = [do(new, plan, point) for point in batch]
     assert [point.state for point in ended] == ["finished", "failed"]
-    assert ended[1].error
+    assert "training has diverged" in str(ended[1].error)
     board = leaderboard.write(new)
-    assert board.notes == (f"Run {ended[1].run} (test_fraction 0.999) failed: {ended[1].error}.",)
+    assert board.notes == (f"Run {ended[1].run} (learning_rate 1e+38) failed: {ended[1].error}.",)
     with sweep.recorded(plan) as again:
         assert [[point.number for point in batch] for batch in sweep.batches(again, plan)] == [[2]]
 
