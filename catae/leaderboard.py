@@ -206,7 +206,7 @@ def headline(board: Leaderboard) -> str:
 def header(board: Leaderboard) -> list[str]:
     """The columns of the table."""
     judged = [] if board.judged_on == "test" else ["Validation L1"]
-    scores = ["Test L1", "against PCA", "PSNR, dB", "SSIM", "Epochs", "Training took"]
+    scores = ["Test L1", "against PCA", "PSNR, dB", "SSIM", "Epochs", "Took"]
     return ["", *board.over, *judged, *scores, "Runs"]
 
 
@@ -218,30 +218,32 @@ def rows(board: Leaderboard) -> list[list[str]]:
 def _row(board: Leaderboard, place: int, entry: Entry) -> list[str]:
     values = [visible(cell(entry.settings[name])) for name in board.over]
     if (reached := entry.reached) is None:
-        return [NONE, *values, *[NONE] * (len(header(board)) - len(values) - 2), _states(entry)]
+        return [NONE, *values, *[NONE] * (len(header(board)) - len(values) - 2), _runs(entry)]
     return [
         str(place) if board.comparable else NONE,
         *values,
         *([] if board.judged_on == "test" else [reached.judged_l1.text(4)]),
         reached.l1.text(4),
         report.difference(reached.l1.value, reached.pca_l1.value),
-        reached.psnr.text(2),
-        reached.ssim.text(4),
+        f"{reached.psnr.value:.2f}",
+        f"{reached.ssim.value:.4f}",
         f"{reached.epochs:.0f}",
         duration(reached.seconds),
-        _states(entry),
+        _runs(entry),
     ]
 
 
-def _states(entry: Entry) -> str:
-    """How the entry's runs stand, like '4 finished, 1 failed'."""
+def _runs(entry: Entry) -> str:
+    """How many of the entry's runs are finished, or how the only one stands."""
     states = [point.state for point in entry.points]
-    return ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    if set(states) == {run.FINISHED}:
+        return str(len(states))
+    return states[0] if len(states) == 1 else f"{states.count(run.FINISHED)} of {len(states)}"
 
 
 def explanation(board: Leaderboard) -> str:
     """What the numbers of the table are, in a few sentences."""
-    over_seeds = f"Means of {count(board.seeds, 'seed')} ± standard deviation. " if board.seeds > 1 else ""
+    over_seeds = f"Means of {count(board.seeds, 'seed')}, of L1 ± standard deviation. " if board.seeds > 1 else ""
     return (
         f"{over_seeds}Scores on {count(board.pictures, 'test picture')} of each run, none of them trained on; L1 of "
         f"pixels in [-1, 1]. The order is that of the L1 error on {board.judged_on} pictures at the epoch that was "

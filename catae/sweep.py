@@ -181,7 +181,10 @@ def plan(said: Mapping[str, Any], trials: int = 0) -> Plan:
         raise UserError(f"--resume is {asked.resume!r}: a sweep takes auto, which goes on with it, or never")
     made = [name for name in Settings.model_fields if name in over or getattr(base, name) != getattr(asked, name)]
     origins = settings.origins(said) | dict.fromkeys(made, "sweep")
-    _check_search(over, trials) if trials else _check_grid(over)
+    if trials:
+        _check_search(over, trials)
+    else:
+        _check_grid(over)
     return Plan(base, origins, over, trials)
 
 
