@@ -42,24 +42,21 @@ def check(settings: Settings) -> None:
 def start(settings: Settings) -> TaskRunner[Any]:
     """The runner, to be entered: a cluster that it starts ends with it, one that was there before stays."""
     address, workers = settings.runner_address or None, settings.workers
-    match settings.runner:
-        case "dask":
-            from prefect_dask import DaskTaskRunner
+    runner: TaskRunner[Any] = ProcessPoolTaskRunner(workers)
+    if settings.runner == "dask":
+        from prefect_dask import DaskTaskRunner
 
-            # A process a run: of threads, each would wait for the others.
-            here = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
-            return DaskTaskRunner(address=address, cluster_kwargs=None if address else here)
-        case "ray":
-            os.environ.setdefault(
-                "RAY_USAGE_STATS_ENABLED", "0"
-            )  # before Ray is imported; nothing is told to its makers
-            from prefect_ray import RayTaskRunner
+        # A process a run: of threads, each would wait for the others.
+        here = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
+        runner = DaskTaskRunner(address=address, cluster_kwargs=None if address else here)
+    elif settings.runner == "ray":
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before Ray is imported: its makers are told nothing
+        from prefect_ray import RayTaskRunner
 
-            # Its store would take 30 % of the memory, and what is handed over are paths and small values.
-            here = {"num_cpus": workers, "include_dashboard": False, "object_store_memory": 100_000_000}
-            return RayTaskRunner(address, {"log_to_driver": False} | ({} if address else here))
-        case _:
-            return ProcessPoolTaskRunner(workers)
+        # Its store would take 30 % of the memory, and what is handed over are paths and small values.
+        here = {"num_cpus": workers, "include_dashboard": False, "object_store_memory": 100_000_000}
+        runner = RayTaskRunner(address, {"log_to_driver": False, **({} if address else here)})
+    return runner
 
 
 def failure(future: PrefectFuture[Any]) -> str | None:
