@@ -12,9 +12,13 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from catae import arguments, ending, files, machine, settings
 from catae.errors import UserError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -41,12 +45,8 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _train(options: argparse.Namespace) -> None:
-    # Here the library's own lines tell what happens; Prefect's would say it again, and of an error a traceback.
-    # So does a server that is gone: it would be told of for each line that can't be sent there.
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
-    logging.raiseExceptions = False
-    given = {name: value for name in settings.Settings.model_fields if (value := getattr(options, name)) is not None}
+    _be_heard_alone()
+    given = _given(options, settings.RUN)
     # What is wrong with the settings, or with where to write, is told at once, and not after Prefect's 10 s.
     resolved = settings.load(given)
     files.check_place(resolved.output_dir)
@@ -60,6 +60,48 @@ def _train(options: argparse.Namespace) -> None:
     except server.Unreported as error:
         ending.at_once(2, str(error))  # Prefect would try for 7 s to send each event that it still has
     print(folder / "report.html")
+
+
+def _sweep(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from catae import leaderboard, sweep
+
+    _be_heard_alone()
+    given = _given(options, settings.GROUPS)
+    base = sweep.plan(given, options.trials).base
+    files.check_place(base.output_dir)
+    from flows import runners, server
+
+    runners.check(base)
+    try:
+        with server.spoken_to(base.output_dir):
+            from flows.sweep import once
+
+            done = sweep.Sweep(once(given, options.trials))
+    except server.Unreported as error:
+        ending.at_once(2, str(error))
+    board = leaderboard.read(done)
+    Console().print(leaderboard.text(board))
+    print(done.page)
+    if failed := sum(point.state == "failed" for point in done.points()):
+        raise UserError(f"{failed} of {len(done.points())} runs failed; the same command tries them again")
+
+
+def _be_heard_alone() -> None:
+    """Keeps Prefect's lines from the terminal: the library's own tell what happens, and of an error one line.
+
+    So does a server that is gone: it would be told of for each line that can't be sent there.
+    """
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
+    logging.raiseExceptions = False
+
+
+def _given(options: argparse.Namespace, groups: Sequence[type["BaseModel"]]) -> dict[str, str]:
+    """What the flags of these settings say, of those that were given."""
+    said = {name: getattr(options, name) for group in groups for name in group.model_fields}
+    return {name: value for name, value in said.items() if value is not None}
 
 
 def _serve(options: argparse.Namespace) -> None:
@@ -195,6 +237,7 @@ def _cache(options: argparse.Namespace) -> None:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "train": _train,
+    "sweep": _sweep,
     "serve": _serve,
     "generate": _generate,
     "fid": _fid,

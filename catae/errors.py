@@ -11,3 +11,7 @@ class UserError(Exception):
 
 class Unreadable(Exception):
     """Why a file of a source gives no picture, in a few words: the file's fault, not the job's."""
+
+
+class Hopeless(Exception):
+    """Why a run of a search is ended before its time: others, earlier, were better. It is nobody's fault."""

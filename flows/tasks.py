@@ -5,6 +5,7 @@ library keeps, pictures and splits, it looks at before use.
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from catae import (
     weights,
     whitening,
 )
+from catae.epochs import Epoch
 from catae.errors import UserError
 from catae.images import ImageSet
 from catae.run import Run
@@ -100,22 +102,29 @@ def may_pass(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool
 @task(name="train", cache_policy=NO_CACHE, retries=RETRIES, retry_delay_seconds=PAUSE, retry_condition_fn=may_pass)
 def train(folder: Path, images_path: Path, settings: Settings) -> None:
     """Trains, and keeps the weights of the best epoch, with codes like N(0, I), and the priors of the train codes."""
+    told = publish.Progress(Run(folder))
+    told.end(fit(folder, images_path, settings, told))
+
+
+def fit(
+    folder: Path, images_path: Path, settings: Settings, after_epoch: Callable[[Epoch, int], None]
+) -> training.Outcome:
+    """What the task `train` does, with `after_epoch` called after each epoch; gives how it ended."""
     run, image_set, parts = _inputs(folder, images_path)
     identity = run.identity(settings)
-    told = publish.Progress(run)
-    outcome = training.fit(image_set, parts, settings, run.events, run.checkpoints, identity, told)
+    outcome = training.fit(image_set, parts, settings, run.events, run.checkpoints, identity, after_epoch)
     model = training.kept(run.checkpoints)
     encoded = latent.encode(model, batches.ordered_loader(image_set, parts.train))
     cloud = codes.describe(encoded)
     fitted = priors.fit(whitening.fold(model, encoded), settings.seed)
     weights.save(model, run.model)
     priors.save(fitted, run.prior)
-    told.end(outcome)
     run.record(
         training=asdict(outcome),
         latents={"train": asdict(cloud)},  # here, since to encode all train pictures once more takes long
         digests=run.read()["digests"] | {"weights": files.digest(run.model)},
     )
+    return outcome
 
 
 def train_in_time(folder: Path, images_path: Path, settings: Settings) -> None:

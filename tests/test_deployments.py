@@ -17,7 +17,7 @@ from servers import PREFECT, Server, background, environment, running, until
 from catae import files
 from catae.run import Run
 
-NAMES = ["generate", "interpolate", "train"]
+NAMES = ["generate", "interpolate", "sweep", "train"]
 TINY = {
     "data": {"source": "drawn:80", "image_size": 32},
     "model": {"width": 4, "latent_dim": 8},
@@ -81,7 +81,8 @@ def test_a_plain_checkout_is_deployed_and_every_entrypoint_is_the_flow_that_it_s
     assert sorted(made) == NAMES
     for name, deployment in made.items():
         flow = load_flow_from_entrypoint(deployment["entrypoint"], use_placeholder_flow=False)
-        assert (flow.name, flow.fn.__module__.rsplit(".", 1)[-1]) == ("catae", name)
+        assert flow.fn.__module__.rsplit(".", 1)[-1] == name
+        assert flow.name == ("catae-sweep" if name == "sweep" else "catae")
         assert sorted(deployment["tags"]) == sorted(["catae", name])
         assert deployment["work_pool_name"] == "local"
         assert deployment["description"] == str(flow.description).splitlines()[0]
