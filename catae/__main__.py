@@ -14,14 +14,14 @@ from datetime import datetime
 from pathlib import Path
 
 from catae import arguments, ending, files, machine, settings
-from catae.errors import UserError
+from catae.errors import Lost, UserError
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Runs the command that `words` (those of the process, by default) ask for; gives the exit code.
 
-    0 done; 1 an error of ours, with its traceback; 2 the user's to mend, with one line on standard error; 130
-    and 143 interrupted.
+    0 done; 1 an error of ours, with its traceback, or another process lost, with one line on standard error; 2 the
+    user's to mend, with one line as well; 130 and 143 interrupted.
     """
     options = arguments.parser().parse_args(words)
     machine.limit_openblas()
@@ -31,6 +31,9 @@ def main(words: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"catae: {error}", file=sys.stderr)
         return 2
+    except Lost as error:
+        print(f"catae: {error}", file=sys.stderr)
+        return 1
     except (KeyboardInterrupt, ending.Terminated) as error:
         print("catae: interrupted", file=sys.stderr)
         return 128 + (signal.SIGTERM if isinstance(error, ending.Terminated) else signal.SIGINT)
@@ -46,7 +49,7 @@ def _train(options: argparse.Namespace) -> None:
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
     logging.raiseExceptions = False
-    given = {name: value for name in settings.Settings.model_fields if (value := getattr(options, name)) is not None}
+    given = _given(options)
     # What is wrong with the settings, or with where to write, is told at once, and not after Prefect's 10 s.
     resolved = settings.load(given)
     files.check_place(resolved.output_dir)
@@ -60,6 +63,28 @@ def _train(options: argparse.Namespace) -> None:
     except server.Unreported as error:
         ending.at_once(2, str(error))  # Prefect would try for 7 s to send each event that it still has
     print(folder / "report.html")
+
+
+def _fit(options: argparse.Namespace) -> None:
+    from catae import launcher, together
+    from catae.progress import console
+
+    if os.environ.get("RANK", "0") != "0":  # one of torchrun's processes speaks for all, unless something is wrong
+        logging.getLogger("catae").setLevel(logging.WARNING)
+        console.quiet = True
+    if options.run:
+        launcher.work(options.run)
+        return
+    given = _given(options)
+    chosen = settings.load(given)
+    files.check_place(chosen.output_dir)
+    if new := together.fit(chosen, settings.origins(given)):
+        print(new.path)
+
+
+def _given(options: argparse.Namespace) -> dict[str, str]:
+    """The settings among the flags, by name."""
+    return {name: value for name in settings.Settings.model_fields if (value := getattr(options, name)) is not None}
 
 
 def _serve(options: argparse.Namespace) -> None:
@@ -187,6 +212,7 @@ def _cache(options: argparse.Namespace) -> None:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "train": _train,
+    "fit": _fit,
     "serve": _serve,
     "generate": _generate,
     "fid": _fid,

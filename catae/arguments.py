@@ -24,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", dest="command")
     # In the order of `catae --help`.
     _train(commands)
+    _fit(commands)
     _command(commands, "serve", "run what a Prefect server asks for, on this machine", "catae serve")
     _generate(commands)
     _fid(commands)
@@ -44,11 +45,19 @@ def _train(commands: "Commands") -> None:
         "run the whole job: read, split, train, show, report",
         "catae train --source cats.zip --max-epochs 20",
     )
-    for group in settings.GROUPS:
-        flags = train.add_argument_group(str(group.__doc__).rstrip("."))
-        for name, field in group.model_fields.items():
-            text = f"{field.description} (default: {field.default!s})".replace("%", "%%").replace("`", "")
-            flags.add_argument(f"--{name.replace('_', '-')}", help=text, metavar=name.split("_")[-1].upper())
+    _add_settings(train)
+
+
+def _fit(commands: "Commands") -> None:
+    fit = _command(
+        commands,
+        "fit",
+        "read, split and train, without Prefect; by several processes, under torchrun",
+        "torchrun --nproc-per-node 2 --max-restarts 3 -m catae fit --source cats.zip",
+    )
+    _add_settings(fit)
+    # What `catae train` starts with several CATAE_PROCESSES: it keeps the run, and is told of it in JSON.
+    fit.add_argument("--run", type=Path, help=argparse.SUPPRESS)
 
 
 def _generate(commands: "Commands") -> None:
@@ -179,6 +188,14 @@ def _command(commands: "Commands", name: str, text: str, example: str) -> argpar
     return commands.add_parser(
         name, help=text, description=text[0].upper() + text[1:] + ".", epilog=f"example: {example}"
     )
+
+
+def _add_settings(command: argparse.ArgumentParser) -> None:
+    for group in settings.GROUPS:
+        flags = command.add_argument_group(str(group.__doc__).rstrip("."))
+        for name, field in group.model_fields.items():
+            text = f"{field.description} (default: {field.default!s})".replace("%", "%%").replace("`", "")
+            flags.add_argument(f"--{name.replace('_', '-')}", help=text, metavar=name.split("_")[-1].upper())
 
 
 def _add_run(command: argparse.ArgumentParser) -> None:

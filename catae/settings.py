@@ -155,6 +155,13 @@ class TrainingSettings(BaseModel):
         "takes bf16 where the CPU has instructions for it. Results of different machines are compared in `fp32`.",
     )
     threads: int = Field(0, ge=0, le=1024, description="Threads for the arithmetic; 0 takes what the machine allows.")
+    processes: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="Processes of `catae train` that train together, each on its share of every batch, with its share "
+        "of the threads. They learn what one does, to rounding. `catae fit` has those that `torchrun` starts.",
+    )
 
 
 class PictureSettings(BaseModel):
@@ -189,7 +196,7 @@ class PictureSettings(BaseModel):
 HARMLESS = frozenset(
     (
         "output_dir", "samples", "prior", "interpolation_steps", "interpolation_pair", "source", "on_reject",
-        "cache_gb", "resume", "checkpoint_minutes", "timeout_minutes",
+        "cache_gb", "resume", "checkpoint_minutes", "timeout_minutes", "processes",
     )
 )  # fmt: skip
 
