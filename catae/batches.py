@@ -126,7 +126,7 @@ def train_loader(
     generator = randomness.generator(seed, f"variations in epoch {epoch}")
     pictures = Pictures(images, positions, Variations.drawn(len(positions), mirror, shift, generator))
     order = torch.randperm(len(pictures), generator=randomness.generator(seed, f"order of epoch {epoch}"))
-    shares = [ranks.share(batch.tolist()) for batch in order.split(batch_size)[done:]]
+    shares = [[*ranks.share(batch.tolist())] for batch in torch.split(order, batch_size)[done:]]
     return DataLoader(pictures, batch_sampler=shares, collate_fn=_as_it_is)
 
 

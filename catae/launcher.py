@@ -113,7 +113,9 @@ def _end_with_input() -> None:
 
 def _command(run: Run, processes: int) -> list[str]:
     torchrun = ["torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
-    how = ["--nproc-per-node", str(processes), "--max-restarts", str(RESTARTS)]
+    # On a machine so busy that torchrun itself has no turn for 15 s, it would take its only host for dead.
+    patient = ["--rdzv-conf", "keep_alive_max_attempt=60"]
+    how = [*patient, "--nproc-per-node", str(processes), "--max-restarts", str(RESTARTS)]
     return [sys.executable, "-m", *torchrun, *how, "-m", "catae", "fit", "--run", str(run.path.resolve())]
 
 

@@ -48,10 +48,10 @@ class Ranks:
     def add_up(self, parameters: Sequence[Tensor], loss: Tensor) -> Tensor:
         """Puts the sum of all processes' gradients in the place of each one's own; gives the sum of their losses.
 
-        It is one message, where DistributedDataParallel sends several while gradients are still being computed: those
-        it groups otherwise in the first step than later, so that training that goes on within an epoch would add in
-        another order, and three processes end with other bytes. It also wants a picture for every process, which a
-        last batch may not have. What the overlap would save is at most what `benchmarks/parallel.py` measures.
+        It is one message, where DistributedDataParallel sends several while gradients are still being computed. That
+        groups them otherwise in its first step than later, so that a training which goes on within an epoch would add
+        in another order, and more than two processes end with other bytes. It also divides by the number of processes,
+        and not by that of the pictures.
 
         Args:
             parameters: with gradients, all of one type.
@@ -59,20 +59,17 @@ class Ranks:
         """
         if self.count == 1:
             return loss
-        message = torch.empty(sum(parameter.numel() for parameter in parameters) + 1, dtype=parameters[0].dtype)
-        *parts, last = message.split([*(parameter.numel() for parameter in parameters), 1])
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        message = torch.empty(sum(gradient.numel() for gradient in gradients) + 1, dtype=gradients[0].dtype)
+        *parts, last = torch.split(message, [*(gradient.numel() for gradient in gradients), 1])
         # In the order in which they lie in memory, so that nothing is turned round.
-        sums = [
-            part.as_strided(parameter.shape, parameter.stride())
-            for part, parameter in zip(parts, parameters, strict=True)
-        ]
-        gradients = [parameter.grad for parameter in parameters]
+        sums = [part.as_strided(like.shape, like.stride()) for part, like in zip(parts, parameters, strict=True)]
         torch._foreach_copy_(sums, gradients)
         last.copy_(loss)
         with _telling_of_loss():
             distributed.all_reduce(message)
         torch._foreach_copy_(gradients, sums)
-        return last[0]
+        return last[0].clone()  # and not the whole message with it
 
     def totals(self, *values: float) -> list[float]:
         """The sum of each value over all processes, in float64, the same to the last bit in each of them."""
@@ -148,5 +145,6 @@ def _telling_of_loss() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise Lost(
-            f"another process of this training has ended or can't be reached: its last lines say why ({error})"
+            "another process of this training has ended or can't be reached: its last lines say why "
+            f"({str(error).splitlines()[0]})"
         ) from error

@@ -9,20 +9,11 @@ from pathlib import Path
 import pytest
 import torchrun
 from conftest import ROOT
+from torchrun import EPOCHS, chosen
 
 from catae import events, settings, together
 from catae.images import ImageSet
 from catae.run import Run
-from catae.settings import Settings
-
-EPOCHS = 20  # so many that there is time to kill one of the processes
-
-
-def chosen(output_dir: Path, **others: object) -> Settings:
-    """A job of seconds."""
-    small = {"source": "drawn:120", "image_size": 32, "latent_dim": 16, "width": 8, "threads": 1, "precision": "fp32"}
-    epochs = {"max_epochs": EPOCHS, "patience": EPOCHS}
-    return settings.load({**small, **epochs, "output_dir": str(output_dir), **others})
 
 
 def by_one_process(output_dir: Path) -> Run:
@@ -34,14 +25,6 @@ def by_one_process(output_dir: Path) -> Run:
 @pytest.fixture(scope="module")
 def by_one(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return by_one_process(tmp_path_factory.mktemp("one"))
-
-
-@pytest.fixture(scope="module")
-def by_two(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    code, out, err = torchrun.fitted(torchrun.fit(chosen(tmp_path_factory.mktemp("two"))))
-    assert code == 0, err
-    assert sum(line.startswith("epoch ") for line in err.splitlines()) == EPOCHS  # one of them speaks for both
-    return Run(Path(out.removesuffix("\n")))
 
 
 def last_loss(run: Run) -> float:
@@ -93,6 +76,7 @@ def test_two_processes_leave_the_run_that_one_leaves(by_one: Run, by_two: Run) -
     assert by_two.identity(chosen(Path())) == by_one.identity(chosen(Path()))
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_is_started_again_and_the_end_is_the_same(by_two: Run, tmp_path: Path) -> None:
     process = torchrun.fit(chosen(tmp_path, resume="never"), "--max-restarts", "3")
     try:
@@ -110,7 +94,7 @@ def test_a_process_that_is_killed_is_started_again_and_the_end_is_the_same(by_tw
     again = Run(Path(out.removesuffix("\n")))
     assert again.read()["attempts"] == 2
     assert len(list(again.path.parent.iterdir())) == 1
-    assert torchrun.weights(again.path) == torchrun.weights(by_two.path)
+    assert torchrun.weights(again) == torchrun.weights(by_two)
 
 
 def test_what_two_processes_began_one_goes_on_with(by_two: Run, tmp_path: Path) -> None:
@@ -120,6 +104,7 @@ def test_what_two_processes_began_one_goes_on_with(by_two: Run, tmp_path: Path) 
     assert last_loss(gone_on) == pytest.approx(last_loss(by_two), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_what_one_process_began_two_go_on_with(by_one: Run, tmp_path: Path) -> None:
     process = torchrun.fit(chosen(without_its_last_epoch(by_one, tmp_path / "out")))
     code, out, err = torchrun.fitted(process)
