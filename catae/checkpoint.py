@@ -8,7 +8,7 @@ import io
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -17,18 +17,28 @@ from catae.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-MAGIC = b"catae checkpoint 1\n"
-DIGEST = 32  # bytes of SHA-256, after the magic and before the state
+MAGIC = b"catae checkpoint 2\n"
+DIGEST = 32  # bytes of SHA-256, of the state between it and the magic
 
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
     """Writes `state` to `path`, whole or not at all; what was there before is then in the file beside it."""
-    buffer = io.BytesIO(MAGIC + bytes(DIGEST))
-    buffer.seek(0, io.SEEK_END)
-    torch.save(dict(state), buffer)
-    content = buffer.getbuffer()  # in place, since each copy would add a state to the peak of memory
-    content[len(MAGIC) :][:DIGEST] = hashlib.sha256(content[len(MAGIC) + DIGEST :]).digest()
-    files.write_bytes(path, content, before=previous(path))
+    with files.replacing(path, before=previous(path)) as file:
+        file.write(MAGIC)
+        hashed = _Hashed(file)
+        torch.save(dict(state), hashed)  # type: ignore[arg-type]
+        file.write(hashed.sha256.digest())
+
+
+class _Hashed:
+    """A file that knows the digest of what went through it: a state in memory would be 30 to 70 MB of the peak."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.sha256, self.flush = file, hashlib.sha256(), file.flush
+
+    def write(self, data: bytes) -> int:
+        self.sha256.update(data)
+        return self.file.write(data)
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -41,7 +51,7 @@ def load(path: Path) -> dict[str, Any]:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror or error}") from error
-    digest, data = content[len(MAGIC) :][:DIGEST], content[len(MAGIC) + DIGEST :]
+    data, digest = memoryview(content)[len(MAGIC) : -DIGEST], content[-DIGEST:]
     if not content.startswith(MAGIC) or hashlib.sha256(data).digest() != digest:
         raise UserError(f"{path} is no whole checkpoint")
     try:

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from catae.errors import UserError
 
@@ -106,25 +106,33 @@ def _existing(path: Path) -> Path:
     return next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
 
 
-def write_bytes(path: Path, data: bytes | memoryview, before: Path | None = None) -> None:
-    """Writes `data` to `path`: a reader sees the old file or the new one, never a part.
+def write_bytes(path: Path, data: bytes | memoryview) -> None:
+    """Writes `data` to `path`: a reader sees the old file or the new one, never a part. Raises as `replacing` does."""
+    with replacing(path, size=len(data)) as file:
+        file.write(data)
+
+
+@contextmanager
+def replacing(path: Path, size: int = 0, before: Path | None = None) -> Iterator[BinaryIO]:
+    """A file to write that gets the name `path` at the end: a reader sees the old file or the new one, never a part.
 
     The new bytes are on the disk before they get their name, and the name after that. An error leaves the old file as
     it was.
 
     Args:
         path: the file.
-        data: what is to be in it.
+        size: how many bytes are about to be written, if that is known.
         before: what the old file is called from then on; None removes it.
 
     Raises:
         UserError: the disk is full, read-only or broken, or the folder is closed.
     """
     temporary = path.with_name(f"{WRITING}{os.getpid()}-{path.name}")
-    with telling_of(path, len(data)):
+    with telling_of(path, size):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            temporary.write_bytes(data)
+            with temporary.open("wb") as file:
+                yield file
             sync(temporary)
             if before and path.exists():
                 path.replace(before)

@@ -4,14 +4,14 @@ Hidden channels come in pairs, the ReLU of a signal and that of its negative, wh
 a pair carries a signed signal, and the net is linear at first ("looks-linear", Balduzzi et al. 2017,
 https://arxiv.org/abs/1702.08591). With CReLU a pair is one filter; with ReLU it is two, `[[V, -V], [-V, V]]`. Each
 layer of the encoder has for V the leading principal directions of what its kernel sees, scaled to a mean square of 1
-over all of them, and in the code each for itself (data-dependent initialisation, Krähenbühl et al. 2016,
+over all of them, and in the code to one of 9 each for itself (data-dependent initialisation, Krähenbühl et al. 2016,
 https://arxiv.org/abs/1511.06856). Each layer of the decoder has, by least squares, what leads from its input back to
 the encoder's signal of the same size, and the last one to atanh of the pixels.
 """
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise, product
 from typing import Literal
 
@@ -20,16 +20,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from catae import batches, pca, randomness
-from catae.convolution import KERNEL, ToCode
+from catae.convolution import KERNEL, ToCode, patches
 from catae.images import ImageSet
 from catae.model import ACTIVATIONS, AutoEncoder, channels, convolutions
 
 logger = logging.getLogger(__name__)
 
 PICTURES = 1024  # to learn from: twice as many take twice the time and memory, and win nothing after an epoch
-BALANCED_ON = 256  # of them
+FEW = 256  # of them, which are enough where each is seen in many places
+SEEN = 16_384  # places in which a kernel is looked through, at least: 16 each of 1,024 pictures, on the smallest map
 AT_A_TIME = 64  # pictures: what the kernels see of them takes 4 times their memory
-RIDGE = 1e-4  # of the features' mean square, so that least squares follows no noise
+RIDGE = 1e-3  # of the features' mean square, so that least squares follows no noise; 1e-4 and 1e-2 end an epoch worse
+CODE = 3  # root mean square of each number of the code; with 1, Adam's first steps undo more
 FLOOR = 1e-6  # of the largest mean square, so that a direction in which nothing varies isn't blown up
 LIMIT = 0.97  # of a pixel whose atanh is a target: that of 1 is infinite
 
@@ -83,7 +85,7 @@ def initialise(model: AutoEncoder, pictures: Tensor) -> None:
     mean = smallest.mean(0)
     around = smallest - mean
     directions, squares = _few_directions(around.flatten(1), model.latent_dim)
-    scales = squares.clamp(min=FLOOR * squares[0]).rsqrt()
+    scales = CODE * squares.clamp(min=FLOOR * squares[0]).rsqrt()
     weight = (directions * scales[:, None]).view(-1, *mean.shape)
     _set(to_code, weight, -(weight * mean).sum((1, 2, 3)))
     codes = functional.conv2d(around, weight)
@@ -96,7 +98,7 @@ def initialise(model: AutoEncoder, pictures: Tensor) -> None:
         weight, bias = _back(signal, target)
         _set(layer, weight, bias)
         signal = functional.conv_transpose2d(signal, weight, bias, stride=2, padding=1)
-    _balance(model, pictures[:BALANCED_ON])
+    _balance(model, pictures[:FEW])
 
 
 def _balance(model: AutoEncoder, pictures: Tensor) -> None:
@@ -135,34 +137,29 @@ def _pairs(model: AutoEncoder) -> list[int]:
 
 def _principal(signal: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Weight and bias of a halving layer: the leading principal directions of what its kernel sees."""
-
-    def seen() -> Iterator[Tensor]:
-        for part in torch.split(signal, AT_A_TIME):
-            yield functional.unfold(part, KERNEL, stride=2, padding=1).transpose(1, 2).flatten(0, 1)
-
-    mean = torch.cat([rows.mean(0, keepdim=True) * len(rows) for rows in seen()]).sum(0) / _places(signal)
-    directions, squares = _directions((rows - mean for rows in seen()), count)
+    total = second = torch.zeros((), dtype=torch.float64)
+    places = signal.shape[2] * signal.shape[3] // 4  # of a picture, as the kernel's stride is 2
+    signal = signal[: _enough(places)]
+    for part in torch.split(signal, AT_A_TIME):
+        rows = patches(part)
+        total, second = total + rows.sum(0).double(), second + (rows.T @ rows).double()
+    mean = total / (places * len(signal))
+    directions, squares = pca.principal(second / (places * len(signal)) - mean.outer(mean), count)
     # One scale for all: were each direction's mean square 1, the next layer would keep noise as dearly as what is seen.
     directions = directions / squares.mean().sqrt()
-    return directions.view(count, -1, KERNEL, KERNEL), -directions @ mean
+    weight = directions.view(count, KERNEL, KERNEL, -1).permute(0, 3, 1, 2)
+    return weight.float(), (-directions @ mean).float()
 
 
-def _places(signal: Tensor) -> int:
-    """How often a kernel of stride 2 is put on a signal."""
-    return len(signal) * signal.shape[2] * signal.shape[3] // 4
-
-
-def _directions(rows: Iterable[Tensor], count: int) -> tuple[Tensor, Tensor]:
-    """The directions (count, features) of the largest mean square of rows (n, features), and that of each (count,)."""
-    second, n = torch.zeros((), dtype=torch.float64), 0
-    for part in rows:
-        second, n = second + (part.T @ part).double(), n + len(part)
-    directions, squares = pca.principal(second / n, count)
-    return directions.float(), squares.float()
+def _enough(places: int) -> int:
+    """How many pictures to learn from where each is seen in so many places."""
+    return max(FEW, SEEN // places)
 
 
 def _few_directions(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The same of rows (n, features) that are fewer than features, by way of their products with each other.
+    """The directions (count, features) of the largest mean square of rows (n, features), and that of each (count,).
+
+    The rows are fewer than features: it goes by way of their products with each other.
 
     At 4x4 a picture has 4,096 features, and the eigenvectors of a matrix of that size take 20 s.
     """
@@ -176,6 +173,7 @@ def _back(signal: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     A pixel of the target is met by 2x2 places of the kernel, by others in even and in odd rows and columns.
     """
     side, channels = signal.shape[-1], signal.shape[1]
+    signal, target = signal[: _enough(side**2)], target[: _enough(side**2)]
     bias = target.mean((0, 2, 3))
     weight = torch.zeros(channels, target.shape[1], KERNEL, KERNEL)
     around = functional.pad(signal, (1, 1, 1, 1))
@@ -183,11 +181,11 @@ def _back(signal: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         window = around[:, :, row : row + side + 1, column : column + side + 1]
         pixels = target[:, :, row::2, column::2] - bias[:, None, None]
         found = _least_squares(
-            (functional.unfold(part, 2).transpose(1, 2).flatten(0, 1) for part in torch.split(window, AT_A_TIME)),
+            (patches(part, kernel=2, stride=1, padding=0) for part in torch.split(window, AT_A_TIME)),
             (part.permute(0, 2, 3, 1).flatten(0, 2) for part in torch.split(pixels, AT_A_TIME)),
         )
         # The window's first row is met by the kernel's last but `row`, its second by the one two before that.
-        kernel = found.view(channels, 2, 2, -1).permute(0, 3, 1, 2).flip(2, 3)
+        kernel = found.view(2, 2, channels, -1).permute(2, 3, 0, 1).flip(2, 3)
         weight[:, :, 1 - row :: 2, 1 - column :: 2] = kernel
     return weight, bias
 

@@ -69,7 +69,7 @@ class Training:
         self.model.to(memory_format=torch.channels_last)
         self.optimizer = Adam(self.model.parameters(), settings.learning_rate, fused=True, amsgrad=settings.amsgrad)
         self.schedule = StepLR(self.optimizer, settings.lr_step_size, settings.lr_gamma)
-        self.average = AveragedModel(self.model, multi_avg_fn=self._follow)
+        self.average = AveragedModel(self.model, multi_avg_fn=self._follow) if settings.averaging else None
         self.stopping = EarlyStopping(settings.patience, settings.min_delta)
         self.judged_on = "validation" if settings.validation_fraction else "test"
         self.epoch = 0  # epochs that are over
@@ -77,13 +77,13 @@ class Training:
 
     def start_linear(self, images: ImageSet, positions: Sequence[int]) -> None:
         """Starts from the weights that some of the pictures at these positions make the net linear with."""
-        if mirrored.start(self.model, images, positions, self.settings.seed):
+        if mirrored.start(self.model, images, positions, self.settings.seed) and self.average:
             self.average.module.load_state_dict(self.model.state_dict())
 
     @property
     def judged(self) -> AutoEncoder:
         """The model that is evaluated and kept: the moving average of the weights, where one is taken."""
-        return self.average.module if self.settings.averaging else self.model  # type: ignore[return-value]
+        return self.average.module if self.average else self.model  # type: ignore[return-value]
 
     @property
     def reason_to_stop(self) -> str | None:
@@ -143,7 +143,7 @@ class Training:
         for batch in progress.track(loader, f"epoch {number}", len(loader)):
             pictures = min(size, len(split.train) - now.pictures)  # of all processes
             now.total += step(self.model, batch, self.optimizer, self.dtype, self.ranks, pictures) * pictures
-            if self.settings.averaging:
+            if self.average:
                 self.average.update_parameters(self.model)
             now.pictures += pictures
             now.batches += 1
@@ -173,7 +173,7 @@ class Training:
             "epoch": self.epoch,
             "under_way": vars(self.under_way),
             "model": self.model.state_dict(),
-            "average": self.average.state_dict(),
+            "average": self.average and self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "stopping": self.stopping.state_dict(),
@@ -192,7 +192,8 @@ class Training:
         self.epoch = state["epoch"]
         self.under_way = EpochUnderWay(**state["under_way"])
         self.model.load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.stopping = EarlyStopping(**state["stopping"])

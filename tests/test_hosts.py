@@ -66,7 +66,7 @@ def test_two_hosts_train_what_two_processes_of_one_do(hosts: None, by_two: Run, 
     started = [start(host, folder) for host, folder in zip(HOSTS, (here, there), strict=True)]
     try:
         for process in started:
-            process.wait(300)
+            process.wait(600)
     finally:
         for process in started:
             if process.poll() is None:

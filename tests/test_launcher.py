@@ -86,7 +86,7 @@ def test_they_end_when_this_process_is_killed(tmp_path: Path) -> None:
     )
     process = subprocess.Popen([sys.executable, "-c", words, str(new.path)])
     try:
-        until = time.monotonic() + 200
+        until = time.monotonic() + 400
         while not (new.checkpoints / "last.pt").exists() and time.monotonic() < until:
             time.sleep(0.1)
         theirs = psutil.Process(process.pid).children(recursive=True)

@@ -47,7 +47,7 @@ def test_two_processes_take_the_steps_of_one(drawn_set: ImageSet) -> None:
         [*command, str(ROOT / "tests/two_ranks.py"), str(drawn_set.path)],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
         env=torchrun.environment(),
     )
@@ -81,7 +81,7 @@ def test_a_process_that_is_killed_is_started_again_and_the_end_is_the_same(by_tw
     process = torchrun.fit(chosen(tmp_path, resume="never"), "--max-restarts", "3")
     try:
         run = Run(tmp_path / "latest")
-        until = time.monotonic() + 200
+        until = time.monotonic() + 400
         while not (run.checkpoints / "last-previous.pt").exists() and time.monotonic() < until:
             time.sleep(0.002)
         torchrun.of_rank(1, process.pid).kill()
@@ -124,7 +124,7 @@ def test_processes_that_differ_are_one_line(tmp_path: Path) -> None:
         [*command, words[0], "", *words[1:]],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
         env=torchrun.environment(),
     )

@@ -50,7 +50,7 @@ def fit(chosen: Settings, *how: str, processes: int = 2) -> "subprocess.Popen[st
     )
 
 
-def fitted(process: "subprocess.Popen[str]", seconds: float = 300) -> tuple[int, str, str]:
+def fitted(process: "subprocess.Popen[str]", seconds: float = 600) -> tuple[int, str, str]:
     """Waits for the end; gives the exit code and what was written."""
     try:
         out, err = process.communicate(timeout=seconds)
