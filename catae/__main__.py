@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from catae import arguments, ending, files, machine, settings
-from catae.errors import UserError
+from catae.errors import Lost, UserError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 def main(words: Sequence[str] | None = None) -> int:
     """Runs the command that `words` (those of the process, by default) ask for; gives the exit code.
 
-    0 done; 1 an error of ours, with its traceback; 2 the user's to mend, with one line on standard error; 130
-    and 143 interrupted.
+    0 done; 1 an error of ours, with its traceback, or another process lost, with one line on standard error; 2 the
+    user's to mend, with one line as well; 130 and 143 interrupted.
     """
     options = arguments.parser().parse_args(words)
     machine.limit_openblas()
@@ -35,6 +35,9 @@ def main(words: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"catae: {error}", file=sys.stderr)
         return 2
+    except Lost as error:
+        print(f"catae: {error}", file=sys.stderr)
+        return 1
     except (KeyboardInterrupt, ending.Terminated) as error:
         print("catae: interrupted", file=sys.stderr)
         return 128 + (signal.SIGTERM if isinstance(error, ending.Terminated) else signal.SIGINT)
@@ -86,6 +89,23 @@ def _sweep(options: argparse.Namespace) -> None:
     print(done.page)
     if failed := sum(point.state == "failed" for point in done.points()):
         raise UserError(f"{failed} of {len(done.points())} runs failed; the same command tries them again")
+
+
+def _fit(options: argparse.Namespace) -> None:
+    from catae import launcher, together
+    from catae.progress import console
+
+    if os.environ.get("RANK", "0") != "0":  # one of torchrun's processes speaks for all, unless something is wrong
+        logging.getLogger("catae").setLevel(logging.WARNING)
+        console.quiet = True
+    if options.run:
+        launcher.work(options.run)
+        return
+    given = _given(options, settings.RUN)
+    chosen = settings.load(given)
+    files.check_place(chosen.output_dir)
+    if new := together.fit(chosen, settings.origins(given)):
+        print(new.path)
 
 
 def _be_heard_alone() -> None:
@@ -238,6 +258,7 @@ def _cache(options: argparse.Namespace) -> None:
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "train": _train,
     "sweep": _sweep,
+    "fit": _fit,
     "serve": _serve,
     "generate": _generate,
     "fid": _fid,

@@ -26,6 +26,7 @@ def parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", dest="command")
     # In the order of `catae --help`.
     _train(commands)
+    _fit(commands)
     _sweep(commands)
     _command(commands, "serve", "run what a Prefect server asks for, on this machine", "catae serve")
     _generate(commands)
@@ -49,6 +50,18 @@ def _train(commands: "Commands") -> None:
         "catae train --source cats.zip --max-epochs 20",
     )
     _add_settings(train, settings.RUN)
+
+
+def _fit(commands: "Commands") -> None:
+    fit = _command(
+        commands,
+        "fit",
+        "read, split and train, without Prefect; by several processes, under torchrun",
+        "torchrun --nproc-per-node 2 --max-restarts 3 -m catae fit --source cats.zip",
+    )
+    _add_settings(fit, settings.RUN)
+    # What `catae train` starts with several CATAE_PROCESSES: it keeps the run, and is told of it in JSON.
+    fit.add_argument("--run", type=Path, help=argparse.SUPPRESS)
 
 
 def _sweep(commands: "Commands") -> None:

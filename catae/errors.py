@@ -1,4 +1,4 @@
-"""The one error that is the user's to mend."""
+"""The errors that have a meaning of their own: above all the one that is the user's to mend."""
 
 
 class UserError(Exception):
@@ -15,3 +15,7 @@ class Unreadable(Exception):
 
 class Hopeless(Exception):
     """Why a run of a search is ended before its time: others, earlier, were better. It is nobody's fault."""
+
+
+class Lost(Exception):
+    """Another of the processes that train together has ended, or can't be reached: there is no going on without it."""

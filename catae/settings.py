@@ -156,6 +156,13 @@ class TrainingSettings(BaseModel):
         "takes bf16 where the CPU has instructions for it. Results of different machines are compared in `fp32`.",
     )
     threads: int = Field(0, ge=0, le=1024, description="Threads for the arithmetic; 0 takes what the machine allows.")
+    processes: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="Processes of `catae train` that train together, each on its share of every batch, with its share "
+        "of the threads. They learn what one does, to rounding. `catae fit` has those that `torchrun` starts.",
+    )
 
 
 class PictureSettings(BaseModel):
@@ -212,7 +219,8 @@ class SweepSettings(BaseModel):
 HARMLESS = frozenset(
     (
         "output_dir", "samples", "prior", "interpolation_steps", "interpolation_pair", "source", "on_reject",
-        "cache_gb", "resume", "checkpoint_minutes", "timeout_minutes", "runner", "runner_address", "workers",
+        "cache_gb", "resume", "checkpoint_minutes", "timeout_minutes", "processes",
+        "runner", "runner_address", "workers",
     )
 )  # fmt: skip
 
