@@ -47,7 +47,7 @@ def _said(comparison: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "pictures": comparison["pictures"],
         "fitted_on": comparison["fitted_on"],
-        "headings": [name.replace("\N{NO-BREAK SPACE}", " ") for _, name, *_ in report.COLUMNS],
+        "headings": [name.replace("\N{NO-BREAK SPACE}", " ") for _, name, _, _, _ in report.COLUMNS],
         "rows": report.score_rows(comparison),
         "verdict": report.verdict(comparison),
         "others": report.other_scores(comparison),

@@ -129,8 +129,9 @@ def onnx_bytes(part: Part, facts: dict[str, Any]) -> bytes:
         )
     assert program is not None
     proto = program.model_proto
-    for noted in (proto.graph, *proto.graph.node):
-        del noted.metadata_props[:]  # where each operation stands in our code, by absolute paths
+    del proto.graph.metadata_props[:]
+    for node in proto.graph.node:
+        del node.metadata_props[:]  # where it stands in our code, by absolute paths
     proto.metadata_props.add(key=weights.HEADER, value=json.dumps(facts))
     data: bytes = proto.SerializeToString(deterministic=True)
     return data

@@ -218,7 +218,7 @@ def _pictures_of(pixels: npt.NDArray[Any]) -> list[Image.Image]:
 @torch.no_grad()
 def _in_parts(work: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
     """What `work` makes of a batch, some of it at a time: what its layers keep needs no memory for all."""
-    return torch.cat([work(part) for part in batch.split(EVALUATION_BATCH)])
+    return torch.cat([work(part) for part in torch.split(batch, EVALUATION_BATCH)])
 
 
 def _like(given: Any, batch: Tensor) -> Any:
