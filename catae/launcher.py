@@ -57,8 +57,9 @@ def fit(run: Run, processes: int, after_epoch: Callable[[Epoch, int], None]) -> 
                     raise UserError(text)
     if outcome is None:
         raise UserError(
-            f"the {processes} processes of the training have ended {RESTARTS + 1} times before they were done, as the "
-            "log says; where they were killed, memory may be short: lower CATAE_PROCESSES or CATAE_BATCH_SIZE"
+            f"the {processes} processes of the training have ended before it was done, and were started again "
+            f"{RESTARTS} times at most: the log says why; where they were killed, memory may be short: lower "
+            "CATAE_PROCESSES or CATAE_BATCH_SIZE"
         )
     return outcome
 
