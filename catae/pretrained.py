@@ -158,7 +158,7 @@ class Pretrained:
         ends = [_in_parts(self.model.encoder, self._batch(end)) for end in (a, b)]
         if [len(end) for end in ends] != [1, 1]:
             raise TypeError(f"a walk is from one picture to one other, and not from {len(ends[0])} to {len(ends[1])}")
-        return _like(a, _in_parts(self.model.decoder, latent.interpolate(*ends, steps)))
+        return _like(a, _in_parts(self.model.decoder, latent.interpolate(ends[0], ends[1], steps)))
 
     def _batch(self, pictures: Any) -> Tensor:
         """Pictures as the model takes them: float32 (n, 3, size, size) in [-1, 1]."""

@@ -44,7 +44,7 @@ def start(settings: Settings) -> TaskRunner[Any]:
     address, workers = settings.runner_address or None, settings.workers
     runner: TaskRunner[Any] = ProcessPoolTaskRunner(workers)
     if settings.runner == "dask":
-        from prefect_dask import DaskTaskRunner
+        from prefect_dask.task_runners import DaskTaskRunner
 
         # A process a run: of threads, each would wait for the others.
         here = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
