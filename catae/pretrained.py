@@ -155,10 +155,10 @@ class Pretrained:
         """
         if steps < 2:
             raise UserError(f"a walk of {steps} pictures has no two ends: ask for 2 or more")
-        ends = [_in_parts(self.model.encoder, self._batch(end)) for end in (a, b)]
-        if [len(end) for end in ends] != [1, 1]:
-            raise TypeError(f"a walk is from one picture to one other, and not from {len(ends[0])} to {len(ends[1])}")
-        return _like(a, _in_parts(self.model.decoder, latent.interpolate(ends[0], ends[1], steps)))
+        start, end = (_in_parts(self.model.encoder, self._batch(one)) for one in (a, b))
+        if (len(start), len(end)) != (1, 1):
+            raise TypeError(f"a walk is from one picture to one other, and not from {len(start)} to {len(end)}")
+        return _like(a, _in_parts(self.model.decoder, latent.interpolate(start, end, steps)))
 
     def _batch(self, pictures: Any) -> Tensor:
         """Pictures as the model takes them: float32 (n, 3, size, size) in [-1, 1]."""
