@@ -56,8 +56,9 @@ def _fit(commands: "Commands") -> None:
         "torchrun --nproc-per-node 2 --max-restarts 3 -m catae fit --source cats.zip",
     )
     _add_settings(fit)
-    # What `catae train` starts with several CATAE_PROCESSES: it keeps the run, and is told of it in JSON.
-    fit.add_argument("--run", type=Path, help=argparse.SUPPRESS)
+    # What `catae train` starts with several CATAE_PROCESSES: it keeps the run, and is told of it in JSON. A `--run`
+    # torchrun would take for an option of its own.
+    fit.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
 
 
 def _generate(commands: "Commands") -> None:
