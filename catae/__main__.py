@@ -98,8 +98,8 @@ def _fit(options: argparse.Namespace) -> None:
     if os.environ.get("RANK", "0") != "0":  # one of torchrun's processes speaks for all, unless something is wrong
         logging.getLogger("catae").setLevel(logging.WARNING)
         console.quiet = True
-    if options.run:
-        launcher.work(options.run)
+    if options.folder:
+        launcher.work(options.folder)
         return
     given = _given(options, settings.RUN)
     chosen = settings.load(given)

@@ -60,8 +60,9 @@ def _fit(commands: "Commands") -> None:
         "torchrun --nproc-per-node 2 --max-restarts 3 -m catae fit --source cats.zip",
     )
     _add_settings(fit, settings.RUN)
-    # What `catae train` starts with several CATAE_PROCESSES: it keeps the run, and is told of it in JSON.
-    fit.add_argument("--run", type=Path, help=argparse.SUPPRESS)
+    # What `catae train` starts with several CATAE_PROCESSES: it keeps the run, and is told of it in JSON. A `--run`
+    # torchrun would take for an option of its own.
+    fit.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
 
 
 def _sweep(commands: "Commands") -> None:

@@ -117,7 +117,7 @@ def _command(run: Run, processes: int) -> list[str]:
     # On a machine so busy that torchrun itself has no turn for 15 s, it would take its only host for dead.
     patient = ["--rdzv-conf", "keep_alive_max_attempt=60"]
     how = [*patient, "--nproc-per-node", str(processes), "--max-restarts", str(RESTARTS)]
-    return [sys.executable, "-m", *torchrun, *how, "-m", "catae", "fit", "--run", str(run.path.resolve())]
+    return [sys.executable, "-m", *torchrun, *how, "-m", "catae", "fit", "--folder", str(run.path.resolve())]
 
 
 @contextmanager
