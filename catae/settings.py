@@ -217,7 +217,7 @@ HARMLESS = frozenset(
 )  # fmt: skip
 
 RUN: tuple[type[BaseModel], ...] = (DataSettings, ModelSettings, TrainingSettings, PictureSettings)  # of one run
-GROUPS = (*RUN, SweepSettings)
+GROUPS: tuple[type[BaseModel], ...] = (*RUN, SweepSettings)
 
 
 class Settings(SweepSettings, PictureSettings, TrainingSettings, ModelSettings, DataSettings, BaseSettings):

@@ -44,14 +44,14 @@ def start(settings: Settings) -> TaskRunner[Any]:
     address, workers = settings.runner_address or None, settings.workers
     runner: TaskRunner[Any] = ProcessPoolTaskRunner(workers)
     if settings.runner == "dask":
-        from prefect_dask import DaskTaskRunner
+        from prefect_dask.task_runners import DaskTaskRunner
 
         # A process a run: of threads, each would wait for the others.
         here = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
         runner = DaskTaskRunner(address=address, cluster_kwargs=None if address else here)
     elif settings.runner == "ray":
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before Ray is imported: its makers are told nothing
-        from prefect_ray import RayTaskRunner
+        from prefect_ray.task_runners import RayTaskRunner
 
         # Its store would take 30 % of the memory, and what is handed over are paths and small values.
         here = {"num_cpus": workers, "include_dashboard": False, "object_store_memory": 100_000_000}
