@@ -199,6 +199,8 @@ def headline(board: Leaderboard) -> str:
     if len(known) == 1:
         return f"{start}."
     second, behind = known[1]
+    if behind.runs < reached.runs:
+        return f"{start}; no other has as many runs."
     gap = report.difference(reached.judged_l1.value, behind.judged_l1.value)
     return f"{start}; that is {gap} that of the next, {second.name}."
 
@@ -253,7 +255,7 @@ def explanation(board: Leaderboard) -> str:
 
 def text(board: Leaderboard) -> RenderableType:
     """The leaderboard for a terminal."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     for name in header(board):
         table.add_column(name, justify="left" if name == "Runs" else "right", overflow="fold")
     for row in rows(board):

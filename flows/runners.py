@@ -51,7 +51,7 @@ def start(settings: Settings) -> TaskRunner[Any]:
         runner = DaskTaskRunner(address=address, cluster_kwargs=None if address else here)
     elif settings.runner == "ray":
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before Ray is imported: its makers are told nothing
-        from prefect_ray import RayTaskRunner
+        from prefect_ray.task_runners import RayTaskRunner
 
         # Its store would take 30 % of the memory, and what is handed over are paths and small values.
         here = {"num_cpus": workers, "include_dashboard": False, "object_store_memory": 100_000_000}
