@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from catae.errors import Lost
 
@@ -127,9 +129,15 @@ def joined() -> Iterator[Ranks]:
         yield ALONE
         return
     with _telling_of_loss():
-        distributed.init_process_group("gloo")
+        store, rank, count = next(rendezvous("env://"))
+        # PyTorch 2.14's torchrun keeps its store of addresses from one start to the next, with those of processes that
+        # are gone, and those who wait for them wait for ever. Hosts count their restarts each for itself: several need
+        # TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1, with which torchrun makes a new store each time.
+        if os.environ["GROUP_WORLD_SIZE"] == "1":
+            store = PrefixStore(f"start {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+        distributed.init_process_group("gloo", store=store, rank=rank, world_size=count)
     try:
-        yield Ranks(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")))
+        yield Ranks(rank, count, int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]))
     finally:
         distributed.destroy_process_group()
 

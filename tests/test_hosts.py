@@ -56,7 +56,7 @@ def start(host: str, folder: Path, *how: str) -> "subprocess.Popen[bytes]":
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=torchrun.environment(GLOO_SOCKET_IFNAME="wire"),
+            env=torchrun.environment(GLOO_SOCKET_IFNAME="wire", TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1"),
             start_new_session=True,
         )
 

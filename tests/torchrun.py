@@ -61,7 +61,9 @@ def fitted(process: "subprocess.Popen[str]", seconds: float = 600) -> tuple[int,
 
 
 def end(process: "subprocess.Popen[str]") -> None:
-    """Ends a job and all of its processes."""
+    """Ends a job and all of its processes, if it hasn't ended."""
+    if process.poll() is not None:
+        return
     for each in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
         each.kill()
     process.wait()
