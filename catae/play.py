@@ -81,8 +81,8 @@ def open_run(run: Run) -> Toy:
 def strongest(model: AutoEncoder, count: int) -> Tensor:
     """The directions of the codes along which pictures change most: (count, latent_dim), orthonormal rows.
 
-    The pictures of codes of N(0, I) are regressed on the codes. By Stein's lemma the coefficients are the decoder's mean
-    derivative; its first singular directions are taken. GANSpace regresses as well, but on components of an inner layer
+    The pictures of codes of N(0, I) are regressed on the codes. By Stein's lemma the coefficients are the decoder's
+    mean derivative; its first singular directions are taken. GANSpace regresses as well, but on components of an inner layer
     (Härkönen et al. 2020, https://arxiv.org/abs/2004.02546). As train codes have covariance I, a step of 1 is a
     standard deviation.
 

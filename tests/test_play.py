@@ -4,6 +4,7 @@ import signal
 import socket
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,12 +15,15 @@ import pytest
 import torch
 from browser import browsing, needs_chromium
 from PIL import Image
-from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from catae import latent, play, settings
 from catae.play import Toy
 from catae.run import Run
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # it would rather have httpx2, and Prefect brings httpx
+    from starlette.testclient import TestClient
 
 LOCAL = "http://127.0.0.1:8000"
 
@@ -61,13 +65,15 @@ def test_a_code_comes_back_as_the_picture_that_the_model_makes_of_it(client: Tes
     "data", [b"", bytes(60), bytes(68), np.full(16, np.nan, "<f4").tobytes(), np.full(16, 1e30, "<f4").tobytes()]
 )
 def test_what_is_no_code_ends_the_connection(client: TestClient, data: bytes) -> None:
-    with client.websocket_connect("/frames") as frames, pytest.raises(WebSocketDisconnect) as ended:
+    with client.websocket_connect("/frames") as frames:
         frames.send_bytes(data)
-        frames.receive_bytes()
+        with pytest.raises(WebSocketDisconnect) as ended:
+            frames.receive_bytes()
     assert ended.value.code == 1007
-    with client.websocket_connect("/frames") as frames, pytest.raises(WebSocketDisconnect):
+    with client.websocket_connect("/frames") as frames:
         frames.send_text("a cat")
-        frames.receive_bytes()
+        with pytest.raises(WebSocketDisconnect):
+            frames.receive_bytes()
 
 
 def test_a_picture_of_ones_own_becomes_a_code_and_what_is_none_is_refused_with_the_reason(client: TestClient) -> None:
@@ -79,7 +85,9 @@ def test_a_picture_of_ones_own_becomes_a_code_and_what_is_none_is_refused_with_t
     assert client.post("/encode", content=png((9000, 8000))).status_code == 415
 
 
-@pytest.mark.parametrize("asked", ["seed=-1", "seed=x", "seed=4294967296", "seed=²", "prior=none", "seed=" + "9" * 5000])
+@pytest.mark.parametrize(
+    "asked", ["seed=-1", "seed=x", "seed=4294967296", "seed=²", "prior=none", "seed=" + "9" * 5000]
+)
 def test_a_seed_or_a_prior_that_there_is_not_is_refused(client: TestClient, asked: str) -> None:
     assert client.get(f"/samples?{asked}").status_code == 400
 
