@@ -1,7 +1,8 @@
 """A page to play with a trained model: drag between four pictures, along strong directions, and to new samples.
 
 The page holds the codes and mixes them; it sends the mix over a WebSocket, and gets the picture back. So the server
-keeps nothing of a visitor. It is meant for one person on this machine, and trusts no other page that a browser has open.
+keeps nothing of a visitor. It is meant for one person on this machine, and trusts no
+other page that a browser has open.
 """
 
 import io
@@ -82,9 +83,9 @@ def strongest(model: AutoEncoder, count: int) -> Tensor:
     """The directions of the codes along which pictures change most: (count, latent_dim), orthonormal rows.
 
     The pictures of codes of N(0, I) are regressed on the codes. By Stein's lemma the coefficients are the decoder's
-    mean derivative; its first singular directions are taken. GANSpace regresses as well, but on components of an inner layer
-    (Härkönen et al. 2020, https://arxiv.org/abs/2004.02546). As train codes have covariance I, a step of 1 is a
-    standard deviation.
+    mean derivative; its first singular directions are taken. GANSpace regresses as well, but on components
+    of an inner layer (Härkönen et al. 2020, https://arxiv.org/abs/2004.02546). As train codes have
+    covariance I, a step of 1 is a standard deviation.
 
     Args:
         model: whose decoder.

@@ -25,7 +25,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it would rather have httpx2, and Prefect brings httpx
     from starlette.testclient import TestClient
 
-LOCAL = "http://127.0.0.1:8000"
+LOCAL, FRAMES = "http://127.0.0.1:8000", "ws://127.0.0.1:8000/frames"
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def png(size: tuple[int, int] = (90, 60)) -> bytes:
 
 def test_a_code_comes_back_as_the_picture_that_the_model_makes_of_it(client: TestClient, toy: Toy) -> None:
     code = client.get("/samples", params={"seed": 3}).json()[5]["code"]
-    with client.websocket_connect("/frames") as frames:
+    with client.websocket_connect(FRAMES) as frames:
         frames.send_bytes(np.array(code, "<f4").tobytes())
         shown = np.frombuffer(frames.receive_bytes(), np.uint8).reshape(32, 32, 4)
     (expected,) = latent.decode(toy.model, torch.tensor(code).view(1, 16, 1, 1))
@@ -65,12 +65,12 @@ def test_a_code_comes_back_as_the_picture_that_the_model_makes_of_it(client: Tes
     "data", [b"", bytes(60), bytes(68), np.full(16, np.nan, "<f4").tobytes(), np.full(16, 1e30, "<f4").tobytes()]
 )
 def test_what_is_no_code_ends_the_connection(client: TestClient, data: bytes) -> None:
-    with client.websocket_connect("/frames") as frames:
+    with client.websocket_connect(FRAMES) as frames:
         frames.send_bytes(data)
         with pytest.raises(WebSocketDisconnect) as ended:
             frames.receive_bytes()
     assert ended.value.code == 1007
-    with client.websocket_connect("/frames") as frames:
+    with client.websocket_connect(FRAMES) as frames:
         frames.send_text("a cat")
         with pytest.raises(WebSocketDisconnect):
             frames.receive_bytes()
@@ -100,7 +100,7 @@ def test_the_same_seed_gives_the_same_and_another_others(client: TestClient) -> 
 def test_other_pages_are_kept_out_by_host_and_by_origin(client: TestClient) -> None:
     for headers in ({"host": "evil.example:8000"}, {"origin": "http://evil.example"}, {"origin": "null"}):
         assert client.get("/model", headers=headers).status_code == 403
-        with pytest.raises(WebSocketDisconnect), client.websocket_connect("/frames", headers=headers):
+        with pytest.raises(WebSocketDisconnect), client.websocket_connect(FRAMES, headers=headers):
             pass
     assert client.get("/model", headers={"origin": LOCAL}).status_code == 200
     assert client.get("/model", headers={"host": "[::1]:8000"}).status_code == 200
