@@ -222,6 +222,17 @@ def _export(options: argparse.Namespace) -> None:
     print(options.out)
 
 
+def _play(options: argparse.Namespace) -> None:
+    from catae import play, run
+
+    source = run.trained(options.run, settings.load().output_dir)
+    with play.listen(options.host, options.port) as listening:
+        toy = play.open_run(source)
+        host = f"[{options.host}]" if ":" in options.host else options.host
+        print(f"http://{host}:{listening.getsockname()[1]}/", flush=True)
+        play.serve(toy, listening, play.LOOPBACK if options.host in play.LOOPBACK else None)
+
+
 def _inspect(options: argparse.Namespace) -> None:
     from rich.console import Console
 
@@ -268,6 +279,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "compare": _compare,
     "latents": _latents,
     "export": _export,
+    "play": _play,
     "inspect": _inspect,
     "cache": _cache,
 }

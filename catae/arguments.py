@@ -37,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     _compare(commands)
     _latents(commands)
     _export(commands)
+    _play(commands)
     _inspect(commands)
     _cache(commands)
     return parser
@@ -212,6 +213,15 @@ def _export(commands: "Commands") -> None:
     export.add_argument(
         "--out", type=Path, default=Path("exported"), metavar="FOLDER", help="where to write (default: exported)"
     )
+
+
+def _play(commands: "Commands") -> None:
+    play = _command(
+        commands, "play", "open a page to drag between cats, on this machine alone", "catae play latest --port 8000"
+    )
+    play.add_argument("run", metavar="RUN", nargs="?", default="latest", help=RUN)
+    play.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: 8000)")
+    play.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in (default: 127.0.0.1)")
 
 
 def _inspect(commands: "Commands") -> None:

@@ -125,7 +125,8 @@ def test_words_that_are_no_command_are_exit_code_2(arguments: list[str], capsys:
 
 def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     for command in (
-        "train", "sweep", "generate", "fid", "interpolate", "reconstruct", "attribute", "latents", "compare", "export",
+        "train", "sweep", "fit", "generate", "fid", "interpolate", "reconstruct", "attribute", "latents", "compare",
+        "export", "play",
         "inspect", "cache",
     ):  # fmt: skip
         with pytest.raises(SystemExit) as error:
