@@ -21,6 +21,8 @@ from flows import runners
 
 TINY = ["--source", "drawn:60", "--image-size", "32", "--width", "4", "--max-epochs", "2", "--threads", "1"]
 OVER = ["--latent-dim", "4,8", "--seed", "0..1"]
+# A cluster asks for its token wherever one lies in the home, and one that another has made may lie there.
+RAY = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
 DASK = """
 import sys
 from distributed import LocalCluster
@@ -101,7 +103,7 @@ def ray_address(tmp_path: Path) -> Iterator[str]:
             str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--port={port}", "--num-cpus=2",
             "--include-dashboard=false", "--object-store-memory=100000000", f"--temp-dir={place}",
         ]  # fmt: skip
-        with background(log, command, environment(tmp_path, RAY_USAGE_STATS_ENABLED="0")):
+        with background(log, command, environment(tmp_path, **RAY)):
             until(lambda: "Ray runtime started" in log.read_text(), 300, log)
             yield f"127.0.0.1:{port}"
 
@@ -138,7 +140,7 @@ def test_a_ray_cluster_by_its_address_gives_the_same_results(
     by_processes: Sweep, ray_address: str, server: Server, tmp_path: Path
 ) -> None:
     words = ["--runner", "ray", "--address", ray_address]
-    done = swept(server.home, tmp_path / "out", *words, PREFECT_API_URL=server.api)
+    done = swept(server.home, tmp_path / "out", *words, PREFECT_API_URL=server.api, **RAY)
     assert learned(done) == learned(by_processes)
 
 
