@@ -294,6 +294,7 @@ def serve(toy: Toy, listening: socket.socket, hosts: Sequence[str] | None) -> No
         log_level="error",
         lifespan="off",
         ws_max_size=4 * toy.model.latent_dim,
+        ws_per_message_deflate=False,  # a code that browsers compress is longer than before, and would be refused
         timeout_graceful_shutdown=1,
     )
     uvicorn.Server(config).run(sockets=[listening])

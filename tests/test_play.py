@@ -187,7 +187,8 @@ def test_in_a_browser_what_is_dragged_moved_and_resampled_changes_the_picture(tr
         changed()
         with page.expect_download() as download:
             page.get_by_text("Save as PNG").click()
-        assert Image.open(download.value.path()).size == (32, 32)
+        with Image.open(download.value.path()) as saved:
+            assert saved.size == (32, 32)
         assert complaints == []
         page.get_by_label("Your picture").set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": b"no"})
         page.get_by_text("it is no picture of a known format").wait_for()
