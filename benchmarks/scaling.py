@@ -2,9 +2,9 @@
 
     python benchmarks/scaling.py --scratch /somewhere/with/room --figure scaling.png
 
-Each point is the default net in a process of its own, on blended drawn cats, after a warm-up on a thousand: an epoch, or
-8,000 pictures from all over the set where it has more. The repeats of a curve alternate. The peak is of the process, its
-libraries included. 256,000 pictures need 4 GB of room.
+Each point is the default net in a process of its own, on blended drawn cats, after a warm-up on a thousand: an epoch,
+or 8,000 pictures from all over the set where it has more. The repeats of a curve alternate. The peak is of the process,
+its libraries included. 256,000 pictures need 4 GB of room.
 """
 
 import argparse
