@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -126,13 +127,12 @@ def test_words_that_are_no_command_are_exit_code_2(arguments: list[str], capsys:
 def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     for command in (
         "train", "sweep", "fit", "generate", "fid", "interpolate", "reconstruct", "attribute", "latents", "compare",
-        "export", "play",
-        "inspect", "cache",
+        "export", "play", "inspect", "cache",
     ):  # fmt: skip
         with pytest.raises(SystemExit) as error:
             main([command, "--help"])
         assert error.value.code == 0
-        assert f"example: catae {command}" in " ".join(capsys.readouterr().out.split())
+        assert re.search(rf"example: .*catae {command}", " ".join(capsys.readouterr().out.split()))
 
 
 @pytest.mark.parametrize(("command", "names"), [("train", RUN), ("sweep", Settings.model_fields)])
