@@ -10,7 +10,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import torch
@@ -111,40 +111,55 @@ def application(toy: Toy, hosts: Sequence[str] | None = LOOPBACK) -> Starlette:
         toy: what is played with.
         hosts: the names that a browser may call this server by; None for any.
     """
+    answers = Answers(toy)
+    routes = [Route(path, _file) for path in (*FILES, "/play.css")]
+    routes += [Route(f"/{name}", getattr(answers, name)) for name in ("model", "cats", "samples")]
+    routes += [Route("/encode", answers.encode, methods=["POST"])]
+    return Starlette(
+        routes=[*routes, WebSocketRoute("/frames", answers.frames)],
+        middleware=[Middleware(Guard, hosts=hosts)],
+        exception_handlers={_Refused: _refuse},
+    )
 
-    async def model(request: Request) -> Response:
+
+class Answers:
+    """What the page gets for what it asks."""
+
+    def __init__(self, toy: Toy) -> None:
+        self.toy = toy
+
+    async def model(self, request: Request) -> Response:
         """What the page begins with: sizes, directions and the priors' names."""
         return JSONResponse(
             {
-                "name": toy.name,
-                "size": toy.model.image_size,
-                "dimensions": toy.model.latent_dim,
-                "directions": toy.directions.tolist(),
-                "priors": [name for name in get_args(priors.Name) if name in toy.priors],
-                "tests": len(toy.test),
+                "name": self.toy.name,
+                "size": self.toy.model.image_size,
+                "dimensions": self.toy.model.latent_dim,
+                "directions": self.toy.directions.tolist(),
+                "priors": [name for name in get_args(priors.Name) if name in self.toy.priors],
+                "tests": len(self.toy.test),
             }
         )
 
-    async def cats(request: Request) -> Response:
+    async def cats(self, request: Request) -> Response:
         """Four test pictures by seed, and where there are none, four samples."""
-        seed = _seed(request)
-        if toy.images is None or not len(toy.test):
-            return JSONResponse(_shown(toy, toy.priors["randn"].sample(4, seed), ["a sample"] * 4))
+        images, test, seed = self.toy.images, self.toy.test, _seed(request)
+        if images is None or not len(test):
+            return self._shown(self.toy.priors["randn"].sample(4, seed), ["a sample"] * 4)
         chances = torch.rand(4, generator=randomness.generator(seed, "corners"))
-        chosen = [toy.test[int(chance * len(toy.test))] for chance in chances]
-        names = [page.visible(toy.images.names[position]) for position in chosen]
-        return JSONResponse(_shown(toy, _encode(toy, toy.images.take(chosen)), names))
+        chosen = [test[int(chance * len(test))] for chance in chances]
+        return self._shown(self._codes(images.take(chosen)), [page.visible(images.names[place]) for place in chosen])
 
-    async def samples(request: Request) -> Response:
+    async def samples(self, request: Request) -> Response:
         """Twelve samples of the prior and the seed that are asked for."""
         seed, prior = _seed(request), request.query_params.get("prior", "randn")
-        known = next((name for name in toy.priors if name == prior), None)
+        known = next((name for name in self.toy.priors if name == prior), None)
         if known is None:
-            raise _Refused(400, f"the prior is one of {', '.join(toy.priors)}")
-        codes = toy.priors[known].sample(SAMPLES, seed)
-        return JSONResponse(_shown(toy, codes, [f"sample {number}" for number in range(1, SAMPLES + 1)]))
+            raise _Refused(400, f"the prior is one of {', '.join(self.toy.priors)}")
+        names = [f"sample {number}" for number in range(1, SAMPLES + 1)]
+        return self._shown(self.toy.priors[known].sample(SAMPLES, seed), names)
 
-    async def encode(request: Request) -> Response:
+    async def encode(self, request: Request) -> Response:
         """A picture of the user's: the bytes of a file, as the body."""
         data = io.BytesIO()
         async for part in request.stream():
@@ -152,31 +167,37 @@ def application(toy: Toy, hosts: Sequence[str] | None = LOOPBACK) -> Starlette:
                 raise _Refused(413, f"the file has more than {LARGEST_UPLOAD // 10**6} MB")
             data.write(part)
         try:
-            pixels = decoding.decode(data.getvalue(), toy.model.image_size)
+            pixels = decoding.decode(data.getvalue(), self.toy.model.image_size)
         except Unreadable as error:
             raise _Refused(415, str(error)) from error
-        return JSONResponse(_shown(toy, _encode(toy, pixels[None]), ["your picture"]))
+        return self._shown(self._codes(pixels[None]), ["your picture"])
 
-    async def frames(socket: WebSocket) -> None:
+    async def frames(self, socket: WebSocket) -> None:
         """For each code, as little-endian float32, its picture, as RGBA."""
         await socket.accept()
         try:
             while True:
-                code = _code(await socket.receive_bytes(), toy.model.latent_dim)
-                await socket.send_bytes(_rgba(latent.decode(toy.model, code)[0]))
+                code = _code(await socket.receive_bytes(), self.toy.model.latent_dim)
+                await socket.send_bytes(_rgba(latent.decode(self.toy.model, code)[0]))
         except (KeyError, ValueError) as error:  # KeyError: text came, and no bytes
             await socket.close(1007, str(error)[:100])
         except WebSocketDisconnect:
             return
 
-    routes = [Route(path, _file) for path in (*FILES, "/play.css")]
-    routes += [Route("/model", model), Route("/cats", cats), Route("/samples", samples)]
-    routes += [Route("/encode", encode, methods=["POST"])]
-    return Starlette(
-        routes=[*routes, WebSocketRoute("/frames", frames)],
-        middleware=[Middleware(Guard, hosts=hosts)],
-        exception_handlers={_Refused: _refuse},
-    )
+    @torch.inference_mode()
+    def _codes(self, pixels: Pixels) -> Tensor:
+        codes: Tensor = self.toy.model.encoder(batches.normalise(pixels))
+        return codes
+
+    def _shown(self, codes: Tensor, names: Sequence[str]) -> Response:
+        """Codes for the page, each with the picture that it stands for."""
+        pictures = latent.decode(self.toy.model, codes)
+        return JSONResponse(
+            [
+                {"name": name, "code": code, "picture": page.embed_pixels(picture).address}
+                for name, code, picture in zip(names, codes.flatten(1).tolist(), pictures, strict=True)
+            ]
+        )
 
 
 class Guard:
@@ -252,21 +273,6 @@ def _code(data: bytes, dim: int) -> Tensor:
     if not (np.abs(numbers) <= LARGEST).all():
         raise ValueError(f"a code's numbers are from -{LARGEST:g} to {LARGEST:g}")
     return torch.from_numpy(numbers).view(1, dim, 1, 1)
-
-
-@torch.inference_mode()
-def _encode(toy: Toy, pixels: Pixels) -> Tensor:
-    codes: Tensor = toy.model.encoder(batches.normalise(pixels))
-    return codes
-
-
-def _shown(toy: Toy, codes: Tensor, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Codes for the page, each with the picture it stands for."""
-    pictures = latent.decode(toy.model, codes)
-    return [
-        {"name": name, "code": code, "picture": page.embed_pixels(picture).address}
-        for name, code, picture in zip(names, codes.flatten(1).tolist(), pictures, strict=True)
-    ]
 
 
 def _rgba(pixels: Pixels) -> bytes:

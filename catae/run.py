@@ -56,10 +56,7 @@ class Run:
         Raises:
             UserError: it can't be read, or is something else.
         """
-        manifest = files.read_json(self.manifest)
-        if not (isinstance(manifest, dict) and isinstance(manifest.get("state"), str)):
-            raise UserError(f"{self.manifest} is no run's manifest; remove {self.path}, or put it back from a copy")
-        return manifest
+        return files.read_manifest(self.manifest, "run", {"state": str})
 
     def identity(self, settings: Settings) -> dict[str, str]:
         """Which training it is: the digests of its data, its split, and the settings that decide what is learned."""

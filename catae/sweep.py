@@ -103,10 +103,7 @@ class Sweep:
         Raises:
             UserError: it can't be read, or is something else.
         """
-        said = files.read_json(self.manifest)
-        if not (isinstance(said, dict) and {"plan", "points", "finished"} <= said.keys()):
-            raise UserError(f"{self.manifest} is no sweep's manifest; remove {self.path}, or put it back from a copy")
-        return said
+        return files.read_manifest(self.manifest, "sweep", {"plan": dict, "points": list, "finished": str | None})
 
     def points(self) -> list[Point]:
         """The points, in the order of their numbers."""

@@ -119,37 +119,22 @@ def test_the_command_trains_every_combination_and_shows_the_leaderboard(by_proce
 
 
 @pytest.mark.slow
-def test_a_dask_cluster_by_its_address_gives_the_same_results(
-    by_processes: Sweep, dask_address: str, server: Server, tmp_path: Path
+@pytest.mark.parametrize("runner", ["dask", "ray"])
+def test_a_cluster_by_its_address_gives_the_same_results(
+    runner: str, request: pytest.FixtureRequest, by_processes: Sweep, server: Server, tmp_path: Path
 ) -> None:
-    words = ["--runner", "dask", "--address", dask_address]
-    done = swept(server.home, tmp_path / "out", *words, PREFECT_API_URL=server.api)
-    assert learned(done) == learned(by_processes)
-
-
-@pytest.mark.slow
-def test_a_dask_cluster_of_the_sweeps_own_gives_the_same_results(
-    by_processes: Sweep, prefect_home: Path, tmp_path: Path
-) -> None:
-    needs("prefect_dask", "dask")
-    assert learned(swept(prefect_home, tmp_path / "out", "--runner", "dask")) == learned(by_processes)
-
-
-@pytest.mark.slow
-def test_a_ray_cluster_by_its_address_gives_the_same_results(
-    by_processes: Sweep, ray_address: str, server: Server, tmp_path: Path
-) -> None:
-    words = ["--runner", "ray", "--address", ray_address]
+    words = ["--runner", runner, "--address", request.getfixturevalue(f"{runner}_address")]
     done = swept(server.home, tmp_path / "out", *words, PREFECT_API_URL=server.api, **RAY)
     assert learned(done) == learned(by_processes)
 
 
 @pytest.mark.slow
-def test_a_ray_cluster_of_the_sweeps_own_gives_the_same_results(
-    by_processes: Sweep, prefect_home: Path, tmp_path: Path
+@pytest.mark.parametrize("runner", ["dask", "ray"])
+def test_a_cluster_of_the_sweeps_own_gives_the_same_results(
+    runner: str, by_processes: Sweep, prefect_home: Path, tmp_path: Path
 ) -> None:
-    needs("prefect_ray", "ray")
-    assert learned(swept(prefect_home, tmp_path / "out", "--runner", "ray")) == learned(by_processes)
+    needs(f"prefect_{runner}", runner)
+    assert learned(swept(prefect_home, tmp_path / "out", "--runner", runner)) == learned(by_processes)
 
 
 @pytest.mark.slow
