@@ -17,7 +17,7 @@ from rich.text import Text
 
 from catae import files, page, report, run, summary
 from catae.page import count, duration, visible
-from catae.summary import Summary
+from catae.summary import Scores, Summary, Training
 from catae.sweep import Point, Sweep
 
 NONE = "\N{EN DASH}"
@@ -47,7 +47,7 @@ class Reached:
 
     Attributes:
         runs: how many of them have scores.
-        judged_l1: the loss that each kept its best epoch by, as L1 in [-1, 1].
+        judged_l1: L1 on the pictures that decide: `l1`, or on validation pictures at the epoch that was kept.
         l1, psnr, ssim: on each run's test pictures; L1 of pixels in [-1, 1].
         pca_l1: that of a PCA with as many components as the code has numbers, on the same pictures.
         epochs, seconds: of training, on average.
@@ -151,13 +151,13 @@ def read(sweep: Sweep) -> Leaderboard:
 def _reached(points: Sequence[Point], runs: dict[int, Summary]) -> Reached | None:
     """What the runs of these points came to; None if none has scores."""
     finished = [each for point in points if (each := runs.get(point.number))]
-    scores = [each.scores for each in finished if each.scores]
-    trainings = [each.training for each in finished if each.training]
-    if not scores:
+    both = [(each.scores, each.training) for each in finished if each.scores and each.training]
+    if not both:
         return None
+    scores, trainings = zip(*both, strict=True)
     return Reached(
         runs=len(scores),
-        judged_l1=Mean.of([training.best_loss for training in trainings]),
+        judged_l1=Mean.of([_judged(score, training) for score, training in both]),
         l1=Mean.of([score.model.l1 for score in scores]),
         psnr=Mean.of([score.model.psnr for score in scores]),
         ssim=Mean.of([score.model.ssim for score in scores]),
@@ -165,6 +165,11 @@ def _reached(points: Sequence[Point], runs: dict[int, Summary]) -> Reached | Non
         epochs=mean(training.epochs for training in trainings),
         seconds=mean(training.seconds for training in trainings),
     )
+
+
+def _judged(scores: Scores, training: Training) -> float:
+    """L1 on the pictures that decided: the test ones as scored, since training computes it in its own precision."""
+    return scores.model.l1 if training.judged_on == "test" else training.best_loss
 
 
 def _order(entry: Entry) -> tuple[int, float]:
@@ -248,14 +253,14 @@ def explanation(board: Leaderboard) -> str:
     over_seeds = f"Means of {count(board.seeds, 'seed')}, of L1 ± standard deviation. " if board.seeds > 1 else ""
     return (
         f"{over_seeds}Scores on {count(board.pictures, 'test picture')} of each run, none of them trained on; L1 of "
-        f"pixels in [-1, 1]. The order is that of the L1 error on {board.judged_on} pictures at the epoch that was "
-        "kept. PCA has as many components as the run's code has numbers."
+        f"pixels in [-1, 1]. The order is that of the L1 error on {board.judged_on} pictures. "
+        "PCA has as many components as the run's code has numbers."
     )
 
 
 def text(board: Leaderboard) -> RenderableType:
     """The leaderboard for a terminal."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=0)  # what parts columns is a space
     for name in header(board):
         table.add_column(name, justify="left" if name == "Runs" else "right", overflow="fold")
     for row in rows(board):
