@@ -235,7 +235,7 @@ def test_through_a_pool_what_is_left_empty_comes_from_the_workers_environment_wh
         ("drawn:80 · 8 · seed 7", "Completed"),
     ]  # fmt: skip
     assert walk.stem == f"walk-{newest[0]['id']}"
-    assert {tag for run in newest for tag in run["tags"]} == {"catae", *NAMES}
+    assert {tag for run in newest for tag in run["tags"]} == {"catae", "train", "generate", "interpolate"}
 
 
 def serve(server: Server, folder: Path, **variables: str) -> Any:
