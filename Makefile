@@ -52,6 +52,7 @@ docs: $(READY) ## make the tables of settings anew, from catae/settings.py
 constraints: ## pin the newest versions: constraints.txt, from a new .venv
 	rm -rf .venv
 	$(MAKE) $(READY) CONSTRAINTS=
+	$(BIN)/pip install -q -e '.[ray]'
 	$(BIN)/pip list --format freeze --exclude-editable --exclude pip --exclude setuptools \
 		| grep -vE '^(nvidia|cuda|triton)' | sed -E 's/\+[a-z0-9.]+$$//' > constraints.txt
 	$(MAKE) requirements

@@ -12,16 +12,20 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from catae import arguments, ending, files, machine, settings
-from catae.errors import UserError
+from catae.errors import Lost, UserError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Runs the command that `words` (those of the process, by default) ask for; gives the exit code.
 
-    0 done; 1 an error of ours, with its traceback; 2 the user's to mend, with one line on standard error; 130
-    and 143 interrupted.
+    0 done; 1 an error of ours, with its traceback, or another process lost, with one line on standard error; 2 the
+    user's to mend, with one line as well; 130 and 143 interrupted.
     """
     options = arguments.parser().parse_args(words)
     machine.limit_openblas()
@@ -31,6 +35,9 @@ def main(words: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"catae: {error}", file=sys.stderr)
         return 2
+    except Lost as error:
+        print(f"catae: {error}", file=sys.stderr)
+        return 1
     except (KeyboardInterrupt, ending.Terminated) as error:
         print("catae: interrupted", file=sys.stderr)
         return 128 + (signal.SIGTERM if isinstance(error, ending.Terminated) else signal.SIGINT)
@@ -41,12 +48,8 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _train(options: argparse.Namespace) -> None:
-    # Here the library's own lines tell what happens; Prefect's would say it again, and of an error a traceback.
-    # So does a server that is gone: it would be told of for each line that can't be sent there.
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
-    logging.raiseExceptions = False
-    given = {name: value for name in settings.Settings.model_fields if (value := getattr(options, name)) is not None}
+    _be_heard_alone()
+    given = _given(options, settings.RUN)
     # What is wrong with the settings, or with where to write, is told at once, and not after Prefect's 10 s.
     resolved = settings.load(given)
     files.check_place(resolved.output_dir)
@@ -60,6 +63,65 @@ def _train(options: argparse.Namespace) -> None:
     except server.Unreported as error:
         ending.at_once(2, str(error))  # Prefect would try for 7 s to send each event that it still has
     print(folder / "report.html")
+
+
+def _sweep(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from catae import leaderboard, sweep
+
+    _be_heard_alone()
+    given = _given(options, settings.GROUPS)
+    base = sweep.plan(given, options.trials).base
+    files.check_place(base.output_dir)
+    from flows import runners, server
+
+    runners.check(base)
+    try:
+        with server.spoken_to(base.output_dir):
+            from flows.sweep import once
+
+            done = sweep.Sweep(once(given, options.trials))
+    except server.Unreported as error:
+        ending.at_once(2, str(error))
+    board = leaderboard.read(done)
+    Console().print(leaderboard.text(board))
+    print(done.page)
+    if failed := sum(point.state == "failed" for point in done.points()):
+        raise UserError(f"{failed} of {len(done.points())} runs failed; the same command tries them again")
+
+
+def _fit(options: argparse.Namespace) -> None:
+    from catae import launcher, together
+    from catae.progress import console
+
+    if os.environ.get("RANK", "0") != "0":  # one of torchrun's processes speaks for all, unless something is wrong
+        logging.getLogger("catae").setLevel(logging.WARNING)
+        console.quiet = True
+    if options.folder:
+        launcher.work(options.folder)
+        return
+    given = _given(options, settings.RUN)
+    chosen = settings.load(given)
+    files.check_place(chosen.output_dir)
+    if new := together.fit(chosen, settings.origins(given)):
+        print(new.path)
+
+
+def _be_heard_alone() -> None:
+    """Keeps Prefect's lines from the terminal: the library's own tell what happens, and of an error one line.
+
+    So does a server that is gone: it would be told of for each line that can't be sent there.
+    """
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
+    logging.raiseExceptions = False
+
+
+def _given(options: argparse.Namespace, groups: Sequence[type["BaseModel"]]) -> dict[str, str]:
+    """What the flags of these settings say, of those that were given."""
+    said = {name: getattr(options, name) for group in groups for name in group.model_fields}
+    return {name: value for name, value in said.items() if value is not None}
 
 
 def _serve(options: argparse.Namespace) -> None:
@@ -152,6 +214,25 @@ def _latents(options: argparse.Namespace) -> None:
     print(options.out)
 
 
+def _export(options: argparse.Namespace) -> None:
+    from catae import export, run
+
+    source = run.trained(options.run, settings.load().output_dir)
+    export.export(source, options.formats or ["safetensors"], options.out)
+    print(options.out)
+
+
+def _play(options: argparse.Namespace) -> None:
+    from catae import play, run
+
+    source = run.trained(options.run, settings.load().output_dir)
+    with play.listen(options.host, options.port) as listening:
+        toy = play.open_run(source)
+        host = f"[{options.host}]" if ":" in options.host else options.host
+        print(f"http://{host}:{listening.getsockname()[1]}/", flush=True)
+        play.serve(toy, listening, play.LOOPBACK if options.host in play.LOOPBACK else None)
+
+
 def _inspect(options: argparse.Namespace) -> None:
     from rich.console import Console
 
@@ -187,6 +268,8 @@ def _cache(options: argparse.Namespace) -> None:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "train": _train,
+    "sweep": _sweep,
+    "fit": _fit,
     "serve": _serve,
     "generate": _generate,
     "fid": _fid,
@@ -195,6 +278,8 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "reconstruct": _reconstruct,
     "compare": _compare,
     "latents": _latents,
+    "export": _export,
+    "play": _play,
     "inspect": _inspect,
     "cache": _cache,
 }

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from catae import settings
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # argparse has no public name for it
 
 RUN = "the run whose model to use: latest, its id, or its folder (default: latest)"
@@ -24,6 +26,8 @@ def parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", dest="command")
     # In the order of `catae --help`.
     _train(commands)
+    _fit(commands)
+    _sweep(commands)
     _command(commands, "serve", "run what a Prefect server asks for, on this machine", "catae serve")
     _generate(commands)
     _fid(commands)
@@ -32,6 +36,8 @@ def parser() -> argparse.ArgumentParser:
     _reconstruct(commands)
     _compare(commands)
     _latents(commands)
+    _export(commands)
+    _play(commands)
     _inspect(commands)
     _cache(commands)
     return parser
@@ -44,11 +50,44 @@ def _train(commands: "Commands") -> None:
         "run the whole job: read, split, train, show, report",
         "catae train --source cats.zip --max-epochs 20",
     )
-    for group in settings.GROUPS:
-        flags = train.add_argument_group(str(group.__doc__).rstrip("."))
-        for name, field in group.model_fields.items():
-            text = f"{field.description} (default: {field.default!s})".replace("%", "%%").replace("`", "")
-            flags.add_argument(f"--{name.replace('_', '-')}", help=text, metavar=name.split("_")[-1].upper())
+    _add_settings(train, settings.RUN)
+
+
+def _fit(commands: "Commands") -> None:
+    fit = _command(
+        commands,
+        "fit",
+        "read, split and train, without Prefect; by several processes, under torchrun",
+        "torchrun --nproc-per-node 2 --max-restarts 3 -m catae fit --source cats.zip",
+    )
+    _add_settings(fit, settings.RUN)
+    # What `catae train` starts with several CATAE_PROCESSES: it keeps the run, and is told of it in JSON. A `--run`
+    # torchrun would take for an option of its own.
+    fit.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+
+
+def _sweep(commands: "Commands") -> None:
+    sweep = _command(
+        commands,
+        "sweep",
+        "train with each of several settings, and rank what came of it",
+        "catae sweep --source cats.zip --latent-dim 32,64,128 --seed 0..4 --workers 2",
+    )
+    sweep.add_argument(
+        "--trials",
+        type=int,
+        metavar="N",
+        default=0,
+        help="do not train with every combination, but let Optuna choose so many of them, one after the other, and end "
+        "hopeless runs early; needs catae[search] (default: every combination)",
+    )
+    sweep.add_argument("--address", dest="runner_address", help=argparse.SUPPRESS)
+    _add_settings(sweep, settings.GROUPS)
+    sweep.description = (
+        "Train with each of several settings, and rank what came of it. A setting that decides what is learned takes "
+        "one value, several with commas between them, or a range: 0..4 of whole numbers is each of them; with "
+        "--trials, 0.0001..0.01 is all that lies between. The same command goes on with a sweep that was interrupted."
+    )
 
 
 def _generate(commands: "Commands") -> None:
@@ -156,6 +195,35 @@ def _latents(commands: "Commands") -> None:
     _add_png(latents, "latents.png")
 
 
+def _export(commands: "Commands") -> None:
+    export = _command(
+        commands,
+        "export",
+        "write the model for others to use, with a model card",
+        "catae export --run latest --format safetensors --format onnx --out cats",
+    )
+    _add_run(export)
+    export.add_argument(
+        "--format",
+        dest="formats",
+        choices=("safetensors", "onnx", "torch"),
+        action="append",
+        help="may be given several times; onnx needs catae[onnx] (default: safetensors)",
+    )
+    export.add_argument(
+        "--out", type=Path, default=Path("exported"), metavar="FOLDER", help="where to write (default: exported)"
+    )
+
+
+def _play(commands: "Commands") -> None:
+    play = _command(
+        commands, "play", "open a page to drag between cats, on this machine alone", "catae play latest --port 8000"
+    )
+    play.add_argument("run", metavar="RUN", nargs="?", default="latest", help=RUN)
+    play.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: 8000)")
+    play.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in (default: 127.0.0.1)")
+
+
 def _inspect(commands: "Commands") -> None:
     inspect = _command(
         commands,
@@ -179,6 +247,14 @@ def _command(commands: "Commands", name: str, text: str, example: str) -> argpar
     return commands.add_parser(
         name, help=text, description=text[0].upper() + text[1:] + ".", epilog=f"example: {example}"
     )
+
+
+def _add_settings(command: argparse.ArgumentParser, groups: Sequence[type["BaseModel"]]) -> None:
+    for group in groups:
+        flags = command.add_argument_group(str(group.__doc__).rstrip("."))
+        for name, field in group.model_fields.items():
+            text = f"{field.description} (default: {field.default!s})".replace("%", "%%").replace("`", "")
+            flags.add_argument(f"--{name.replace('_', '-')}", help=text, metavar=name.split("_")[-1].upper())
 
 
 def _add_run(command: argparse.ArgumentParser) -> None:

@@ -125,7 +125,7 @@ def _weight_gradient(fine: Tensor, coarse: Tensor) -> Tensor:
 def patches(signal: Tensor, kernel: int = KERNEL, stride: int = 2, padding: int = 1) -> Tensor:
     """What a kernel sees at each of its places, a row each, the channels of a pixel beside each other.
 
-    On channels-last maps that is a third of `torch.nn.Unfold`'s time.
+    On channels-last maps that takes a fifth to a half of the time of `torch.nn.Unfold`.
 
     Args:
         signal: (batch, channels, height, width).

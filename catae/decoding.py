@@ -70,6 +70,20 @@ def decode(data: bytes, size: int) -> Pixels:
         return np.asarray(_rgb(picture, size))
 
 
+def fit(picture: Image.Image, size: int) -> Pixels:
+    """The same of a picture that Pillow has opened, which stays as it is; but a camera's JPEG is decoded whole.
+
+    Raises:
+        Unreadable: says why it can't be used.
+    """
+    with _quiet():
+        try:
+            copy = picture.copy()
+        except Exception as error:
+            raise Unreadable(_reason(error)) from error
+        return np.asarray(_rgb(copy, size))
+
+
 def _decode_entry(entry: Entry, size: int) -> Decoded | Rejected:
     try:
         with _opened(entry.read()) as picture:

@@ -1,4 +1,4 @@
-"""The one error that is the user's to mend."""
+"""The errors that have a meaning of their own: above all the one that is the user's to mend."""
 
 
 class UserError(Exception):
@@ -11,3 +11,11 @@ class UserError(Exception):
 
 class Unreadable(Exception):
     """Why a file of a source gives no picture, in a few words: the file's fault, not the job's."""
+
+
+class Hopeless(Exception):
+    """Why a run of a search is ended before its time: others, earlier, were better. It is nobody's fault."""
+
+
+class Lost(Exception):
+    """Another of the processes that train together has ended, or can't be reached: there is no going on without it."""

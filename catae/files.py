@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -159,6 +159,23 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} can't be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not a whole JSON file: {error}") from error
+
+
+def read_manifest(path: Path, of: str, kinds: Mapping[str, Any]) -> dict[str, Any]:
+    """What the manifest `path` of a folder says.
+
+    Args:
+        path: the JSON file.
+        of: what it is the manifest of, like 'run'.
+        kinds: by name, the kind of value that it must have.
+
+    Raises:
+        UserError: it can't be read, or is something else.
+    """
+    said = read_json(path)
+    if not (isinstance(said, dict) and all(name in said and isinstance(said[name], kinds[name]) for name in kinds)):
+        raise UserError(f"{path} is no {of}'s manifest; remove {path.parent}, or put it back from a copy")
+    return said
 
 
 def digest(path: Path) -> str:

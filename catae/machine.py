@@ -48,11 +48,14 @@ def limit_openblas() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", str(usable_cpus()))
 
 
-def use_threads(threads: int) -> int:
-    """Lets PyTorch compute with so many threads, or with all that this process may use for 0; tells how many."""
+def use_threads(threads: int, processes: int = 1) -> int:
+    """Lets PyTorch compute with so many threads, or with all that this process may use for 0; tells how many.
+
+    Processes that train together on this machine have their share of them each, and one at least.
+    """
     import torch  # here, since `limit_openblas` has to come before it
 
-    torch.set_num_threads(threads or usable_cpus())
+    torch.set_num_threads(max(1, (threads or usable_cpus()) // processes))
     return torch.get_num_threads()
 
 

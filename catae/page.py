@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from PIL import Image, ImageSequence
 
 from catae import files
@@ -36,7 +36,7 @@ def write(path: Path, template: str, **facts: Any) -> None:
     """Writes one of `catae/templates`, filled with `facts`, to `path`: a page that asks nothing of the network."""
     environment = Environment(
         loader=PackageLoader("catae"),
-        autoescape=True,  # the names of files can hold anything
+        autoescape=select_autoescape(["html"]),  # the names of files can hold anything
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from catae import files, machine
-from catae.errors import UserError
+from catae.errors import Hopeless, UserError
 from catae.settings import HARMLESS, Settings, decisive
 
 logger = logging.getLogger(__name__)
 
 LATEST = "latest"
-RUNNING, FINISHED, KILLED = "running", "finished", "killed"
+RUNNING, FINISHED, KILLED, PRUNED = "running", "finished", "killed", "pruned"
 
 
 class Run:
@@ -56,10 +56,7 @@ class Run:
         Raises:
             UserError: it can't be read, or is something else.
         """
-        manifest = files.read_json(self.manifest)
-        if not (isinstance(manifest, dict) and isinstance(manifest.get("state"), str)):
-            raise UserError(f"{self.manifest} is no run's manifest; remove {self.path}, or put it back from a copy")
-        return manifest
+        return files.read_manifest(self.manifest, "run", {"state": str})
 
     def identity(self, settings: Settings) -> dict[str, str]:
         """Which training it is: the digests of its data, its split, and the settings that decide what is learned."""
@@ -89,9 +86,9 @@ def create(settings: Settings, origins: Mapping[str, str]) -> Run:
 def recorded(settings: Settings, origins: Mapping[str, str]) -> Iterator[Run]:
     """The run to do: an interrupted one to go on with, as `settings.resume` says, or a new one.
 
-    How it ends is recorded in `run.json`: finished, failed or interrupted. While it lasts the run's folder is locked,
-    so that no other process writes there; a process that is killed leaves no lock behind, and a run that is 'running'
-    without one is dead.
+    How it ends is recorded in `run.json`: finished, failed, pruned or interrupted. While it lasts the run's folder is
+    locked, so that no other process writes there; a process that is killed leaves no lock behind, and a run that is
+    'running' without one is dead.
 
     Args:
         settings: as resolved.
@@ -106,10 +103,13 @@ def recorded(settings: Settings, origins: Mapping[str, str]) -> Iterator[Run]:
         run = _choose(settings, origins, held)
 
         def end(state: str, error: str | None = None) -> None:
-            run.record(state=state, ended=_now(), seconds=round(time.monotonic() - begun, 1), error=error)
+            run.record(state=state, ended=moment(), seconds=round(time.monotonic() - begun, 1), error=error)
 
         try:
             yield run
+        except Hopeless as error:
+            end(PRUNED, str(error))
+            raise
         except Exception as error:
             end("failed", f"{type(error).__name__}: {error}")
             raise
@@ -120,7 +120,7 @@ def recorded(settings: Settings, origins: Mapping[str, str]) -> Iterator[Run]:
 
 
 def state(run: Run) -> str:
-    """How the run stands: 'running', 'finished', 'failed', 'interrupted', or 'killed', which it could not record."""
+    """How the run stands: 'running', 'finished', 'failed', 'pruned', 'interrupted', or 'killed', which it can't say."""
     said = str(run.read()["state"])
     if said == RUNNING:
         with suppress(BlockingIOError), files.locked(run.path, wait=False):
@@ -136,7 +136,7 @@ def _choose(settings: Settings, origins: Mapping[str, str], held: ExitStack) -> 
         with files.locked(runs):
             for path in runs.iterdir():
                 _bury(path)
-            run = _to_resume(settings) or Run(_new_folder(runs))
+            run = _to_resume(settings) or Run(new_folder(runs))
             try:
                 held.enter_context(files.locked(run.path, wait=False))
             except BlockingIOError as error:
@@ -211,7 +211,7 @@ def _changes(run: Run, settings: Settings) -> list[str]:
 def _begin(run: Run, settings: Settings, origins: Mapping[str, str]) -> None:
     """Writes down that the run begins, or goes on."""
     values = {name: {"value": value, "from": origins[name]} for name, value in settings.model_dump(mode="json").items()}
-    before: dict[str, Any] = {"id": run.id, "started": _now(), "attempts": 0}
+    before: dict[str, Any] = {"id": run.id, "started": moment(), "attempts": 0}
     if run.manifest.exists():
         before = run.read()
     now = {
@@ -224,7 +224,7 @@ def _begin(run: Run, settings: Settings, origins: Mapping[str, str]) -> None:
     with files.telling_of(settings.output_dir):
         files.write_json(run.manifest, before | now)
         files.write_json(run.settings, values)
-        _point(settings.output_dir / LATEST, run.path)
+        point(settings.output_dir / LATEST, run.path)
 
 
 def find(name: str, output_dir: Path, argument: str = "--run") -> Run:
@@ -256,7 +256,7 @@ def trained(name: str, output_dir: Path) -> Run:
     return run
 
 
-def _new_folder(runs: Path) -> Path:
+def new_folder(runs: Path) -> Path:
     """A folder that nobody else has, named by the time."""
     stem = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     for number in range(1, 1000):
@@ -269,7 +269,7 @@ def _new_folder(runs: Path) -> Path:
     raise FileExistsError(17, "a thousand runs began in this second", str(runs))
 
 
-def _point(link: Path, target: Path) -> None:
+def point(link: Path, target: Path) -> None:
     """Makes `link` a relative symbolic link to `target`, in one step; one process at a time does."""
     temporary = link.with_name(f"{files.WRITING}{link.name}")
     temporary.unlink(missing_ok=True)
@@ -277,5 +277,6 @@ def _point(link: Path, target: Path) -> None:
     temporary.replace(link)
 
 
-def _now() -> str:
+def moment() -> str:
+    """The time, in UTC, as the manifests have it."""
     return datetime.now(UTC).isoformat(timespec="seconds")

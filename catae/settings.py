@@ -1,6 +1,7 @@
 """Every setting of the job, once: its type, its range, its default, and why.
 
-Each is an environment variable with the prefix `CATAE_` and a flag of `catae train`. Flags win over the
+Each is an environment variable with the prefix `CATAE_` and a flag of `catae sweep`; those of one run are flags of
+`catae train` as well. Flags win over the
 environment, the environment over `.env`, `.env` over the defaults. The tables in README.md and `.env.example`
 are made from this file: `make docs`.
 """
@@ -155,6 +156,13 @@ class TrainingSettings(BaseModel):
         "takes bf16 where the CPU has instructions for it. Results of different machines are compared in `fp32`.",
     )
     threads: int = Field(0, ge=0, le=1024, description="Threads for the arithmetic; 0 takes what the machine allows.")
+    processes: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="Processes of `catae train` that train together, each on its share of every batch, with its share "
+        "of the threads. They learn what one does, to rounding. `catae fit` has those that `torchrun` starts.",
+    )
 
 
 class PictureSettings(BaseModel):
@@ -191,18 +199,42 @@ class PictureSettings(BaseModel):
         return value
 
 
+class SweepSettings(BaseModel):
+    """Where the runs of a sweep are done."""
+
+    runner: Literal["process", "dask", "ray"] = Field(
+        "process",
+        description="What the runs of `catae sweep` are done by: processes of this machine (`process`), a Dask "
+        "cluster (`dask`), or a Ray cluster (`ray`). The results are the same.",
+    )
+    runner_address: str = Field(
+        "",
+        description="The cluster's, like `tcp://10.0.0.5:8786` of Dask or `ray://10.0.0.5:10001` of Ray; empty starts "
+        "one on this machine, for as long as the sweep lasts. All machines of a cluster must see the same output_dir.",
+    )
+    workers: int = Field(
+        2,
+        ge=1,
+        le=1024,
+        description="How many runs of a sweep there are at once. Each has its share of the CPUs that this process may "
+        "use, unless `threads` says otherwise; of a cluster that was there before, its own size decides.",
+    )
+
+
 # Settings that don't change what is learned: with others, an interrupted run can be gone on with.
 HARMLESS = frozenset(
     (
         "output_dir", "samples", "prior", "interpolation_steps", "interpolation_pair", "source", "on_reject",
-        "cache_gb", "resume", "checkpoint_minutes", "timeout_minutes", "tracking",
+        "cache_gb", "resume", "checkpoint_minutes", "timeout_minutes", "processes", "tracking",
+        "runner", "runner_address", "workers",
     )
 )  # fmt: skip
 
-GROUPS: tuple[type[BaseModel], ...] = (DataSettings, ModelSettings, TrainingSettings, PictureSettings)
+RUN: tuple[type[BaseModel], ...] = (DataSettings, ModelSettings, TrainingSettings, PictureSettings)  # of one run
+GROUPS: tuple[type[BaseModel], ...] = (*RUN, SweepSettings)
 
 
-class Settings(PictureSettings, TrainingSettings, ModelSettings, DataSettings, BaseSettings):
+class Settings(SweepSettings, PictureSettings, TrainingSettings, ModelSettings, DataSettings, BaseSettings):
     """All of the settings, frozen. Made with `load`, which speaks to the user of what is wrong."""
 
     model_config = SettingsConfigDict(

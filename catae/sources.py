@@ -129,6 +129,11 @@ def fingerprint(source: str) -> str:
     return f"{path}:{hashed.hexdigest()}"
 
 
+def absolute(source: str) -> str:
+    """`source` as it can be found from any folder."""
+    return source if source.split(":")[0] in NAMED else str(Path(source).expanduser().absolute())
+
+
 def label(source: str) -> str:
     """What to call `source` before people: its last part."""
     return source if source.split(":")[0] in NAMED else Path(source).expanduser().resolve().name

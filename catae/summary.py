@@ -21,6 +21,8 @@ class Training(BaseModel):
 
     epochs: int
     best_epoch: int
+    best_loss: float
+    judged_on: str
     seconds: float
     precision: str
 

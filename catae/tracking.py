@@ -1,16 +1,19 @@
 """A run told to MLflow or Weights & Biases, where the user asks for one of them: neither is imported otherwise.
 
-It is told from the run's own files. So nothing is told twice, and what a server missed it gets at the next epoch.
+It is told from the run's own files. So nothing is told twice, and what a server missed it gets at a later epoch.
 """
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from catae import events, sources
+from catae import events, files, run, sources
+from catae.epochs import Epoch
 from catae.errors import UserError
 from catae.run import Run
 from catae.settings import Settings, decisive
@@ -19,8 +22,17 @@ logger = logging.getLogger(__name__)
 
 PROJECT = "catae"  # the experiment or the project, where the library's own variable names none
 LIBRARIES = {"mlflow": "mlflow-skinny", "wandb": "wandb"}
-# MLflow tries a server that is gone for minutes; training would wait for it at each epoch.
-PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+# What the libraries' own variables say where the user has set none. MLflow tries a server that is gone for minutes, and
+# training would wait for it at each epoch; W&B waits for one at the end for ever. Neither need report to its makers.
+VARIABLES = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "WANDB_FINISH_TIMEOUT": "60",
+    "WANDB_FINISH_TIMEOUT_RAISES": "true",
+    "WANDB_ERROR_REPORTING": "false",
+}
+REST = 10  # times as long as it took to find the server gone, it isn't asked again
 
 
 class Tracker(Protocol):
@@ -34,32 +46,30 @@ class Tracker(Protocol):
     def epoch(self, number: int, figures: Mapping[str, float]) -> None:
         """Tells the figures of an epoch."""
 
-    def end(self, state: str, scores: Mapping[str, float], files: Sequence[Path]) -> None:
-        """Tells how it ended, 'finished', 'failed' or 'interrupted', with which scores, and hands over its files."""
+    def end(self, state: str, scores: Mapping[str, float], paths: Sequence[Path]) -> None:
+        """Tells in which of `run.json`'s states it ended, with which scores, and hands over its files."""
 
 
 class MLflow:
     """MLflow's tracking server, at MLFLOW_TRACKING_URI, in the experiment MLFLOW_EXPERIMENT_NAME."""
 
-    STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}  # noqa: RUF012
-
     def __init__(self) -> None:
-        for name, value in PATIENCE.items():
-            os.environ.setdefault(name, value)
-        from mlflow import MlflowClient
+        import mlflow
         from mlflow.exceptions import MlflowException
 
         self.errors: tuple[type[Exception], ...] = (MlflowException, OSError)  # those of requests are OSErrors
-        self.client = MlflowClient()
+        self.entities = mlflow.entities
+        self.client = mlflow.MlflowClient()
         self.id = ""
 
     def begin(self, run: Run, known_as: str | None, settings: Mapping[str, Any]) -> str:  # noqa: D102
         if known_as:
-            self.client.set_terminated(known_as, "RUNNING")
-        self.id = known_as or self.client.create_run(self._experiment(), run_name=run.id).info.run_id
-        if not known_as:
-            for name, value in settings.items():
-                self.client.log_param(self.id, name, value)
+            self.id = known_as
+            self.client.update_run(self.id, status="RUNNING")
+        else:
+            self.id = self.client.create_run(self._experiment(), run_name=run.id).info.run_id
+            told = [self.entities.Param(name, str(value)) for name, value in settings.items()]
+            self.client.log_batch(self.id, params=told)
         return self.id
 
     def _experiment(self) -> str:
@@ -68,15 +78,17 @@ class MLflow:
         return str(there.experiment_id if there else self.client.create_experiment(name))
 
     def epoch(self, number: int, figures: Mapping[str, float]) -> None:  # noqa: D102
-        for name, value in figures.items():
-            self.client.log_metric(self.id, name, value, step=number)
+        now = round(time.time() * 1000)
+        self.client.log_batch(
+            self.id, metrics=[self.entities.Metric(name, value, now, number) for name, value in figures.items()]
+        )
 
-    def end(self, state: str, scores: Mapping[str, float], files: Sequence[Path]) -> None:  # noqa: D102
-        for name, value in scores.items():
-            self.client.log_metric(self.id, name, value)
-        for path in files:
+    def end(self, state: str, scores: Mapping[str, float], paths: Sequence[Path]) -> None:  # noqa: D102
+        self.epoch(0, scores)
+        for path in paths:
             self.client.log_artifact(self.id, str(path))
-        self.client.set_terminated(self.id, self.STATUS[state])
+        status = {"finished": "FINISHED", "failed": "FAILED"}.get(state, "KILLED")  # pruned, or interrupted
+        self.client.set_terminated(self.id, status)
 
 
 class WandB:
@@ -86,7 +98,7 @@ class WandB:
         import wandb
 
         self.wandb = wandb
-        self.errors: tuple[type[Exception], ...] = (wandb.errors.Error, OSError)
+        self.errors: tuple[type[Exception], ...] = (wandb.errors.Error, OSError)  # a TimeoutError is one
         self.run: Any = None
 
     def begin(self, run: Run, known_as: str | None, settings: Mapping[str, Any]) -> str:  # noqa: D102
@@ -103,101 +115,148 @@ class WandB:
     def epoch(self, number: int, figures: Mapping[str, float]) -> None:  # noqa: D102
         self.run.log(dict(figures), step=number)
 
-    def end(self, state: str, scores: Mapping[str, float], files: Sequence[Path]) -> None:  # noqa: D102
+    def end(self, state: str, scores: Mapping[str, float], paths: Sequence[Path]) -> None:  # noqa: D102
         self.run.summary.update(dict(scores))
-        for path in files:
+        for path in paths:
             self.run.save(str(path), base_path=str(path.parent), policy="now")
-        self.run.finish(exit_code=0 if state == "finished" else 1)
+        self.run.finish(exit_code=0 if state in ("finished", "pruned") else 1)
 
 
 TRACKERS: dict[str, type[MLflow] | type[WandB]] = {"mlflow": MLflow, "wandb": WandB}
-_under_way: dict[Path, Tracker] = {}  # by the run's folder: tasks are given paths
+
+
+@dataclass
+class Followed:
+    """A run that lasts, and what is told of it.
+
+    Attributes:
+        run: the run.
+        tracker: has begun it.
+        not_before: when, on the monotonic clock, its server may be asked again.
+    """
+
+    run: Run
+    tracker: Tracker
+    not_before: float = 0.0
+
+
+_under_way: dict[Path, Followed] = {}  # by the run's folder: tasks are given paths
 
 
 @contextmanager
-def followed(run: Run, settings: Settings) -> Iterator[None]:
-    """Tells of the run while it lasts, and how it ends; nothing where `settings.tracking` is 'none'.
+def recorded(settings: Settings, origins: Mapping[str, str]) -> Iterator[Run]:
+    """What `run.recorded` does, told to what `settings.tracking` names, from its beginning to how it ended.
 
     A server that is gone later on is warned of, and the run goes on.
 
+    Args:
+        settings: as resolved.
+        origins: where each setting came from.
+
     Raises:
-        UserError: on entering: the library is missing, or its server can't be reached.
+        UserError: as `run.recorded` does; or, before anything is done, the library is missing or its server can't be
+            reached.
     """
-    if settings.tracking == "none":
-        yield
-        return
-    _under_way[run.path] = _begun(run, settings)
-    try:
-        yield
-    except Exception:
-        _end(run, "failed")
-        raise
-    except BaseException:
-        _end(run, "interrupted")
-        raise
-    else:
-        _end(run, "finished")
-    finally:
-        del _under_way[run.path]
+    tracker = _tracker(settings.tracking)
+    with ExitStack() as last, run.recorded(settings, origins) as new:
+        if tracker:
+            _begin(new, tracker, settings)
+            last.enter_context(_followed(new, tracker))  # ended when run.json says how the run has ended
+        yield new
+
+
+def telling(run: Run, after_epoch: Callable[[Epoch, int], None]) -> Callable[[Epoch, int], None]:
+    """An `after_epoch` as `training.fit` takes it, which tells the epoch as well."""
+
+    def both(epoch: Epoch, max_epochs: int) -> None:
+        after_epoch(epoch, max_epochs)
+        tell(run)
+
+    return both
 
 
 def tell(run: Run) -> None:
     """Tells the epochs of the event files that haven't been told yet, if the run is followed."""
-    if (tracker := _under_way.get(run.path)) is None:
+    followed = _under_way.get(run.path)
+    if followed is None or time.monotonic() < followed.not_before:
         return
-    said = run.read()["tracking"]
-    scalars = events.read_scalars(run.events)
+    start = time.monotonic()
+    try:
+        _tell_epochs(followed)
+    except followed.tracker.errors as error:
+        _warn(run, "the epochs", error)
+        followed.not_before = time.monotonic() + REST * (time.monotonic() - start)
+
+
+def _tracker(name: str) -> Tracker | None:
+    if name == "none":
+        return None
+    for variable, value in VARIABLES.items():
+        os.environ.setdefault(variable, value)
+    try:
+        return TRACKERS[name]()
+    except ImportError as error:
+        raise UserError(
+            f"CATAE_TRACKING={name} needs {LIBRARIES[name]}, which can't be imported ({error}): "
+            f"pip install 'catae[{name}]'"
+        ) from error
+
+
+def _begin(run: Run, tracker: Tracker, settings: Settings) -> None:
+    """Begins the run, or goes on with what it is known as."""
+    before = run.read().get("tracking")
+    if not before or before["library"] != settings.tracking:
+        before = {"library": settings.tracking, "id": None, "epoch": 0}
+    told = decisive(settings) | {"source": sources.label(settings.source)}
+    try:
+        known_as = tracker.begin(run, before["id"], told)
+    except tracker.errors as error:
+        raise UserError(
+            f"{settings.tracking} can't be told of the run: {_reason(error)}; see to its server, or leave out "
+            f"CATAE_TRACKING={settings.tracking}"
+        ) from error
+    run.record(tracking=before | {"id": known_as})
+
+
+@contextmanager
+def _followed(run: Run, tracker: Tracker) -> Iterator[None]:
+    followed = _under_way[run.path] = Followed(run, tracker)
+    try:
+        yield
+    finally:
+        del _under_way[run.path]
+        with suppress(BlockingIOError), files.locked(run.path, wait=False):  # who has it goes on, and tells the rest
+            _end(followed)
+
+
+def _tell_epochs(followed: Followed) -> None:
+    said = followed.run.read()["tracking"]
+    scalars = events.read_scalars(followed.run.events)
     try:
         for number in sorted(scalars["loss/train"]):
             if number > said["epoch"]:
-                tracker.epoch(number, {tag: values[number] for tag, values in scalars.items() if number in values})
+                figures = {tag: values[number] for tag, values in scalars.items() if number in values}
+                followed.tracker.epoch(number, figures)
                 said["epoch"] = number
-    except tracker.errors as error:
-        _warn("the epochs", error)
-    run.record(tracking=said)
+    finally:
+        followed.run.record(tracking=said)
 
 
-def _begun(run: Run, settings: Settings) -> Tracker:
-    """A tracker that has begun the run, or goes on with it."""
-    name = settings.tracking
-    try:
-        tracker: Tracker = TRACKERS[name]()
-    except ModuleNotFoundError as error:
-        if error.name != name:
-            raise
-        raise UserError(
-            f"CATAE_TRACKING={name} needs the library {LIBRARIES[name]}: pip install 'catae[{name}]'"
-        ) from error
-    said: dict[str, Any] = run.read().get("tracking", {})
-    before = said if said.get("library") == name else dict[str, Any](library=name, id=None, epoch=0)
-    told = decisive(settings) | {"source": sources.label(settings.source)}
-    try:
-        before["id"] = tracker.begin(run, before["id"], told)
-    except tracker.errors as error:
-        raise UserError(
-            f"{name} can't be told of the run: {_reason(error)}; see to its server, or leave out CATAE_TRACKING={name}"
-        ) from error
-    run.record(tracking=before)
-    return tracker
-
-
-def _end(run: Run, state: str) -> None:
-    """Tells how the run ends, with what there is of its scores and files."""
-    tracker, said = _under_way[run.path], run.read()
-    if any(run.events.glob("scalars/*tfevents*")):
-        tell(run)
-    model = said.get("scores", {}).get("model", {})
+def _end(followed: Followed) -> None:
+    """Tells how the run has ended, with what there is of its scores and files."""
+    run, said = followed.run, followed.run.read()
+    scores = {f"score/{name}": value for name, value in said.get("scores", {}).get("model", {}).items()}
     wanted = (run.report, run.model, run.manifest, *sorted(run.path.glob("*.png")), run.animation)
     try:
-        tracker.end(
-            state, {f"score/{name}": value for name, value in model.items()}, [path for path in wanted if path.exists()]
-        )
-    except tracker.errors as error:
-        _warn("how the run ended", error)
+        if any(run.events.glob("scalars/*tfevents*")):
+            _tell_epochs(followed)
+        followed.tracker.end(said["state"], scores, [path for path in wanted if path.exists()])
+    except followed.tracker.errors as error:
+        _warn(run, "how it ended", error)
 
 
-def _warn(what: str, error: Exception) -> None:
-    logger.warning("the tracking server wasn't told %s: %s; training goes on", what, _reason(error))
+def _warn(run: Run, what: str, error: Exception) -> None:
+    logger.warning("run %s goes on, but its tracking server wasn't told %s: %s", run.id, what, _reason(error))
 
 
 def _reason(error: Exception) -> str:

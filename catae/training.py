@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -21,6 +22,7 @@ from catae.epochs import Epoch
 from catae.errors import UserError
 from catae.images import ImageSet
 from catae.model import AutoEncoder
+from catae.ranks import ALONE, Ranks
 from catae.settings import Settings
 from catae.split import Split
 from catae.stopping import EarlyStopping
@@ -52,11 +54,12 @@ class Outcome:
 class Training:
     """Everything that changes while training, with the recipe's optimizer, schedule and stopping.
 
-    It goes on from its `state_dict` as if nothing had happened, between epochs and within one.
+    It goes on from its `state_dict` as if nothing had happened, between epochs and within one. Of several processes
+    that train together each has all of it, to the same bytes, and its share of the pictures; a state is of any number.
     """
 
-    def __init__(self, settings: Settings, identity: Mapping[str, str] = NO_IDENTITY) -> None:
-        self.settings, self.identity = settings, dict(identity)
+    def __init__(self, settings: Settings, identity: Mapping[str, str] = NO_IDENTITY, ranks: Ranks = ALONE) -> None:
+        self.settings, self.identity, self.ranks = settings, dict(identity), ranks
         self.precision, self.precision_because = machine.precision(settings.precision)
         self.dtype = PRECISIONS[self.precision]
         self.model = AutoEncoder.of(settings, settings.image_size)
@@ -134,14 +137,15 @@ class Training:
         """Takes the steps of epoch `number` that have not been taken yet."""
         now, size, seed = self.under_way, self.settings.batch_size, self.settings.seed
         mirror, shift = self.settings.mirror, self.settings.shift
-        loader = train_loader(images, split.train, size, seed, number, now.batches, mirror, shift)
+        loader = train_loader(images, split.train, size, seed, number, now.batches, mirror, shift, self.ranks)
         self.model.train()
         saved = last = time.perf_counter()
         for batch in progress.track(loader, f"epoch {number}", len(loader)):
-            now.total += step(self.model, batch, self.optimizer, self.dtype) * len(batch)
+            pictures = min(size, len(split.train) - now.pictures)  # of all processes
+            now.total += step(self.model, batch, self.optimizer, self.dtype, self.ranks, pictures) * pictures
             if self.average:
                 self.average.update_parameters(self.model)
-            now.pictures += len(batch)
+            now.pictures += pictures
             now.batches += 1
             this = time.perf_counter()
             now.seconds += this - last
@@ -160,7 +164,7 @@ class Training:
         torch._foreach_lerp_(averaged, weights, 1 - min(self.settings.averaging, (1 + int(steps)) / (10 + int(steps))))
 
     def _evaluate(self, images: ImageSet, positions: Sequence[int]) -> float:
-        return evaluate(self.judged, ordered_loader(images, positions), self.dtype)
+        return evaluate(self.judged, ordered_loader(images, self.ranks.share(positions)), self.dtype, self.ranks)
 
     def state_dict(self) -> dict[str, object]:
         """All that going on needs, in tensors and plain values."""
@@ -206,35 +210,50 @@ class EpochUnderWay:
 
 
 def step(
-    model: nn.Module, batch: Tensor, optimizer: torch.optim.Optimizer, dtype: torch.dtype = torch.float32
+    model: nn.Module,
+    batch: Tensor,
+    optimizer: torch.optim.Optimizer,
+    dtype: torch.dtype = torch.float32,
+    ranks: Ranks = ALONE,
+    pictures: int | None = None,
 ) -> Tensor:
-    """Takes one step of the optimizer; gives the batch's mean L1 loss as it was before.
+    """Takes one step of the optimizer; gives the mean L1 loss as it was before.
 
     The loss is a tensor: asking for the number would wait for it at every step.
+
+    Args:
+        model: the net.
+        batch: this process's share of the batch, float32 (pictures, 3, size, size) in [-1, 1].
+        optimizer: of the net's weights.
+        dtype: what is computed in.
+        ranks: the processes that take the step together.
+        pictures: in the whole batch, where it has more than this process's.
     """
     optimizer.zero_grad()
-    loss = l1(model, batch, dtype)
+    loss = l1(model, batch, dtype, len(batch) if pictures is None else pictures)
     loss.backward()  # type: ignore[no-untyped-call]
+    loss = ranks.add_up([*model.parameters()], loss.detach())
     optimizer.step()
-    return loss.detach()
+    return loss
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, loader: Loader, dtype: torch.dtype = torch.float32) -> float:
-    """The mean L1 loss over the loader's pictures, in [-1, 1]."""
+def evaluate(model: nn.Module, loader: Loader, dtype: torch.dtype = torch.float32, ranks: Ranks = ALONE) -> float:
+    """The mean L1 loss over the pictures of all processes' loaders, in [-1, 1]."""
     model.eval()
-    losses = [l1(model, batch, dtype).item() * len(batch) for batch in loader]
-    return sum(losses) / sum(len(batch) for batch in loader)
+    losses = [l1(model, batch, dtype, len(batch)).item() * len(batch) for batch in loader]
+    total, pictures = ranks.totals(sum(losses), sum(len(batch) for batch in loader))
+    return total / pictures
 
 
-def l1(model: nn.Module, batch: Tensor, dtype: torch.dtype) -> Tensor:
-    """The mean L1 loss of restorations that are computed in `dtype`; the loss itself is float32.
+def l1(model: nn.Module, batch: Tensor, dtype: torch.dtype, pictures: int) -> Tensor:
+    """The L1 loss of restorations that are computed in `dtype`, as the batch's part of the mean over so many pictures.
 
-    It is a sum over a constant, since the gradient of PyTorch's mean comes with the channels first, and would have to
-    be turned round on its way: 1.5 % of a step.
+    The loss itself is float32. It is a sum over a constant, since the gradient of PyTorch's mean comes with the
+    channels first, and would have to be turned round on its way: 1.5 % of a step.
     """
     restored = model(batch.to(dtype)).float()
-    return nn.functional.l1_loss(restored, batch, reduction="sum") / batch.numel()
+    return nn.functional.l1_loss(restored, batch, reduction="sum") / (pictures * batch.shape[1:].numel())
 
 
 def fit(
@@ -245,6 +264,7 @@ def fit(
     checkpoints_dir: Path,
     identity: Mapping[str, str] = NO_IDENTITY,
     after_epoch: Callable[[Epoch, int], None] = epochs.log,
+    ranks: Ranks = ALONE,
 ) -> Outcome:
     """Trains an autoencoder until its loss on the test pictures, or the validation ones, hardly decreases.
 
@@ -260,14 +280,17 @@ def fit(
         checkpoints_dir: for the states.
         identity: of which training it is, by digests of what made it; a state of another is not gone on from.
         after_epoch: called when all of an epoch is on the disk, with the epoch and how many there are at most.
+        ranks: the processes that train together; this is the first of them, and the others `help_to_fit`.
 
     Raises:
         UserError: the loss is no longer a number, or something can't be written.
+        Lost: another process has ended.
     """
     last, best = checkpoints_dir / LAST, checkpoints_dir / BEST
     logger.info("training on %s pictures, testing on %s", f"{len(split.train):,}", f"{len(split.test):,}")
-    with needs.enough_memory(settings, min(settings.batch_size, len(split.train))):
-        training = _begun(settings, identity, last, images, split)
+    with _enough_memory(settings, split, ranks):
+        training = _begun(settings, identity, ranks, last, images, split)
+        ranks.told(training.state_dict())
         there = sum(file.stat().st_size for file in checkpoints_dir.glob("*.pt"))
         files.check_room(checkpoints_dir, needs.room(settings) - there)
         watch = Watch.of(images, split, settings)
@@ -298,6 +321,29 @@ def fit(
     )
 
 
+def help_to_fit(images: ImageSet, split: Split, settings: Settings, ranks: Ranks) -> None:
+    """Does this process's share of the training that the first of them does with `fit`; writes nothing.
+
+    It begins with the state that the first one gives it: another host may not see that one's disk, and may compute
+    other first weights.
+
+    Args:
+        images: the pictures.
+        split: which of them are train, test and validation.
+        settings: of the training.
+        ranks: the processes that train together; this isn't the first of them.
+
+    Raises:
+        UserError: the loss is no longer a number.
+        Lost: another process has ended.
+    """
+    with _enough_memory(settings, split, ranks):
+        training = Training(settings, ranks=ranks)
+        training.load_state_dict(ranks.told(None))
+        while not training.reason_to_stop:
+            training.run_epoch(images, split)
+
+
 def kept(checkpoints_dir: Path) -> AutoEncoder:
     """The model of the best epoch, as training left it.
 
@@ -311,9 +357,15 @@ def kept(checkpoints_dir: Path) -> AutoEncoder:
     return model.eval()
 
 
-def _begun(settings: Settings, identity: Mapping[str, str], last: Path, images: ImageSet, split: Split) -> Training:
+def _enough_memory(settings: Settings, split: Split, ranks: Ranks) -> AbstractContextManager[None]:
+    return needs.enough_memory(settings, math.ceil(min(settings.batch_size, len(split.train)) / ranks.count))
+
+
+def _begun(
+    settings: Settings, identity: Mapping[str, str], ranks: Ranks, last: Path, images: ImageSet, split: Split
+) -> Training:
     """The training as it stands in its last state, or at its beginning, if there is none."""
-    training = Training(settings, identity)
+    training = Training(settings, identity, ranks)
     if (state := checkpoint.load_newest(last, identity)) is None:
         if settings.init == "pca":
             training.start_linear(images, split.train)

@@ -20,10 +20,14 @@ def shape(model: AutoEncoder) -> dict[str, int | str]:
     return {name: getattr(model, name) for name in SHAPE}
 
 
+def facts(model: AutoEncoder) -> dict[str, int | str]:
+    """What one has to know of the model to use it: its shape, and the normalisation of its pictures."""
+    return {**shape(model), "pixels": "RGB, (x / 255 - 0.5) / 0.5, in [-1, 1]"}
+
+
 def save(model: AutoEncoder, path: Path) -> None:
     """Writes the weights to `path`, with the model's shape and the pictures' normalisation in the header."""
-    facts = {**shape(model), "pixels": "RGB, (x / 255 - 0.5) / 0.5, in [-1, 1]"}
-    header = {HEADER: json.dumps(facts)}  # one entry: safetensors writes several in an order that changes
+    header = {HEADER: json.dumps(facts(model))}  # one entry: safetensors writes several in an order that changes
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     files.write_bytes(path, to_bytes(tensors, header))
 
@@ -36,11 +40,11 @@ def load(path: Path) -> AutoEncoder:
     """
     try:
         with safe_open(path, "pt") as file:
-            facts = json.loads((file.metadata() or {})[HEADER])
+            said = json.loads((file.metadata() or {})[HEADER])
             weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - it is no dict
         # In no memory at first: a header that lies may ask for any.
         with torch.device("meta"):
-            model = AutoEncoder(**{name: kind(facts[name]) for name, kind in SHAPE.items()})
+            model = AutoEncoder(**{name: kind(said[name]) for name, kind in SHAPE.items()})
         model.load_state_dict(weights, assign=True)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise UserError(f"{path} is no model of catae's: {str(error).splitlines()[0]}") from error

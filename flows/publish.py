@@ -22,10 +22,12 @@ from prefect.exceptions import PrefectException
 from prefect.runtime import task_run
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from catae import events, files, page, report, sources
+from catae import events, files, leaderboard, page, report, sources
 from catae.epochs import Epoch, log, time_left
+from catae.leaderboard import Leaderboard
 from catae.page import count
 from catae.run import Run
+from catae.sweep import Sweep
 from catae.training import Outcome
 
 logger = logging.getLogger("catae.publish")
@@ -100,6 +102,35 @@ def publish_picture(path: Path, key: str, title: str) -> None:
         create_markdown_artifact(f"# {_plain(title)}\n\n{shown}\n\n`{path.resolve()}`\n", key, title)
     except UNREACHABLE as error:
         logger.warning("%s is written, but the UI doesn't show it: %s", path, _reason(error))
+
+
+def publish_leaderboard(sweep: Sweep, board: Leaderboard) -> None:
+    """Shows a sweep's leaderboard in the UI."""
+    try:
+        create_markdown_artifact(write_leaderboard(sweep, board), "catae-leaderboard", f"Sweep {sweep.id}")
+    except UNREACHABLE as error:
+        logger.warning("%s is written, but the UI doesn't show it: %s", sweep.page, _reason(error))
+
+
+def write_leaderboard(sweep: Sweep, board: Leaderboard) -> str:
+    """A sweep's leaderboard in Markdown."""
+    rows = [[_plain(cell) for cell in row] for row in leaderboard.rows(board)]
+    runs = [
+        [_plain(point.run or leaderboard.NONE), _plain(leaderboard.named(point.values)), point.state]
+        for entry in board.entries
+        for point in entry.points
+    ]
+    content = [
+        f"# Sweep {sweep.id}",
+        f"**{_plain(leaderboard.headline(board))}**",
+        _table(leaderboard.header(board), rows),
+        _plain(leaderboard.explanation(board)),
+        *(_plain(note) for note in board.notes),
+        "## Runs",
+        _table(["run", "settings", "state"], runs),
+        f"In `{sweep.path.resolve()}`.",
+    ]
+    return "\n\n".join(content)
 
 
 def epochs(run: Run) -> list[dict[str, Any]]:

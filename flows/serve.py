@@ -17,11 +17,17 @@ from prefect.types.entrypoint import EntrypointType
 
 from flows.generate import generate
 from flows.interpolate import interpolate
+from flows.sweep import catae_sweep
 from flows.train import catae
 
 # Training takes all CPUs of a machine: a second run waits for the first one to end.
 ONE_AT_A_TIME = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)
-FLOWS: dict[str, Flow[Any, Any]] = {"train": catae, "generate": generate, "interpolate": interpolate}
+FLOWS: dict[str, Flow[Any, Any]] = {
+    "train": catae,
+    "sweep": catae_sweep,
+    "generate": generate,
+    "interpolate": interpolate,
+}
 
 
 def deployments() -> list[RunnerDeployment]:
@@ -32,7 +38,7 @@ def deployments() -> list[RunnerDeployment]:
             name,
             description=str(flow.description).splitlines()[0],
             tags=["catae", name],
-            concurrency_limit=ONE_AT_A_TIME if name == "train" else None,
+            concurrency_limit=ONE_AT_A_TIME if name in ("train", "sweep") else None,
             entrypoint_type=EntrypointType.MODULE_PATH,  # the children find it from any folder
         )
         for name, flow in FLOWS.items()

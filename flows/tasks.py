@@ -5,6 +5,7 @@ library keeps, pictures and splits, it looks at before use.
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,24 +21,21 @@ from catae import (
     codes,
     events,
     figures,
-    files,
     gallery,
     generation,
-    inspection,
     latent,
-    needs,
+    launcher,
     priors,
     randomness,
     report,
     scores,
     sources,
     split,
-    store,
+    steps,
     tracking,
     training,
     walks,
     weights,
-    whitening,
 )
 from catae.epochs import Epoch
 from catae.errors import UserError
@@ -55,39 +53,13 @@ RETRIES, PAUSE = 2, 10  # seconds: a disk or a mount that is gone for a moment i
 @task(name="read pictures", cache_policy=NO_CACHE)
 def read(folder: Path, settings: Settings) -> Path:
     """Decodes the source's pictures; gives the image set's folder."""
-    run = Run(folder)
-    files.check_room(run.path, needs.room(settings))  # before anything is waited for
-    sets = settings.output_dir / "cache"
-    image_set, data_report = store.read(settings.source, sets, settings.image_size, settings.on_reject)
-    if run.read().get("digests", {}).get("data", image_set.digest) != image_set.digest:
-        changed = f"the pictures of {settings.source} have changed since run {run.id} was interrupted"
-        if settings.resume != "auto":
-            raise UserError(f"{changed}; start a new run with --resume never (CATAE_RESUME)")
-        logger.warning("%s: it begins anew", changed)  # a job on a schedule must not stand still
-    files.write_json(run.data, data_report.to_dict())
-    inspection.draw_copies(image_set, data_report, run.copies)
-    run.record(
-        data={
-            "source": settings.source,
-            "pictures": data_report.pictures,
-            "distinct": data_report.distinct,
-            "mirrored": data_report.mirrored,
-            "near": data_report.near,
-            "rejects": len(data_report.rejects),
-            "store": str(image_set.path.resolve()),
-        },
-        digests={"data": image_set.digest},
-    )
-    return image_set.path
+    return steps.read(Run(folder), settings)
 
 
 @task(name="split", cache_policy=NO_CACHE)
 def divide(folder: Path, images_path: Path, settings: Settings) -> None:
     """Decides by content which picture is train and which is test."""
-    run = Run(folder)
-    counts = split.write(ImageSet(images_path), settings, settings, run.split)
-    digest = counts.pop("digest")
-    run.record(split=counts, digests=run.read()["digests"] | {"split": digest})
+    steps.divide(Run(folder), images_path, settings)
 
 
 def may_pass(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool:
@@ -102,27 +74,23 @@ def may_pass(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool
 @task(name="train", cache_policy=NO_CACHE, retries=RETRIES, retry_delay_seconds=PAUSE, retry_condition_fn=may_pass)
 def train(folder: Path, images_path: Path, settings: Settings) -> None:
     """Trains, and keeps the weights of the best epoch, with codes like N(0, I), and the priors of the train codes."""
+    told = publish.Progress(Run(folder))
+    told.end(fit(folder, images_path, settings, told))
+
+
+def fit(
+    folder: Path, images_path: Path, settings: Settings, after_epoch: Callable[[Epoch, int], None]
+) -> training.Outcome:
+    """What the task `train` does, with `after_epoch` called after each epoch; gives how it ended."""
     run, image_set, parts = _inputs(folder, images_path)
-    identity = run.identity(settings)
-    told = publish.Progress(run)
-
-    def after_epoch(epoch: Epoch, max_epochs: int) -> None:
-        told(epoch, max_epochs)
-        tracking.tell(run)
-
-    outcome = training.fit(image_set, parts, settings, run.events, run.checkpoints, identity, after_epoch)
-    model = training.kept(run.checkpoints)
-    encoded = latent.encode(model, batches.ordered_loader(image_set, parts.train))
-    cloud = codes.describe(encoded)
-    fitted = priors.fit(whitening.fold(model, encoded), settings.seed)
-    weights.save(model, run.model)
-    priors.save(fitted, run.prior)
-    told.end(outcome)
-    run.record(
-        training=asdict(outcome),
-        latents={"train": asdict(cloud)},  # here, since to encode all train pictures once more takes long
-        digests=run.read()["digests"] | {"weights": files.digest(run.model)},
-    )
+    after_epoch = tracking.telling(run, after_epoch)
+    if settings.processes > 1:
+        outcome = launcher.fit(run, settings.processes, after_epoch)
+    else:
+        identity = run.identity(settings)
+        outcome = training.fit(image_set, parts, settings, run.events, run.checkpoints, identity, after_epoch)
+    steps.hand_out(run, images_path, settings, outcome)
+    return outcome
 
 
 def train_in_time(folder: Path, images_path: Path, settings: Settings) -> None:
@@ -256,5 +224,5 @@ def show_picture(path: Path, key: str, title: str) -> None:
 
 def _inputs(folder: Path, images_path: Path) -> tuple[Run, ImageSet, split.Split]:
     """What most steps start from: the run, its pictures and their split."""
-    run, image_set = Run(folder), ImageSet(images_path)
-    return run, image_set, split.open_split(run.split, image_set.names)
+    run = Run(folder)
+    return run, *steps.divided(run, images_path)

@@ -14,7 +14,7 @@ from prefect import flow, tags
 from prefect.context import TagsContext
 from prefect.runtime import flow_run
 
-from catae import cache, machine, run, settings, sources, tracking
+from catae import cache, machine, settings, sources, tracking
 from flows import parameters, tasks
 
 
@@ -50,7 +50,7 @@ def catae(
     # The run's tags are not its tasks': for each task with tags Prefect asks the server whether it may run, and one
     # that is gone would make it fail.
     with TagsContext(current_tags=set()):
-        with run.recorded(resolved, settings.origins(given)) as new, tracking.followed(new, resolved):
+        with tracking.recorded(resolved, settings.origins(given)) as new:
             images = tasks.read(new.path, resolved)
             with cache.in_use(images):
                 tasks.divide(new.path, images, resolved)

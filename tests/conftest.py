@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torchrun
 
 from catae import settings, store
 from catae.images import ImageSet
+from catae.run import Run
 from catae.settings import Settings
 
 ROOT = Path(__file__).parent.parent
@@ -59,6 +61,12 @@ def small(tmp_path: Path) -> Settings:
             "output_dir": tmp_path / "artifacts",
         }
     )
+
+
+@pytest.fixture(scope="session")
+def by_two(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run that two processes have trained together."""
+    return torchrun.by_two(tmp_path_factory.mktemp("two"))
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from servers import PREFECT, Server, background, environment, running, until
 from catae import files
 from catae.run import Run
 
-NAMES = ["generate", "interpolate", "train"]
+NAMES = ["generate", "interpolate", "sweep", "train"]
 TINY = {
     "data": {"source": "drawn:80", "image_size": 32},
     "model": {"width": 4, "latent_dim": 8},
@@ -81,7 +81,8 @@ def test_a_plain_checkout_is_deployed_and_every_entrypoint_is_the_flow_that_it_s
     assert sorted(made) == NAMES
     for name, deployment in made.items():
         flow = load_flow_from_entrypoint(deployment["entrypoint"], use_placeholder_flow=False)
-        assert (flow.name, flow.fn.__module__.rsplit(".", 1)[-1]) == ("catae", name)
+        assert flow.fn.__module__.rsplit(".", 1)[-1] == name
+        assert flow.name == ("catae-sweep" if name == "sweep" else "catae")
         assert sorted(deployment["tags"]) == sorted(["catae", name])
         assert deployment["work_pool_name"] == "local"
         assert deployment["description"] == str(flow.description).splitlines()[0]
@@ -218,7 +219,7 @@ def test_through_a_pool_what_is_left_empty_comes_from_the_workers_environment_wh
         prefect(server, "deployment", "run", "catae/train", *flags, "--watch")
         trained = Run((tmp_path / "out" / "latest").resolve())
         prefect(server, "deployment", "run", "catae/generate", '--param=samples={"samples": 9}', "--watch")
-        prefect(server, "deployment", "run", "catae/interpolate", "--watch")
+        prefect(server, "deployment", "run", "catae/interpolate", "--param=path=spherical", "--watch")
     chosen = files.read_json(trained.settings)
     assert (chosen["max_epochs"], chosen["seed"]) == (
         {"value": 2, "from": "given"},
@@ -234,7 +235,7 @@ def test_through_a_pool_what_is_left_empty_comes_from_the_workers_environment_wh
         ("drawn:80 · 8 · seed 7", "Completed"),
     ]  # fmt: skip
     assert walk.stem == f"walk-{newest[0]['id']}"
-    assert {tag for run in newest for tag in run["tags"]} == {"catae", *NAMES}
+    assert {tag for run in newest for tag in run["tags"]} == {"catae", "train", "generate", "interpolate"}
 
 
 def serve(server: Server, folder: Path, **variables: str) -> Any:

@@ -110,3 +110,13 @@ def test_a_process_is_told_from_one_of_the_same_number_before_the_machine_was_st
     said = machine.process()
     assert said["pid"] == os.getpid()
     assert said["boot"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def test_processes_that_train_together_share_the_threads() -> None:
+    before = torch.get_num_threads()
+    try:
+        assert machine.use_threads(4, processes=2) == 2
+        assert machine.use_threads(1, processes=2) == 1
+        assert machine.use_threads(0, processes=1000) == 1
+    finally:
+        torch.set_num_threads(before)

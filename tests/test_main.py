@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import jobs
@@ -11,10 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from catae import files, run
+from catae import files, run, settings
 from catae.__main__ import main
 from catae.run import Run
 from catae.settings import Settings
+
+RUN = [name for group in settings.RUN for name in group.model_fields]
 
 
 @pytest.fixture(scope="module")
@@ -122,19 +126,23 @@ def test_words_that_are_no_command_are_exit_code_2(arguments: list[str], capsys:
 
 def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     for command in (
-        "train", "generate", "fid", "interpolate", "reconstruct", "attribute", "latents", "compare", "inspect", "cache",
+        "train", "sweep", "fit", "generate", "fid", "interpolate", "reconstruct", "attribute", "latents", "compare",
+        "export", "play", "inspect", "cache",
     ):  # fmt: skip
         with pytest.raises(SystemExit) as error:
             main([command, "--help"])
         assert error.value.code == 0
-        assert f"example: catae {command}" in " ".join(capsys.readouterr().out.split())
+        assert re.search(rf"example: .*catae {command}", " ".join(capsys.readouterr().out.split()))
 
 
-def test_every_setting_is_a_flag_of_train(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("command", "names"), [("train", RUN), ("sweep", Settings.model_fields)])
+def test_every_setting_is_a_flag_of_sweep_and_those_of_one_run_of_train(
+    command: str, names: Sequence[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit):
-        main(["train", "--help"])
+        main([command, "--help"])
     shown = capsys.readouterr().out
-    assert not [name for name in Settings.model_fields if f"--{name.replace('_', '-')} " not in shown]
+    assert {name for name in Settings.model_fields if f"--{name.replace('_', '-')} " in shown} == set(names)
 
 
 def test_an_interrupt_is_exit_code_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,10 +7,11 @@ from prefect.exceptions import ParameterTypeError
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import validate
 
-from catae.settings import DataSettings, ModelSettings, PictureSettings, TrainingSettings, describe
+from catae.settings import HARMLESS, DataSettings, ModelSettings, PictureSettings, TrainingSettings, describe
 from flows import parameters
 from flows.generate import generate
 from flows.interpolate import interpolate
+from flows.sweep import catae_sweep
 from flows.train import catae
 
 FORMS = {"Data": DataSettings, "Model": ModelSettings, "Training": TrainingSettings, "Pictures": PictureSettings}
@@ -35,7 +36,7 @@ def test_every_setting_is_a_field_in_the_form_of_its_group_with_its_description_
 
 
 def test_a_form_that_is_left_empty_is_one_that_the_server_takes() -> None:
-    for flow in (catae, generate, interpolate):
+    for flow in (catae, catae_sweep, generate, interpolate):
         schema = parameter_schema(flow)
         left = {name: parameter["default"] for name, parameter in schema.properties.items()}
         assert validate(left, schema.model_dump()) == []
@@ -57,6 +58,15 @@ def test_the_flow_gets_what_was_filled_in_as_plain_values() -> None:
     )
     assert got == {"data": {"source": "cats.zip", "image_size": 32}, "model": {}, "training": {}, "pictures": {}}
     assert parameters.given(*got.values()) == {"source": "cats.zip", "image_size": 32}
+
+
+def test_a_sweep_is_asked_for_in_texts_of_which_each_setting_that_decides_what_is_learned_has_one() -> None:
+    shown = forms(catae_sweep)
+    assert set(shown) == {"Over", "Spread", *FORMS}
+    assert set(shown["Over"]) == {name for form in FORMS for name in shown[form]} - HARMLESS
+    assert {field["type"] for field in shown["Over"].values()} == {"string"}
+    got = catae_sweep.validate_parameters({"over": {"seed": "0..4"}, "spread": {"workers": "3"}, "trials": 7})
+    assert (got["over"], got["spread"], got["trials"]) == ({"seed": "0..4"}, {"workers": 3}, 7)
 
 
 def test_flags_are_sorted_into_the_forms() -> None:

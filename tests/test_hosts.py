@@ -1,0 +1,78 @@
+"""Two hosts train together: two network namespaces of this machine, joined by a wire, with disks of their own."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torchrun
+from torchrun import chosen
+
+from catae.run import Run
+
+pytestmark = pytest.mark.slow
+
+HOSTS = {"catae-a": "10.111.0.1", "catae-b": "10.111.0.2"}
+
+
+def ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
+
+
+@pytest.fixture
+def hosts() -> Iterator[None]:
+    """Two network namespaces, and a veth pair between them."""
+    try:
+        for name in HOSTS:
+            ip("netns", "add", name)
+        ip("link", "add", "wire", "netns", "catae-a", "type", "veth", "peer", "name", "wire", "netns", "catae-b")
+        for name, address in HOSTS.items():
+            ip("-n", name, "address", "add", f"{address}/24", "dev", "wire")
+            for device in ("lo", "wire"):
+                ip("-n", name, "link", "set", device, "up")
+    except (OSError, subprocess.CalledProcessError) as error:
+        remove()
+        pytest.skip(f"no network namespaces can be made here: {getattr(error, 'stderr', error)}")
+    yield
+    remove()
+
+
+def remove() -> None:
+    for name in HOSTS:
+        subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
+
+
+def start(host: str, folder: Path, *how: str) -> "subprocess.Popen[bytes]":
+    """`catae fit` on a host, with one process, in a session of its own; it writes to `<folder>.log`."""
+    first = "catae-a"
+    rendezvous = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"{HOSTS[first]}:29400", "--rdzv-id", "cats"]
+    is_host = ["--rdzv-conf", f"is_host={int(host == first)}", "--local-addr", HOSTS[host]]
+    command = [*torchrun.TORCHRUN, "--nnodes", "2", "--nproc-per-node", "1", *rendezvous, *is_host, *how]
+    with folder.with_suffix(".log").open("wb") as log:
+        return subprocess.Popen(
+            ["ip", "netns", "exec", host, *command, "-m", "catae", "fit", *torchrun.flags(chosen(folder))],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=torchrun.environment(GLOO_SOCKET_IFNAME="wire", TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1"),
+            start_new_session=True,
+        )
+
+
+def test_two_hosts_train_what_two_processes_of_one_do(hosts: None, by_two: Run, tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    started = [start(host, folder) for host, folder in zip(HOSTS, (here, there), strict=True)]
+    try:
+        for process in started:
+            process.wait(600)
+    finally:
+        for process in started:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
+    logs = [folder.with_suffix(".log").read_text() for folder in (here, there)]
+    assert [process.returncode for process in started] == [0, 0], "\n".join(logs)
+    (written,) = (folder for folder in (here, there) if (folder / "runs").exists())  # rank 0 may be on either
+
+    assert torchrun.weights(Run((written / "latest").resolve())) == torchrun.weights(by_two)

@@ -1,0 +1,54 @@
+"""What each of the processes that `torchrun` starts finds when it trains with the others, and then alone: JSON."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from catae import ranks, split
+from catae.batches import ordered_loader
+from catae.images import ImageSet
+from catae.ranks import ALONE, Ranks
+from catae.settings import Settings
+from catae.training import Training, evaluate
+
+images = ImageSet(Path(sys.argv[1]))
+# 32, 32 and a last batch of a single picture, which only one process can have.
+parts = dataclasses.replace(split.split(images.keys, test_fraction=0.3), train=tuple(range(65)))
+chosen = Settings(image_size=32, latent_dim=16, width=8, batch_size=32, averaging=0, precision="fp32")
+
+
+def trained(us: Ranks, dtype: torch.dtype) -> tuple[Training, list[float]]:
+    """After two epochs, with the losses in them; with weights in float64 where `dtype` is."""
+    state = Training(chosen, ranks=us)
+    state.start_linear(images, parts.train)
+    state.dtype = dtype
+    if dtype == torch.float64:
+        state.model.double()
+    told = [state.run_epoch(images, parts) for _ in range(2)]
+    return state, [loss for epoch in told for loss in (epoch.train_loss, epoch.test_loss)]
+
+
+def flat(state: Training) -> torch.Tensor:
+    return torch.cat([weight.detach().flatten() for weight in state.model.parameters()])
+
+
+found = {}
+with ranks.joined() as us:
+    torch.set_num_threads(1)
+    for dtype in (torch.float64, torch.float32, torch.bfloat16):
+        (together, losses), (alone, expected) = trained(us, dtype), trained(ALONE, dtype)
+        begun = Training(chosen)
+        begun.start_linear(images, parts.train)
+        far = (flat(alone) - flat(begun)).norm()
+        found[str(dtype).removeprefix("torch.")] = {
+            "weights": float((flat(together) - flat(alone)).norm() / far),
+            "losses": max(abs(one - other) / other for one, other in zip(losses, expected, strict=True)),
+            "same as the first's": bool(torch.equal(us.told(flat(together)), flat(together))),
+        }
+    shared = evaluate(alone.model, ordered_loader(images, us.share(range(7))), ranks=us)
+    found["evaluation"] = abs(shared / evaluate(alone.model, ordered_loader(images, range(7))) - 1)
+    found["rank"] = us.rank
+print(json.dumps(found), flush=True)
