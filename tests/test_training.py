@@ -280,6 +280,22 @@ def state_of(folder: Path) -> dict[str, bytes]:
     return found
 
 
+def test_weights_that_get_lost_go_back_to_their_average_and_training_goes_on(
+    drawn_set: ImageSet, parts: Split, small: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = Training(small)
+    for _ in range(3):
+        before = state.run_epoch(drawn_set, parts)
+    with torch.no_grad():
+        for weights in state.model.decoder.parameters():
+            weights.mul_(100)  # each pixel is black or white, and tanh gives no gradient to leave that by
+    after = state.run_epoch(drawn_set, parts)
+    assert "the loss shot up in epoch 4: training went on from the average of its weights (1 time)" in caplog.text
+    assert after.test_loss < before.test_loss
+    now = training.evaluate(state.model, batches.ordered_loader(drawn_set, parts.test))
+    assert now < 1.1 * before.test_loss
+
+
 def test_a_training_that_was_over_trains_no_more(
     drawn_set: ImageSet, parts: Split, small: Settings, tmp_path: Path
 ) -> None:
