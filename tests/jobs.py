@@ -11,10 +11,15 @@ from flows import tasks
 def train(resolved: Settings) -> Run:
     """A run that has come as far as its trained model."""
     new = run.create(resolved, settings.origins())
+    train_in(new, resolved)
+    return new
+
+
+def train_in(new: Run, resolved: Settings) -> None:
+    """Comes as far in a run that has begun."""
     images = tasks.read.fn(new.path, resolved)
     tasks.divide.fn(new.path, images, resolved)
     tasks.train.fn(new.path, images, resolved)
-    return new
 
 
 def whole(resolved: Settings) -> Run:

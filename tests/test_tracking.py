@@ -4,29 +4,47 @@ import importlib.util
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import httpx
+import jobs
+import psutil
 import pytest
+from conftest import ROOT
 from servers import background, free_port, until
 
-from catae import events, files, run, settings, tracking
-from catae.errors import UserError
+from catae import events, files, settings, together, tracking
+from catae.errors import Hopeless, UserError
 from catae.run import Run
 from catae.settings import Settings
 
+needs_mlflow = pytest.mark.skipif(
+    not importlib.util.find_spec("mlflow"), reason="MLflow's client is not here: pip install 'catae[mlflow]'"
+)
+# The server takes 300 MB more than its client, which has no Flask; .ci/run installs it.
+needs_server = pytest.mark.skipif(
+    not (importlib.util.find_spec("mlflow") and importlib.util.find_spec("flask")),
+    reason="MLflow's server is not here: .ci/run has it, pip install -c constraints.txt mlflow",
+)
+needs_wandb = pytest.mark.skipif(
+    not importlib.util.find_spec("wandb"), reason="W&B's client is not here: pip install 'catae[wandb]'"
+)
 
-def begun(small: Settings, library: str) -> tuple[Run, Settings]:
-    chosen = small.model_copy(update={"tracking": library})
-    return run.create(chosen, settings.origins()), chosen
+
+def followed(small: Settings, library: str, resume: str = "never") -> Any:
+    chosen = small.model_copy(update={"tracking": library, "resume": resume})
+    return tracking.recorded(chosen, settings.origins())
 
 
 def write_epochs(new: Run, first: int, last: int) -> None:
     with events.writing(new.events, first) as log:
         for number in range(first, last + 1):
             log.scalars(number, {"loss/train": 1 / number, "loss/test": 2 / number})
+    tracking.tell(new)
 
 
 def finish(new: Run) -> None:
@@ -34,22 +52,13 @@ def finish(new: Run) -> None:
     new.record(scores={"model": {"l1": 0.25}})
 
 
-def interrupted(new: Run, chosen: Settings) -> None:
-    with tracking.followed(new, chosen):
-        write_epochs(new, 1, 2)
-        tracking.tell(new)
-        raise KeyboardInterrupt
-
-
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, ExitStack]]:
-    """MLflow's tracking server, its address, and what ends it."""
-    if not (importlib.util.find_spec("mlflow") and importlib.util.find_spec("flask")):  # mlflow-skinny has no Flask
-        pytest.skip("MLflow's server is not here: pip install mlflow")
-    port, log = free_port(), tmp_path / "server.log"
-    address = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{tmp_path}/mlflow.db", "--artifacts-destination", f"{tmp_path}/kept"]
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ExitStack]:
+    """MLflow's tracking server, at MLFLOW_TRACKING_URI; closing ends it."""
+    log, address = tmp_path / "server.log", f"http://127.0.0.1:{free_port()}"
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", address.rsplit(":", 1)[1]]
+    command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{tmp_path}/mlflow.db"]
+    command += ["--artifacts-destination", f"{tmp_path}/kept"]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
 
     def answers() -> bool:
@@ -59,83 +68,150 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[st
             return False
 
     with ExitStack() as stack:
-        stack.enter_context(background(log, command, dict(os.environ)))
+        process = stack.enter_context(background(log, command, dict(os.environ)))
         until(answers, 120, log)
-        yield address, stack
+        stack.callback(_end_all, psutil.Process(process.pid).children(recursive=True))
+        yield stack
+
+
+def _end_all(processes: list[psutil.Process]) -> None:
+    """Ends what a server has started, if it doesn't."""
+    for process in processes:
+        if process.is_running():
+            process.terminate()
+    _, left = psutil.wait_procs(processes, timeout=20)
+    for process in left:
+        process.kill()
+
+
+def told_by_mlflow(known_as: str) -> Any:
+    from mlflow import MlflowClient
+
+    return MlflowClient().get_run(known_as)
+
+
+def steps(known_as: str) -> list[int]:
+    from mlflow import MlflowClient
+
+    return [point.step for point in MlflowClient().get_metric_history(known_as, "loss/train")]
 
 
 def test_nothing_is_imported_unless_asked_for() -> None:
-    code = "import sys, flows.train; assert not {'mlflow', 'wandb'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, cwd=Path(tracking.__file__).parent.parent)
+    code = "import sys, flows.train, flows.sweep; assert not {'mlflow', 'wandb'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, cwd=ROOT)
 
 
-def test_a_missing_library_is_told_before_training(small: Settings) -> None:
-    if importlib.util.find_spec("wandb"):
-        pytest.skip("wandb is here")
-    new, chosen = begun(small, "wandb")
-    with pytest.raises(UserError, match=r"pip install 'catae\[wandb\]'"), tracking.followed(new, chosen):
+@pytest.mark.parametrize("library", ["mlflow", "wandb"])
+def test_a_missing_library_is_told_before_anything_is_done(
+    small: Settings, library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A module of the library's name stands before it, which is what Python finds where there is none."""
+    (tmp_path / f"{library}.py").write_text(f"raise ModuleNotFoundError(\"No module named '{library}'\")")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.split(".")[0] == library]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(UserError, match=rf"pip install 'catae\[{library}\]'"), followed(small, library):
         pass
+    assert not small.output_dir.exists()
 
 
+@needs_mlflow
 def test_a_server_that_is_not_there_is_told_before_training(small: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("mlflow", reason="MLflow is not here: pip install 'catae[mlflow]'")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
-    new, chosen = begun(small, "mlflow")
-    with pytest.raises(UserError, match="can't be told of the run"), tracking.followed(new, chosen):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(UserError, match="can't be told of the run"), followed(small, "mlflow"):
         pass
 
 
 @pytest.mark.slow
-def test_mlflow_gets_settings_epochs_scores_and_files_and_goes_on(
-    small: Settings, server: tuple[str, ExitStack]
-) -> None:
-    new, chosen = begun(small, "mlflow")
-    with pytest.raises(KeyboardInterrupt):
-        interrupted(new, chosen)
+@needs_server
+def test_mlflow_gets_settings_epochs_scores_and_files_and_goes_on(small: Settings, server: ExitStack) -> None:
     from mlflow import MlflowClient
 
-    client, known_as = MlflowClient(), new.read()["tracking"]["id"]
-    assert client.get_run(known_as).info.status == "KILLED"
-    with tracking.followed(new, chosen):
-        write_epochs(new, 3, 3)
-        tracking.tell(new)
-        finish(new)
-    told = client.get_run(known_as)
+    with pytest.raises(KeyboardInterrupt), followed(small, "mlflow") as new:
+        write_epochs(new, 1, 2)
+        raise KeyboardInterrupt
+    known_as = new.read()["tracking"]["id"]
+    assert told_by_mlflow(known_as).info.status == "KILLED"
+    with followed(small, "mlflow", resume=new.id) as again:
+        assert told_by_mlflow(known_as).info.status == "RUNNING"
+        write_epochs(again, 3, 3)
+        finish(again)
+    told, client = told_by_mlflow(known_as), MlflowClient()
     assert told.info.status == "FINISHED"
+    assert told.info.run_name == new.id
     assert told.data.params["latent_dim"] == "16"
     assert told.data.metrics["score/l1"] == 0.25
-    assert [point.step for point in client.get_metric_history(known_as, "loss/train")] == [1, 2, 3]
-    assert {"report.html", "run.json"} <= {file.path for file in client.list_artifacts(known_as)}
+    assert steps(known_as) == [1, 2, 3]
+    assert {file.path for file in client.list_artifacts(known_as)} == {"report.html", "run.json"}
+    assert files.read_json(Path(client.download_artifacts(known_as, "run.json")))["state"] == "finished"
     assert len(client.search_runs([told.info.experiment_id])) == 1
 
 
 @pytest.mark.slow
-def test_a_run_outlives_its_server(
-    small: Settings, server: tuple[str, ExitStack], caplog: pytest.LogCaptureFixture
-) -> None:
-    new, chosen = begun(small, "mlflow")
-    with tracking.followed(new, chosen):
-        write_epochs(new, 1, 1)
-        tracking.tell(new)
-        server[1].close()
-        write_epochs(new, 2, 2)
-        tracking.tell(new)
-    assert "wasn't told the epochs" in caplog.text
-    assert new.read()["tracking"]["epoch"] == 1
+@needs_server
+def test_mlflow_is_told_how_runs_end(small: Settings, server: ExitStack) -> None:
+    for error, status in ((OSError("broken"), "FAILED"), (Hopeless("worse than others"), "KILLED")):
+        with pytest.raises(type(error)), followed(small, "mlflow") as new:
+            raise error
+        assert told_by_mlflow(new.read()["tracking"]["id"]).info.status == status
 
 
 @pytest.mark.slow
-def test_wandb_writes_the_run_down_offline(small: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("wandb", reason="wandb is not here: pip install 'catae[wandb]'")
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    new, chosen = begun(small, "wandb")
-    with tracking.followed(new, chosen):
-        write_epochs(new, 1, 2)
-        tracking.tell(new)
-        finish(new)
-    (written,) = new.path.glob("wandb/offline-run-*/*.wandb")
+@needs_server
+def test_trainings_tell_their_epochs_as_they_go(small: Settings, server: ExitStack) -> None:
+    """In the flow's task, and without an orchestrator."""
+    chosen = small.model_copy(update={"tracking": "mlflow", "max_epochs": 2})
+    with tracking.recorded(chosen, settings.origins()) as new:
+        jobs.train_in(new, chosen)
+        assert steps(new.read()["tracking"]["id"]) == [1, 2]
+    alone = together.fit(chosen.model_copy(update={"resume": "never"}), settings.origins())
+    assert alone
+    assert steps(alone.read()["tracking"]["id"]) == [1, 2]
+
+
+@pytest.mark.slow
+@needs_server
+def test_a_run_outlives_its_server(small: Settings, server: ExitStack, caplog: pytest.LogCaptureFixture) -> None:
+    with followed(small, "mlflow") as new:
+        write_epochs(new, 1, 1)
+        server.close()
+        start = time.monotonic()
+        write_epochs(new, 2, 2)
+        write_epochs(new, 3, 3)
+        assert time.monotonic() - start < 30
+    assert "wasn't told the epochs" in caplog.text
+    assert "wasn't told how it ended" in caplog.text
+    assert new.read()["tracking"]["epoch"] == 1
+    assert new.read()["state"] == "finished"
+
+
+OFFLINE = """
+import sys
+from catae import events, settings, tracking
+chosen = settings.load({"output_dir": sys.argv[1], "tracking": "wandb"})
+with tracking.recorded(chosen, settings.origins()) as new, events.writing(new.events, 1) as log:
+    log.scalars(1, {"loss/train": 1.0, "loss/test": 2.0})
+    new.record(scores={"model": {"l1": 0.25}})
+"""
+
+
+@pytest.mark.slow
+@needs_wandb
+def test_wandb_writes_the_run_down_offline_and_leaves_no_process_behind(tmp_path: Path) -> None:
+    variables = os.environ | {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "MARK": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", OFFLINE, tmp_path], check=True, timeout=120, cwd=ROOT, env=variables)
+    (written,) = tmp_path.glob("runs/*/wandb/offline-run-*/*.wandb")
     content = written.read_bytes()
-    assert b"loss/train" in content
-    assert b"score/l1" in content
-    assert b"latent_dim" in content
+    for name in (b"loss/train", b"score/l1", b"latent_dim"):
+        assert name in content
+    (kept,) = tmp_path.glob("runs/*/wandb/offline-run-*/files/run.json")
+    assert files.read_json(kept)["state"] == "finished"
+    assert not [process for process in psutil.process_iter() if _marked(process, str(tmp_path))]
+
+
+def _marked(process: psutil.Process, mark: str) -> bool:
+    try:
+        return process.environ().get("MARK") == mark
+    except psutil.Error:
+        return False
