@@ -230,10 +230,12 @@ def _followed(run: Run, tracker: Tracker) -> Iterator[None]:
 
 
 def _tell_epochs(followed: Followed) -> None:
+    if not any(followed.run.events.glob("scalars/*tfevents*")):
+        return
     said = followed.run.read()["tracking"]
     scalars = events.read_scalars(followed.run.events)
     try:
-        for number in sorted(scalars["loss/train"]):
+        for number in sorted(scalars.get("loss/train", {})):
             if number > said["epoch"]:
                 figures = {tag: values[number] for tag, values in scalars.items() if number in values}
                 followed.tracker.epoch(number, figures)
@@ -248,8 +250,7 @@ def _end(followed: Followed) -> None:
     scores = {f"score/{name}": value for name, value in said.get("scores", {}).get("model", {}).items()}
     wanted = (run.report, run.model, run.manifest, *sorted(run.path.glob("*.png")), run.animation)
     try:
-        if any(run.events.glob("scalars/*tfevents*")):
-            _tell_epochs(followed)
+        _tell_epochs(followed)
         followed.tracker.end(said["state"], scores, [path for path in wanted if path.exists()])
     except followed.tracker.errors as error:
         _warn(run, "how it ended", error)
