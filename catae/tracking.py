@@ -54,12 +54,12 @@ class MLflow:
     """MLflow's tracking server, at MLFLOW_TRACKING_URI, in the experiment MLFLOW_EXPERIMENT_NAME."""
 
     def __init__(self) -> None:
-        import mlflow
+        from mlflow import MlflowClient, entities
         from mlflow.exceptions import MlflowException
 
         self.errors: tuple[type[Exception], ...] = (MlflowException, OSError)  # those of requests are OSErrors
-        self.entities = mlflow.entities
-        self.client = mlflow.MlflowClient()
+        self.entities: Any = entities
+        self.client: Any = MlflowClient()
         self.id = ""
 
     def begin(self, run: Run, known_as: str | None, settings: Mapping[str, Any]) -> str:  # noqa: D102
@@ -97,7 +97,7 @@ class WandB:
     def __init__(self) -> None:
         import wandb
 
-        self.wandb = wandb
+        self.wandb: Any = wandb
         self.errors: tuple[type[Exception], ...] = (wandb.errors.Error, OSError)  # a TimeoutError is one
         self.run: Any = None
 
