@@ -70,7 +70,14 @@ class Training:
         initial.initialise(self.model, drawn, randomness.generator(settings.seed, "initialisation"))
         # The pictures come channels-last, and oneDNN's convolutions are 1.1 times as fast on that layout in fp32.
         self.model.to(memory_format=torch.channels_last)
-        self.optimizer = Adam(self.model.parameters(), settings.learning_rate, fused=True, amsgrad=settings.amsgrad)
+        self.optimizer = Adam(
+            self.model.parameters(),
+            settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            decoupled_weight_decay=True,  # from the gradients: Loshchilov and Hutter 2019, arXiv:1711.05101
+            amsgrad=settings.amsgrad,
+            fused=True,
+        )
         self.schedule = StepLR(self.optimizer, settings.lr_step_size, settings.lr_gamma)
         self.average = AveragedModel(self.model, multi_avg_fn=self._follow) if settings.averaging else None
         self.stopping = EarlyStopping(settings.patience, settings.min_delta)

@@ -62,7 +62,7 @@ def test_a_training_step_is_pytorchs_own(drawn_set: ImageSet, small: Settings) -
     """The same batches through a loop as everyone writes it: plain layout, plain Adam, losses by hand."""
     state = Training(small)
     plain = Training(small).model.to(memory_format=torch.contiguous_format)
-    optimizer = torch.optim.Adam(plain.parameters(), lr=0.001, amsgrad=True)
+    optimizer = torch.optim.AdamW(plain.parameters(), lr=0.001, weight_decay=0.1, amsgrad=True)
     total = 0.0
     for batch in batches.train_loader(drawn_set, range(100), 64, small.seed, 1):
         optimizer.zero_grad()
