@@ -127,7 +127,7 @@ def loading(images: ImageSet, batches: int) -> tuple[float, float]:
     descriptor = os.open(images.path / PIXELS, os.O_RDONLY)
     for dropped in (False, True):
         times = []
-        for number in range(5):
+        for number in range(3):
             images.take(range(len(images)))
             if dropped:
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -182,7 +182,7 @@ def main() -> None:
         images, _ = store.read(options.source, Path(scratch, "cache"))
         for _ in range(options.repeats):  # in turns, so that a busy minute is not one side's alone
             for count in speeds:
-                words = [str(images.path), str(options.pictures), str(Path(scratch, "weights.pt")), "{}"]
+                words = [str(images.path), str(options.pictures), str(Path(scratch, "weights.pt")), '{"init": "torch"}']
                 speeds[count].append(by(count, TRAIN, *words)["speed"])
                 steps[count].append(by(count, STEP, str([*SHARES]), str(options.steps)))
             sums.append(by(2, ADD))
@@ -198,11 +198,11 @@ def main() -> None:
         message=4 * (sum(weight.numel() for weight in AutoEncoder.of(settings.load({}), images.size).parameters()) + 1),
         picture=images.size**2 * 3,
     )
-    print(f"# Scale, {date.today()}\n\n`python benchmarks/simulation.py --source {Path(options.source).name}`\n")
-    print(
-        f"{machine.describe()['cpu']}, {machine.usable_cpus()} CPUs, medians of {options.repeats} repeats; the load was "
-    )
-    print(f"{os.getloadavg()[2]:.1f} over the last 15 minutes, these processes' own included.\n")
+    sizes = f"--pictures {options.pictures} --steps {options.steps} --repeats {options.repeats}"
+    command = f"python benchmarks/simulation.py --source {Path(options.source).name} {sizes}"
+    print(f"# Scale, {date.today()}\n\n`{command}`\n")
+    print(f"{machine.describe()['cpu']}, {machine.usable_cpus()} CPUs, medians of {options.repeats} repeats; the load")
+    print(f"was {os.getloadavg()[2]:.1f} over the last 15 minutes, these processes' own included.\n")
     print(f"Two processes add up:\n\n| bytes | ms | by the fit |\n{held_against(middle(sums), link)}")
     computing = {count: fitted(middle(runs)) for count, runs in steps.items()}
     for count, line in computing.items():
