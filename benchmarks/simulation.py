@@ -142,7 +142,7 @@ def loading(images: ImageSet, batches: int) -> tuple[float, float]:
 
 def table(costs: Costs, processes: Sequence[int]) -> str:
     """Efficiency, and hours an epoch: of the recipe's batch, and of one that grows with the processes."""
-    many = "".join(f" h, {pictures:,} |" for pictures in PICTURES)
+    many = "".join(f" h for {pictures:,} |" for pictures in PICTURES)
     lines = [f"| processes | 64 in all: efficiency |{many} 64 each: efficiency |{many}", "|" + "---|" * 9]
     for count in processes:
         row = f"| {count:,} |"
@@ -152,7 +152,8 @@ def table(costs: Costs, processes: Sequence[int]) -> str:
                 continue
             alone = epoch(costs, 1, BATCH, PICTURES[0])
             row += f" {alone / count / epoch(costs, count, batch, PICTURES[0]):.0%} |"
-            row += "".join(f" {epoch(costs, count, batch, pictures) / 3600:,.3g} |" for pictures in PICTURES)
+            hours = {pictures: epoch(costs, count, batch, pictures) / 3600 for pictures in PICTURES}
+            row += "".join(f" {hours[n]:,.3g} |" if n >= batch else " – |" for n in PICTURES)  # a whole step, at least
         lines.append(row)
     return "\n".join(lines)
 
@@ -206,7 +207,7 @@ def main() -> None:
     print(f"Two processes add up:\n\n| bytes | ms | by the fit |\n{held_against(middle(sums), link)}")
     computing = {count: fitted(middle(runs)) for count, runs in steps.items()}
     for count, line in computing.items():
-        print(f"\nA step of each of {count} side by side, without the sum:\n\n| pictures | ms | by the fit |")
+        print(f"\nSteps by {count} side by side, without the sum:\n\n| pictures | ms | by the fit |")
         print(held_against(middle(steps[count]), line))
     print(f"\nA round of the ring takes {1e6 * here.link.fixed:,.0f} µs and goes at {1e-6 / here.link.each:,.0f} MB/s.")
     print(
