@@ -52,7 +52,7 @@ def score(loader: Loader, restore: Callable[[Tensor], Tensor]) -> Scores:
     l1 = ssim = 0.0
     count = 0
     for batch in loader:
-        pictures, restored = batch.contiguous(), restore(batch).contiguous()
+        pictures, restored = batch, restore(batch)  # channels-last, in which SSIM takes a third of the time
         l1 += (restored - pictures).abs().mean().item() * len(batch)
         pictures, restored = (pictures + 1) / 2, (restored + 1) / 2
         psnr.update(restored, pictures)

@@ -22,6 +22,7 @@ from catae.epochs import Epoch
 from catae.errors import UserError
 from catae.images import ImageSet
 from catae.model import AutoEncoder
+from catae.page import count
 from catae.ranks import ALONE, Ranks
 from catae.settings import Settings
 from catae.split import Split
@@ -31,6 +32,8 @@ from catae.watch import Watch
 logger = logging.getLogger(__name__)
 
 LAST, BEST = "last.pt", "best.pt"
+SPIKE = 2  # times a batch's usual loss: swings to 1.3 times it came back by themselves, one to 1.6 times didn't
+SETTLED = 100  # steps: Adam's first ones, which are as long for all weights, take a linear net to 5 times its loss
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 Tensors = tuple[Tensor, ...] | list[Tensor]
 NO_IDENTITY: Mapping[str, str] = MappingProxyType({})
@@ -71,6 +74,7 @@ class Training:
         self.schedule = StepLR(self.optimizer, settings.lr_step_size, settings.lr_gamma)
         self.average = AveragedModel(self.model, multi_avg_fn=self._follow) if settings.averaging else None
         self.stopping = EarlyStopping(settings.patience, settings.min_delta)
+        self.usual_loss = 0.0  # of a batch; 0 before there is any
         self.judged_on = "validation" if settings.validation_fraction else "test"
         self.epoch = 0  # epochs that are over
         self.under_way = EpochUnderWay()
@@ -120,6 +124,12 @@ class Training:
                 f"the loss is {train_loss} on train and {test_loss} on test in epoch {number}: training has "
                 f"diverged; lower CATAE_LEARNING_RATE, which is {self.settings.learning_rate}"
             )
+        if self.under_way.returns and self.ranks.first:
+            logger.warning(
+                "the loss shot up in epoch %s: training went on from the average of its weights (%s)",
+                number,
+                count(self.under_way.returns, "time"),
+            )
         self.schedule.step()
         trained_seconds, self.under_way, self.epoch = self.under_way.seconds, EpochUnderWay(), number
         return Epoch(
@@ -142,9 +152,10 @@ class Training:
         saved = last = time.perf_counter()
         for batch in progress.track(loader, f"epoch {number}", len(loader)):
             pictures = min(size, len(split.train) - now.pictures)  # of all processes
-            now.total += step(self.model, batch, self.optimizer, self.dtype, self.ranks, pictures) * pictures
+            loss = step(self.model, batch, self.optimizer, self.dtype, self.ranks, pictures)
+            now.total += loss * pictures
             if self.average:
-                self.average.update_parameters(self.model)
+                self._average(self.average, loss.item())
             now.pictures += pictures
             now.batches += 1
             this = time.perf_counter()
@@ -155,13 +166,34 @@ class Training:
                 save()
                 saved = last = time.perf_counter()
 
+    def _average(self, average: AveragedModel, loss: float) -> None:
+        """Lets the average follow the weights; where they have got lost, the weights go back to it, and stand still.
+
+        In a net that is nearly linear, all layers swing together at times, each step further than the one before, until
+        each pixel is black or white, and no gradient leads back. Large language models are taken back to an earlier
+        state then (Chowdhery et al. 2022, section 5.1, https://arxiv.org/abs/2204.02311).
+        """
+        steps = int(average.n_averaged)
+        if steps > SETTLED and loss > SPIKE * self.usual_loss > 0:
+            self.model.load_state_dict(average.module.state_dict())
+            for moments in self.optimizer.state.values():
+                moments["exp_avg"].zero_()
+            self.usual_loss = 0.0  # it is what comes next, be it as bad, or they would go back for ever
+            self.under_way.returns += 1
+        else:
+            self.usual_loss += (loss - self.usual_loss) * (self._pace(steps) if self.usual_loss else 1)
+            average.update_parameters(self.model)
+
     @torch.no_grad()
     def _follow(self, averaged: Tensors, weights: Tensors, steps: Tensor | int) -> None:
-        """Moves the average a part of the way to the weights: a tenth at first, and ever less down to 1 - averaging.
+        torch._foreach_lerp_(averaged, weights, self._pace(int(steps)))
+
+    def _pace(self, steps: int) -> float:
+        """Which part of the way to what is new an average moves: a tenth at first, and ever less to 1 - averaging.
 
         An average that forgot slowly from the start would be of the first weights for long.
         """
-        torch._foreach_lerp_(averaged, weights, 1 - min(self.settings.averaging, (1 + int(steps)) / (10 + int(steps))))
+        return 1 - min(self.settings.averaging, (1 + steps) / (10 + steps))
 
     def _evaluate(self, images: ImageSet, positions: Sequence[int]) -> float:
         return evaluate(self.judged, ordered_loader(images, self.ranks.share(positions)), self.dtype, self.ranks)
@@ -177,6 +209,7 @@ class Training:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "stopping": self.stopping.state_dict(),
+            "usual_loss": self.usual_loss,
         }
 
     def best_state(self) -> dict[str, object]:
@@ -197,16 +230,21 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.stopping = EarlyStopping(**state["stopping"])
+        self.usual_loss = state["usual_loss"]
 
 
 @dataclass
 class EpochUnderWay:
-    """How far the epoch has come: batches, pictures, the sum of the losses of those pictures, and seconds."""
+    """How far the epoch has come: batches, pictures, the sum of the losses of those pictures, and seconds.
+
+    `returns` is how often the weights got lost in it, and went back to their average.
+    """
 
     batches: int = 0
     pictures: int = 0
     total: Tensor = field(default_factory=lambda: torch.zeros(()))
     seconds: float = 0.0
+    returns: int = 0
 
 
 def step(

@@ -23,8 +23,9 @@ def interpolate(
     run_id: str = "latest",
     a: str = "",
     b: str = "",
+    path: parameters.Path = "linear",
     walk: parameters.Walk = parameters.NOTHING,
-    out: parameters.PictureFile = "",
+    out: parameters.WalkFile = "",
 ) -> Path:
     """Draws the walk between two pictures.
 
@@ -32,8 +33,9 @@ def interpolate(
         run_id: the run whose model to use: latest, its id, or its folder.
         a: a test picture's name, or the path of a picture on the machine that runs this.
         b: another; if both are empty, two test pictures are taken by seed.
+        path: straight, or along an arc.
         walk: how many steps.
-        out: the GIF or PNG to write, on the machine that runs this; empty: a GIF in the run's folder.
+        out: the GIF, WebP or PNG to write, on the machine that runs this; empty: a GIF in the run's folder.
 
     Returns:
         The picture's path.
@@ -45,7 +47,7 @@ def interpolate(
         raise UserError("a walk has two ends: name both pictures, or none")
     chosen = settings.load(walk)
     source = run.trained(run_id, chosen.output_dir)
-    path = Path(out) if out else source.path / f"walk-{flow_run.id}.gif"
-    names = walks.walk_in(source, [a, b] if a else [], chosen.interpolation_steps, chosen.seed, path)
-    tasks.show_picture(path, "catae-walk", f"From {names[0]} to {names[1]}, by run {source.id}")
-    return path
+    file = Path(out) if out else source.path / f"walk-{flow_run.id}.gif"
+    names = walks.walk_in(source, [a, b] if a else [], chosen.interpolation_steps, chosen.seed, file, path)
+    tasks.show_picture(file, "catae-walk", f"From {names[0]} to {names[1]}, {path}, by run {source.id}")
+    return file

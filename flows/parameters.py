@@ -6,7 +6,7 @@ where and when the run starts, by its environment: a default in the form would b
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, GetCoreSchemaHandler, create_model, model_validator
 from pydantic.fields import FieldInfo
@@ -94,7 +94,9 @@ Trials = Annotated[int, Field(ge=0, le=1000)]
 Spread = Annotated[Given, Form("Spread", settings.SweepSettings)]
 Samples = Annotated[Given, Form("Samples", settings.Settings, ("samples", "seed", "prior"))]
 Walk = Annotated[Given, Form("Walk", settings.Settings, ("interpolation_steps", "seed"))]
+Path = Literal["linear", "spherical"]  # the keys of `walks.PATHS`
 PictureFile = Annotated[str, Field(pattern=r"^(.*\.(png|gif))?$")]
+WalkFile = Annotated[str, Field(pattern=r"^(.*\.(png|gif|webp))?$")]
 
 
 def given(*forms: Given) -> dict[str, Any]:

@@ -219,7 +219,7 @@ def test_through_a_pool_what_is_left_empty_comes_from_the_workers_environment_wh
         prefect(server, "deployment", "run", "catae/train", *flags, "--watch")
         trained = Run((tmp_path / "out" / "latest").resolve())
         prefect(server, "deployment", "run", "catae/generate", '--param=samples={"samples": 9}', "--watch")
-        prefect(server, "deployment", "run", "catae/interpolate", "--watch")
+        prefect(server, "deployment", "run", "catae/interpolate", "--param=path=spherical", "--watch")
     chosen = files.read_json(trained.settings)
     assert (chosen["max_epochs"], chosen["seed"]) == (
         {"value": 2, "from": "given"},

@@ -280,6 +280,41 @@ def state_of(folder: Path) -> dict[str, bytes]:
     return found
 
 
+@pytest.fixture
+def settled(drawn_set: ImageSet, parts: Split, small: Settings) -> Training:
+    """A training of 135 steps, whose loss has come down."""
+    state = Training(small.model_copy(update={"batch_size": 4}))
+    for _ in range(5):
+        state.run_epoch(drawn_set, parts)
+    return state
+
+
+def lose(model: nn.Module) -> None:
+    """Makes each pixel black or white, where tanh gives no gradient to leave by."""
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.mul_(100)
+
+
+def test_weights_that_get_lost_go_back_to_their_average_and_training_goes_on(
+    drawn_set: ImageSet, parts: Split, settled: Training, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = training.evaluate(settled.model, batches.ordered_loader(drawn_set, parts.test))
+    lose(settled.model.decoder)
+    settled.run_epoch(drawn_set, parts)
+    assert "the loss shot up in epoch 6: training went on from the average of its weights (1 time)" in caplog.text
+    assert training.evaluate(settled.model, batches.ordered_loader(drawn_set, parts.test)) < 1.1 * before
+
+
+def test_where_the_average_is_as_bad_they_do_not_go_back_for_ever(
+    drawn_set: ImageSet, parts: Split, settled: Training, caplog: pytest.LogCaptureFixture
+) -> None:
+    lose(settled.model.decoder)
+    lose(settled.judged.decoder)
+    settled.run_epoch(drawn_set, parts)
+    assert "(1 time)" in caplog.text
+
+
 def test_a_training_that_was_over_trains_no_more(
     drawn_set: ImageSet, parts: Split, small: Settings, tmp_path: Path
 ) -> None:
