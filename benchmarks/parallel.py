@@ -53,7 +53,7 @@ from catae import ranks
 with ranks.joined() as us:
     torch.set_num_threads(1)
     seconds = {}
-    for power in range(10, 26, 3):
+    for power in range(10, 27, 2):
         gradient = torch.zeros(2**power // 4)
         weight = torch.zeros_like(gradient).requires_grad_()
         weight.grad = gradient

@@ -24,6 +24,7 @@ BATCH, RATE = 64, 0.001
 # place behind the code, 3,840 of 2.4 million numbers.
 PLAIN: dict[str, Any] = {
     "width": 32, "activation": "relu", "init": "torch", "averaging": 0, "mirror": 0, "shift": 0, "amsgrad": False,
+    "weight_decay": 0,
 }  # fmt: skip
 
 

@@ -106,6 +106,13 @@ class TrainingSettings(BaseModel):
         description="Whether Adam's steps never grow longer because gradients have been small for a while (AMSGrad), "
         "which a net that is nearly linear can't stand.",
     )
+    weight_decay: float = Field(
+        0.1,
+        ge=0,
+        allow_inf_nan=False,
+        description="At each step the weights shrink by this share of the learning rate, so that the net learns less "
+        "by heart (decoupled weight decay).",
+    )
     lr_step_size: int = Field(10, ge=1, description="Epochs after which the learning rate falls.")
     lr_gamma: float = Field(0.5, gt=0, le=1, description="What the learning rate is multiplied by when it falls.")
     averaging: float = Field(

@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 LAST, BEST = "last.pt", "best.pt"
 SPIKE = 2  # times a batch's usual loss: swings to 1.3 times it came back by themselves, one to 1.6 times didn't
+SETTLED = 100  # steps: Adam's first ones, which are as long for all weights, take a linear net to 5 times its loss
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 Tensors = tuple[Tensor, ...] | list[Tensor]
 NO_IDENTITY: Mapping[str, str] = MappingProxyType({})
@@ -69,11 +70,18 @@ class Training:
         initial.initialise(self.model, drawn, randomness.generator(settings.seed, "initialisation"))
         # The pictures come channels-last, and oneDNN's convolutions are 1.1 times as fast on that layout in fp32.
         self.model.to(memory_format=torch.channels_last)
-        self.optimizer = Adam(self.model.parameters(), settings.learning_rate, fused=True, amsgrad=settings.amsgrad)
+        self.optimizer = Adam(
+            self.model.parameters(),
+            settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            decoupled_weight_decay=True,  # from the gradients: Loshchilov and Hutter 2019, arXiv:1711.05101
+            amsgrad=settings.amsgrad,
+            fused=True,
+        )
         self.schedule = StepLR(self.optimizer, settings.lr_step_size, settings.lr_gamma)
         self.average = AveragedModel(self.model, multi_avg_fn=self._follow) if settings.averaging else None
         self.stopping = EarlyStopping(settings.patience, settings.min_delta)
-        self.usual_loss = 0.0  # of a batch
+        self.usual_loss = 0.0  # of a batch; 0 before there is any
         self.judged_on = "validation" if settings.validation_fraction else "test"
         self.epoch = 0  # epochs that are over
         self.under_way = EpochUnderWay()
@@ -173,13 +181,14 @@ class Training:
         state then (Chowdhery et al. 2022, section 5.1, https://arxiv.org/abs/2204.02311).
         """
         steps = int(average.n_averaged)
-        if steps and loss > SPIKE * self.usual_loss:
+        if steps > SETTLED and loss > SPIKE * self.usual_loss > 0:
             self.model.load_state_dict(average.module.state_dict())
             for moments in self.optimizer.state.values():
                 moments["exp_avg"].zero_()
+            self.usual_loss = 0.0  # it is what comes next, be it as bad, or they would go back for ever
             self.under_way.returns += 1
         else:
-            self.usual_loss += (loss - self.usual_loss) * (self._pace(steps) if steps else 1)
+            self.usual_loss += (loss - self.usual_loss) * (self._pace(steps) if self.usual_loss else 1)
             average.update_parameters(self.model)
 
     @torch.no_grad()

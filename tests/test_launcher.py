@@ -1,5 +1,6 @@
 """Training by processes that `torchrun` starts for this one. The larger part of each test's time is their start."""
 
+import contextlib
 import logging
 import os
 import subprocess
@@ -46,7 +47,11 @@ def at(number: int, act: Callable[[], None]) -> Callable[[Epoch, int], None]:
 
 def processes() -> list[psutil.Process]:
     """Those that this one has started, and theirs, without loky's."""
-    return [each for each in psutil.Process().children(recursive=True) if "torch.distributed.run" in each.cmdline()]
+    found = []
+    for each in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ends just now
+            found += [each] if "torch.distributed.run" in each.cmdline() else []
+    return found
 
 
 def test_one_that_is_killed_is_started_again_and_the_end_is_the_same(
