@@ -133,7 +133,7 @@ class TrainingSettings(BaseModel):
         3, ge=1, description="Training ends after this many epochs in a row that are no better than the best."
     )
     min_delta: float = Field(
-        0.001,
+        0.0003,
         ge=0,
         lt=1,
         description="An epoch is better only if its test loss is below the best by more than this share of it.",

@@ -101,7 +101,7 @@ class Training:
         """Why there is no further epoch, or None if there is one."""
         if self.stopping.should_stop:
             return (
-                f"the {self.judged_on} loss fell by no more than {self.stopping.min_delta:.1%} "
+                f"the {self.judged_on} loss fell by no more than {self.stopping.min_delta:.2%} "
                 f"for {self.stopping.patience} epochs in a row"
             )
         if self.epoch >= self.settings.max_epochs:

@@ -37,7 +37,7 @@ def test_the_defaults_are_the_recipe() -> None:
         "lr_step_size": 10,
         "lr_gamma": 0.5,
         "patience": 3,
-        "min_delta": 0.001,
+        "min_delta": 0.0003,
         "interpolation_steps": 50,
         "device": "cpu",
     }

@@ -39,7 +39,7 @@ def test_optimizer_schedule_and_stopping_are_those_of_the_recipe() -> None:
     assert state.optimizer.param_groups[0]["lr"] == 0.001
     assert isinstance(state.schedule, torch.optim.lr_scheduler.StepLR)
     assert (state.schedule.step_size, state.schedule.gamma) == (10, 0.5)
-    assert (state.stopping.patience, state.stopping.min_delta) == (3, 0.001)
+    assert (state.stopping.patience, state.stopping.min_delta) == (3, 0.0003)
 
 
 def test_an_evaluation_is_the_mean_over_pictures_and_not_over_batches(drawn_set: ImageSet) -> None:
@@ -155,7 +155,7 @@ def test_it_stops_early_and_keeps_the_weights_of_the_best_epoch(
     settings = small.model_copy(update={"max_epochs": 50, "min_delta": 0.9, "patience": 2})
     outcome = fit(drawn_set, parts, settings, tmp_path)
     assert (outcome.epochs, outcome.best_epoch) == (3, 1)
-    assert outcome.stopped_because == "the test loss fell by no more than 90.0% for 2 epochs in a row"
+    assert outcome.stopped_because == "the test loss fell by no more than 90.00% for 2 epochs in a row"
 
     best = Training(settings)
     best.model.load_state_dict(weights(tmp_path, "best.pt"))
