@@ -49,6 +49,7 @@ with ranks.joined() as us:
                 state.average.update_parameters(state.model)
             times.append(time.perf_counter() - begun)
         seconds[size] = statistics.median(times)
+    us.wait()  # who ends first takes the connection along
     if us.first:
         print(json.dumps(seconds))
 """
