@@ -44,9 +44,9 @@ with ranks.joined() as us:
         us.wait()
         for _ in range(int(sys.argv[2])):
             begun = time.perf_counter()
-            training.step(state.model, batch, state.optimizer, state.dtype)
+            loss = training.step(state.model, batch, state.optimizer, state.dtype)
             if state.average:
-                state.average.update_parameters(state.model)
+                state.average.follow(loss.item())
             times.append(time.perf_counter() - begun)
         seconds[size] = statistics.median(times)
     us.wait()  # who ends first takes the connection along

@@ -120,7 +120,7 @@ class TrainingSettings(BaseModel):
         ge=0,
         lt=1,
         description="What is evaluated and kept is a moving average of the weights; at each step it keeps this share "
-        "of itself. At 0 no average is taken.",
+        "of itself. Where the loss shoots up, training goes on from it. At 0 no average is taken.",
     )
     mirror: float = Field(
         0.5, ge=0, le=1, description="Share of the train pictures that is turned left to right, others in each epoch."

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 from torch.optim.lr_scheduler import StepLR
-from torch.optim.swa_utils import AveragedModel
 
 from catae import checkpoint, epochs, events, files, initial, machine, mirrored, needs, progress, randomness, weights
+from catae.average import Average
 from catae.batches import Loader, ordered_loader, train_loader
 from catae.epochs import Epoch
 from catae.errors import UserError
@@ -32,10 +32,7 @@ from catae.watch import Watch
 logger = logging.getLogger(__name__)
 
 LAST, BEST = "last.pt", "best.pt"
-SPIKE = 2  # times a batch's usual loss: swings to 1.3 times it came back by themselves, one to 1.6 times didn't
-SETTLED = 100  # steps: Adam's first ones, which are as long for all weights, take a linear net to 5 times its loss
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
-Tensors = tuple[Tensor, ...] | list[Tensor]
 NO_IDENTITY: Mapping[str, str] = MappingProxyType({})
 
 
@@ -79,9 +76,8 @@ class Training:
             fused=True,
         )
         self.schedule = StepLR(self.optimizer, settings.lr_step_size, settings.lr_gamma)
-        self.average = AveragedModel(self.model, multi_avg_fn=self._follow) if settings.averaging else None
+        self.average = Average(self.model, self.optimizer, settings.averaging) if settings.averaging else None
         self.stopping = EarlyStopping(settings.patience, settings.min_delta)
-        self.usual_loss = 0.0  # of a batch; 0 before there is any
         self.judged_on = "validation" if settings.validation_fraction else "test"
         self.epoch = 0  # epochs that are over
         self.under_way = EpochUnderWay()
@@ -89,12 +85,12 @@ class Training:
     def start_linear(self, images: ImageSet, positions: Sequence[int]) -> None:
         """Starts from the weights that some of the pictures at these positions make the net linear with."""
         if mirrored.start(self.model, images, positions, self.settings.seed) and self.average:
-            self.average.module.load_state_dict(self.model.state_dict())
+            self.average.restart()
 
     @property
     def judged(self) -> AutoEncoder:
         """The model that is evaluated and kept: the moving average of the weights, where one is taken."""
-        return self.average.module if self.average else self.model  # type: ignore[return-value]
+        return self.average.module if self.average else self.model
 
     @property
     def reason_to_stop(self) -> str | None:
@@ -161,8 +157,8 @@ class Training:
             pictures = min(size, len(split.train) - now.pictures)  # of all processes
             loss = step(self.model, batch, self.optimizer, self.dtype, self.ranks, pictures)
             now.total += loss * pictures
-            if self.average:
-                self._average(self.average, loss.item())
+            if self.average and self.average.follow(loss.item()):
+                now.returns += 1
             now.pictures += pictures
             now.batches += 1
             this = time.perf_counter()
@@ -172,35 +168,6 @@ class Training:
             if this - saved > 60 * self.settings.checkpoint_minutes and now.pictures < len(split.train):
                 save()
                 saved = last = time.perf_counter()
-
-    def _average(self, average: AveragedModel, loss: float) -> None:
-        """Lets the average follow the weights; where they have got lost, the weights go back to it, and stand still.
-
-        In a net that is nearly linear, all layers swing together at times, each step further than the one before, until
-        each pixel is black or white, and no gradient leads back. Large language models are taken back to an earlier
-        state then (Chowdhery et al. 2022, section 5.1, https://arxiv.org/abs/2204.02311).
-        """
-        steps = int(average.n_averaged)
-        if steps > SETTLED and loss > SPIKE * self.usual_loss > 0:
-            self.model.load_state_dict(average.module.state_dict())
-            for moments in self.optimizer.state.values():
-                moments["exp_avg"].zero_()
-            self.usual_loss = 0.0  # it is what comes next, be it as bad, or they would go back for ever
-            self.under_way.returns += 1
-        else:
-            self.usual_loss += (loss - self.usual_loss) * (self._pace(steps) if self.usual_loss else 1)
-            average.update_parameters(self.model)
-
-    @torch.no_grad()
-    def _follow(self, averaged: Tensors, weights: Tensors, steps: Tensor | int) -> None:
-        torch._foreach_lerp_(averaged, weights, self._pace(int(steps)))
-
-    def _pace(self, steps: int) -> float:
-        """Which part of the way to what is new an average moves: a tenth at first, and ever less to 1 - averaging.
-
-        An average that forgot slowly from the start would be of the first weights for long.
-        """
-        return 1 - min(self.settings.averaging, (1 + steps) / (10 + steps))
 
     def _evaluate(self, images: ImageSet, positions: Sequence[int]) -> float:
         return evaluate(self.judged, ordered_loader(images, self.ranks.share(positions)), self.dtype, self.ranks)
@@ -216,7 +183,6 @@ class Training:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "stopping": self.stopping.state_dict(),
-            "usual_loss": self.usual_loss,
         }
 
     def best_state(self) -> dict[str, object]:
@@ -237,7 +203,6 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.stopping = EarlyStopping(**state["stopping"])
-        self.usual_loss = state["usual_loss"]
 
 
 @dataclass

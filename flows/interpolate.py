@@ -23,7 +23,7 @@ def interpolate(
     run_id: str = "latest",
     a: str = "",
     b: str = "",
-    path: parameters.Path = "linear",
+    path: parameters.Way = "linear",
     walk: parameters.Walk = parameters.NOTHING,
     out: parameters.WalkFile = "",
 ) -> Path:

@@ -94,7 +94,7 @@ Trials = Annotated[int, Field(ge=0, le=1000)]
 Spread = Annotated[Given, Form("Spread", settings.SweepSettings)]
 Samples = Annotated[Given, Form("Samples", settings.Settings, ("samples", "seed", "prior"))]
 Walk = Annotated[Given, Form("Walk", settings.Settings, ("interpolation_steps", "seed"))]
-Path = Literal["linear", "spherical"]  # the keys of `walks.PATHS`
+Way = Literal["linear", "spherical"]  # the keys of `walks.PATHS`
 PictureFile = Annotated[str, Field(pattern=r"^(.*\.(png|gif))?$")]
 WalkFile = Annotated[str, Field(pattern=r"^(.*\.(png|gif|webp))?$")]
 

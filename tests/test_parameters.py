@@ -7,6 +7,7 @@ from prefect.exceptions import ParameterTypeError
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import validate
 
+from catae import walks
 from catae.settings import HARMLESS, DataSettings, ModelSettings, PictureSettings, TrainingSettings, describe
 from flows import parameters
 from flows.generate import generate
@@ -33,6 +34,10 @@ def test_every_setting_is_a_field_in_the_form_of_its_group_with_its_description_
             assert f"CATAE_{name.upper()}" in field["description"]
             assert "default" not in field  # it would be the one of the day of the deployment
             assert "anyOf" not in field  # which the UI shows as a choice of types
+
+
+def test_a_walk_can_be_asked_for_on_every_way_that_there_is() -> None:
+    assert parameter_schema(interpolate).properties["path"]["enum"] == list(walks.PATHS)
 
 
 def test_a_form_that_is_left_empty_is_one_that_the_server_takes() -> None:

@@ -166,26 +166,6 @@ def test_it_stops_early_and_keeps_the_weights_of_the_best_epoch(
     )
 
 
-def test_what_is_judged_and_kept_is_the_moving_average_of_the_weights(drawn_set: ImageSet, small: Settings) -> None:
-    settings = small.model_copy(update={"averaging": 0.5, "batch_size": 8, "precision": "fp32"})
-    parts = Split(train=tuple(range(80)), test=tuple(range(80, 100)))
-    state = Training(settings)
-    averages = [weight.detach().clone() for weight in state.model.parameters()]
-    other = Training(settings.model_copy(update={"averaging": 0}))
-    for number, batch in enumerate(batches.train_loader(drawn_set, parts.train, 8, settings.seed, 1, 0, 0.5, 1)):
-        training.step(other.model, batch, other.optimizer)
-        for average, weight in zip(averages, other.model.parameters(), strict=True):
-            # The first step's weights are taken as they are; then the share that stays grows to a half.
-            average.lerp_(weight.detach(), 1 if number == 0 else 1 - min(0.5, (1 + number) / (10 + number)))
-    epoch = state.run_epoch(drawn_set, parts)
-    for ours, theirs in zip(state.judged.parameters(), averages, strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
-    loader = batches.ordered_loader(drawn_set, parts.test)
-    assert epoch.test_loss == pytest.approx(training.evaluate(state.judged, loader), rel=1e-6)
-    assert epoch.test_loss != pytest.approx(training.evaluate(state.model, loader), rel=1e-6)
-    assert other.judged is other.model
-
-
 def test_with_validation_pictures_they_decide_and_the_test_pictures_dont(
     drawn_set: ImageSet, small: Settings, tmp_path: Path
 ) -> None:
@@ -278,41 +258,6 @@ def state_of(folder: Path) -> dict[str, bytes]:
         torch.save(state, data)
         found[name] = data.getvalue()
     return found
-
-
-@pytest.fixture
-def settled(drawn_set: ImageSet, parts: Split, small: Settings) -> Training:
-    """A training of 135 steps, whose loss has come down."""
-    state = Training(small.model_copy(update={"batch_size": 4}))
-    for _ in range(5):
-        state.run_epoch(drawn_set, parts)
-    return state
-
-
-def lose(model: nn.Module) -> None:
-    """Makes each pixel black or white, where tanh gives no gradient to leave by."""
-    with torch.no_grad():
-        for weights in model.parameters():
-            weights.mul_(100)
-
-
-def test_weights_that_get_lost_go_back_to_their_average_and_training_goes_on(
-    drawn_set: ImageSet, parts: Split, settled: Training, caplog: pytest.LogCaptureFixture
-) -> None:
-    before = training.evaluate(settled.model, batches.ordered_loader(drawn_set, parts.test))
-    lose(settled.model.decoder)
-    settled.run_epoch(drawn_set, parts)
-    assert "the loss shot up in epoch 6: training went on from the average of its weights (1 time)" in caplog.text
-    assert training.evaluate(settled.model, batches.ordered_loader(drawn_set, parts.test)) < 1.1 * before
-
-
-def test_where_the_average_is_as_bad_they_do_not_go_back_for_ever(
-    drawn_set: ImageSet, parts: Split, settled: Training, caplog: pytest.LogCaptureFixture
-) -> None:
-    lose(settled.model.decoder)
-    lose(settled.judged.decoder)
-    settled.run_epoch(drawn_set, parts)
-    assert "(1 time)" in caplog.text
 
 
 def test_a_training_that_was_over_trains_no_more(
