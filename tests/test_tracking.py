@@ -4,7 +4,6 @@ import importlib.util
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -205,10 +204,8 @@ def test_a_run_outlives_its_server(
             write_epochs(new, 1, 1)
             gone.close()
             write_epochs(new, 2, 2)
-            asked = time.monotonic()
             write_epochs(new, 3, 3)
-            assert time.monotonic() - asked < 1  # training doesn't wait for it a second time
-    assert "wasn't told the epochs" in caplog.text
+    assert caplog.text.count("wasn't told the epochs") == 1  # training doesn't wait for it a second time
     assert "wasn't told how it ended" in caplog.text
     assert new.read()["tracking"]["epoch"] == 1
     assert new.read()["state"] == "finished"
