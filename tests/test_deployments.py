@@ -121,6 +121,7 @@ def test_a_bad_value_on_the_command_line_is_refused_before_anything_is_scheduled
     assert len(flow_runs(server)) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["docker", "kubernetes"])
 def test_the_variants_differ_in_nothing_but_their_pools_and_their_jobs_pass_the_workers_own_checks(
     server: Server, kind: str

@@ -85,7 +85,7 @@ def test_against_a_server_of_the_users_the_run_its_tasks_and_the_librarys_log_ar
     ("number", "code", "place"),
     [
         (signal.SIGINT, 130, "in a shell"),
-        (signal.SIGTERM, 143, "as PID 1"),
+        pytest.param(signal.SIGTERM, 143, "as PID 1", marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, 143, "in a shell", marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, 130, "as PID 1", marks=pytest.mark.slow),
     ],
