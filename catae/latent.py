@@ -16,9 +16,9 @@ Walk = Callable[[Tensor, Tensor, int], Tensor]
 
 
 @torch.inference_mode()
-def encode(model: AutoEncoder, loader: Loader) -> Tensor:
-    """The codes of the loader's pictures: (pictures, latent_dim, 1, 1)."""
-    return torch.cat([model.encoder(batch) for batch in loader])
+def encode(model: AutoEncoder, loader: Loader, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The codes of the loader's pictures, computed in `dtype`: float32 (pictures, latent_dim, 1, 1)."""
+    return torch.cat([model.encoder(batch.to(dtype)).float() for batch in loader])
 
 
 @torch.inference_mode()

@@ -17,7 +17,8 @@ class PCA:
 
     Attributes:
         mean: (3, size, size).
-        directions: (components, 3 * size * size), orthonormal rows, the largest variance first.
+        directions: (components, size * size * 3), orthonormal rows, the largest variance first, in the order of
+            channels-last pictures.
     """
 
     mean: Tensor
@@ -25,9 +26,9 @@ class PCA:
 
     def restore(self, pictures: Tensor) -> Tensor:
         """Pictures projected onto the components and back, clamped to [-1, 1]: (batch, 3, size, size)."""
-        centred = (pictures - self.mean).flatten(1)
-        restored = self.mean + (centred @ self.directions.T @ self.directions).view_as(pictures)
-        return restored.clamp(-1, 1)
+        projected = _rows(pictures - self.mean) @ self.directions.T @ self.directions
+        height, width = pictures.shape[2:]
+        return (self.mean + projected.view(-1, height, width, 3).permute(0, 3, 1, 2)).clamp(-1, 1)
 
 
 @torch.inference_mode()
@@ -56,16 +57,21 @@ def fit(loader: Loader, components: int, generator: torch.Generator) -> PCA:
     for _ in range(ITERATIONS):
         image = torch.zeros(pixels, subspace)
         for batch in loader:
-            centred = (batch - mean).flatten(1)
-            image += centred.T @ (centred @ directions)
+            centred = _rows(batch - mean)
+            image.addmm_(centred.T, centred @ directions)
         directions = torch.linalg.qr(image).Q
 
     gram = torch.zeros(subspace, subspace, dtype=torch.float64)
     for batch in loader:
-        codes = ((batch - mean).flatten(1) @ directions).double()
+        codes = (_rows(batch - mean) @ directions).double()
         gram += codes.T @ codes
     rotation, _ = principal(gram, components)
     return PCA(mean, (directions @ rotation.T.float()).T.contiguous())
+
+
+def _rows(pictures: Tensor) -> Tensor:
+    """Pictures (batch, 3, size, size) as rows of numbers, without a copy where they are channels-last."""
+    return pictures.permute(0, 2, 3, 1).flatten(1)
 
 
 def principal(second: Tensor, count: int) -> tuple[Tensor, Tensor]:

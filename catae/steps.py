@@ -65,7 +65,9 @@ def hand_out(run: Run, images_path: Path, settings: Settings, outcome: Outcome) 
     """Keeps the weights of the best epoch, with codes like N(0, I), and the priors of the train codes."""
     image_set, parts = divided(run, images_path)
     model = training.kept(run.checkpoints)
-    encoded = latent.encode(model, batches.ordered_loader(image_set, parts.train))
+    # What is fitted to so many codes has no use for the digits that float32 would take four times as long for.
+    arithmetic = training.PRECISIONS[outcome.precision]
+    encoded = latent.encode(model, batches.ordered_loader(image_set, parts.train), arithmetic)
     cloud = codes.describe(encoded)
     fitted = priors.fit(whitening.fold(model, encoded), settings.seed)
     weights.save(model, run.model)

@@ -6,7 +6,9 @@ is said once, and stands in `run.json` as `not_shown`.
 
 import logging
 import time
+from bisect import bisect_left
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -36,7 +38,7 @@ UNREACHABLE = (httpx.HTTPError, PrefectException)
 LIMIT = 500_000  # bytes of a report: with 1 MB the UI is slow, with 20 MB it hangs, and its list of artifacts has all
 PACE = 2.0  # seconds between two looks at training
 WIDEST = 1100  # pixels, about what the UI shows
-QUALITIES = (80, 70, 60, 50, 40, 30, 20)  # of its pictures; the first with which they fit is taken
+QUALITIES = (80, 70, 60, 50, 40, 30, 20)  # of its pictures; the best with which they fit is taken
 
 
 class Progress:
@@ -220,12 +222,17 @@ def _fitting(pictures: Sequence[Path], room: int) -> list[str]:
     As WebP they have less than half the bytes of palette PNGs and GIFs that look as good, and the animation keeps all
     of its frames.
     """
-    for quality in QUALITIES:
-        shown = [f"![{path.stem}]({page.embed(path, lossy=quality, widest=WIDEST).address})" for path in pictures]
-        if sum(map(len, shown)) <= room:
-            break
+
+    @cache
+    def shown(quality: int) -> list[str]:
+        return [f"![{path.stem}]({page.embed(path, lossy=quality, widest=WIDEST).address})" for path in pictures]
+
+    # All of them in one quality take a second: three are tried, and not up to seven.
+    best = bisect_left(
+        QUALITIES, True, hi=len(QUALITIES) - 1, key=lambda quality: sum(map(len, shown(quality))) <= room
+    )
     fitting = []
-    for picture, path in zip(shown, pictures, strict=True):
+    for picture, path in zip(shown(QUALITIES[best]), pictures, strict=True):
         fits = len(picture) <= room
         fitting.append(picture if fits else f"({path.name} is too large to be shown here.)")
         room -= len(picture) if fits else 0
