@@ -46,16 +46,16 @@ def cost(images: Path, **given: int) -> tuple[float, float]:
 
 def draw(curves: dict[str, dict[int, tuple[float, float]]], path: Path) -> None:
     """The curves: what a picture costs above, the memory below."""
-    figure, panels = plt.subplots(2, len(curves), figsize=(11, 5.5), sharey="row", layout="constrained")
-    for column, (name, curve) in zip(panels.T, curves.items(), strict=True):
-        for panel, values, label in zip(column, zip(*curve.values(), strict=True), ("µs a picture", "MB"), strict=True):
+    figure, panels = plt.subplots(2, len(curves), figsize=(10, 5), sharey="row", layout="constrained")
+    for (above, below), (name, curve) in zip(panels.T, curves.items(), strict=True):
+        for panel, values in zip((above, below), zip(*curve.values(), strict=True), strict=True):
             panel.plot(list(curve), values, marker="o", color="#31688e")
-            panel.set(xscale="log", xticks=list(curve), xticklabels=[f"{x:,}" for x in curve], ylim=(0, None))
+            panel.set(xscale="log", xticks=list(curve), xticklabels=[f"{x:,}" for x in curve])
             panel.minorticks_off()
             panel.grid(alpha=0.3)
-            if column is panels.T[0]:
-                panel.set_ylabel(label)
-        column[1].set_xlabel(name)
+        below.set_xlabel(name)
+    for panel, label in zip(panels[:, 0], ("µs a picture", "MB at the most"), strict=True):
+        panel.set(ylabel=label, ylim=(0, None))  # of all panels in the row, once all have their curves
     figure.savefig(path, dpi=110)
 
 
