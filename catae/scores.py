@@ -46,12 +46,12 @@ def score(loader: Loader, restore: Callable[[Tensor], Tensor]) -> Scores:
     """Scores what `restore` makes of the loader's pictures, both (batch, 3, size, size) in [-1, 1]."""
     count, l1, squares, similarity = 0, 0.0, torch.zeros((), dtype=torch.float64), 0.0
     for batch in loader:
-        error = restore(batch) - batch
+        restored = restore(batch)
+        error = restored - batch
         count += len(batch)
         l1 += error.abs().mean().item() * len(batch)
         squares += error.square().mean() * len(batch)
-        pictures, restored = (batch + 1) / 2, (batch + error + 1) / 2
-        similarity += ssim(restored, pictures, data_range=1.0, size_average=False).sum().item()
+        similarity += ssim((restored + 1) / 2, (batch + 1) / 2, data_range=1.0, size_average=False).sum().item()
     psnr = -10 * torch.log10(squares / 4 / count)  # of pixels in [0, 1]
     return Scores(l1 / count, l1 / count / 2, psnr.item(), similarity / count)
 
