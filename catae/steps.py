@@ -65,7 +65,7 @@ def hand_out(run: Run, images_path: Path, settings: Settings, outcome: Outcome) 
     """Keeps the weights of the best epoch, with codes like N(0, I), and the priors of the train codes."""
     image_set, parts = divided(run, images_path)
     model = training.kept(run.checkpoints)
-    # What is fitted to so many codes has no use for the digits that float32 would take four times as long for.
+    # What is fitted to so many codes has no use for the digits that float32 would take three times as long for.
     arithmetic = training.PRECISIONS[outcome.precision]
     encoded = latent.encode(model, batches.ordered_loader(image_set, parts.train), arithmetic)
     cloud = codes.describe(encoded)

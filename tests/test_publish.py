@@ -9,7 +9,7 @@ import jobs
 import pytest
 from PIL import Image, ImageSequence
 
-from catae import files
+from catae import files, page
 from catae.run import Run
 from catae.settings import Settings
 from flows import publish
@@ -61,6 +61,13 @@ def test_pictures_that_are_many_are_shown_worse_and_those_that_are_too_many_are_
     worse = publish.write_report(done)
     assert len(worse.encode()) < 150_000 < len(whole_report.encode())
     assert len(pictures(worse)) + worse.count("is too large to be shown here") == 6
+
+
+def test_pictures_are_shown_as_well_as_they_fit(done: Run) -> None:
+    for quality in publish.QUALITIES:
+        wanted = page.embed(done.reconstructions, lossy=quality, widest=publish.WIDEST).address
+        picture = f"![{done.reconstructions.stem}]({wanted})"
+        assert publish._fitting([done.reconstructions], len(picture)) == [picture]
 
 
 def test_a_strangers_names_are_nothing_but_text(done: Run, tmp_path: Path) -> None:

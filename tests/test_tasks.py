@@ -7,9 +7,10 @@ from pathlib import Path
 import jobs
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from catae import drawn, events, files, run, settings
+from catae import batches, drawn, events, files, latent, run, settings, split, weights
 from catae.errors import UserError
 from catae.images import ImageSet
 from catae.run import Run
@@ -58,6 +59,16 @@ def test_the_manifest_has_counts_scores_and_digests(done: Run) -> None:
 def test_the_models_score_is_the_loss_of_its_best_epoch(done: Run) -> None:
     said = done.read()
     assert said["scores"]["model"]["l1"] == pytest.approx(said["training"]["best_loss"], rel=2e-3)  # bf16 in training
+
+
+@torch.inference_mode()
+def test_train_pictures_have_codes_like_n_0_i_in_the_model_that_is_handed_out(done: Run) -> None:
+    """To 2 %: they were measured in training's arithmetic, which may be bfloat16, and are looked at in float32."""
+    images = ImageSet(Path(done.read()["data"]["store"]))
+    train = split.open_split(done.split, images.names).train
+    codes = latent.encode(weights.load(done.model), batches.ordered_loader(images, train)).flatten(1)
+    torch.testing.assert_close(codes.mean(0), torch.zeros(codes.shape[1]), atol=0.02, rtol=0)
+    torch.testing.assert_close(codes.T.cov(correction=0), torch.eye(codes.shape[1]), atol=0.02, rtol=0)
 
 
 def test_every_picture_of_the_run_opens_and_is_no_plain_area(done: Run) -> None:
