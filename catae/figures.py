@@ -58,7 +58,9 @@ def curves(scalars: Mapping[str, Mapping[int, float]], best: int, path: Path) ->
     losses.legend(frameon=False)
     rates.step(list(rate), list(rate.values()), color=INK, where="post")
     rates.set_yscale("log", base=2)
-    rates.set_yticks(sorted(set(rate.values())), [f"{value:.2g}" for value in sorted(set(rate.values()))], fontsize=7)
+    reached = sorted(set(rate.values()), reverse=True)
+    shown = reached[:: len(reached) // 6 + 1]  # more than six names touch each other
+    rates.set_yticks(shown, [f"{value:.2g}" for value in shown], fontsize=7)
     rates.minorticks_off()
     rates.set_ylabel("learning rate")
     rates.set_xlabel("epoch")
