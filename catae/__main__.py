@@ -250,12 +250,15 @@ def _inspect(options: argparse.Namespace) -> None:
 
 
 def _cache(options: argparse.Namespace) -> None:
-    from catae import cache
+    from catae import cache, page
 
     there = cache.sets(settings.load().output_dir / "cache")
     if options.clear:
         kept = [cached for cached in there if not cache.remove(cached)]
-        print(f"removed {len(there) - len(kept)} of {len(there)} sets" + (", the rest is in use" if kept else ""))
+        print(
+            f"removed {len(there) - len(kept)} of {page.count(len(there), 'set')}"
+            + (", the rest is in use" if kept else "")
+        )
     elif options.json:
         print(json.dumps([asdict(cached) for cached in there], indent=2, default=str))
     else:
@@ -263,7 +266,7 @@ def _cache(options: argparse.Namespace) -> None:
             used = datetime.fromtimestamp(cached.used).strftime("%Y-%m-%d %H:%M")
             size = f"{cached.pictures:9,} pictures  {cached.size_bytes / 1e6:9,.1f} MB"
             print(f"{cached.path.name}  {size}  {used}  {cached.source}")
-        print(f"{len(there)} sets, {sum(cached.size_bytes for cached in there) / 1e6:,.1f} MB")
+        print(f"{page.count(len(there), 'set')}, {sum(cached.size_bytes for cached in there) / 1e6:,.1f} MB")
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {

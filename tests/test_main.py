@@ -81,11 +81,11 @@ def test_cache_lists_and_clears_what_is_kept(tmp_path: Path, capsys: pytest.Capt
     os.environ["CATAE_OUTPUT_DIR"] = str(tmp_path)  # the fixture puts it back
     assert main(["inspect", "drawn:7", "--json"]) == 0
     assert main(["cache"]) == 0
-    assert "drawn:7\n1 sets" in capsys.readouterr().out
+    assert "drawn:7\n1 set, " in capsys.readouterr().out
     assert main(["cache", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["pictures"] == 7
     assert main(["cache", "--clear"]) == 0
-    assert capsys.readouterr().out == "removed 1 of 1 sets\n"
+    assert capsys.readouterr().out == "removed 1 of 1 set\n"
 
 
 @pytest.mark.parametrize(
