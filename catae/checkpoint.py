@@ -26,7 +26,12 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
     with files.replacing(path, before=previous(path)) as file:
         file.write(MAGIC)
         hashed = _Hashed(file)
-        torch.save(dict(state), hashed)  # type: ignore[arg-type]
+        try:
+            torch.save(dict(state), hashed)  # type: ignore[arg-type]
+        except RuntimeError as error:
+            # PyTorch completes its archive even after a write that failed, and complains of "unexpected pos": what
+            # came in between, a full disk or the signal to end, would be taken for a failure that may pass.
+            raise error.__context__ or error from None
         file.write(hashed.sha256.digest())
 
 

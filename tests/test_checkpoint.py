@@ -1,3 +1,5 @@
+import hashlib
+import signal
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,41 @@ def test_a_state_is_the_same_after_saving_and_loading(tmp_path: Path) -> None:
     assert torch.equal(loaded.pop("model")["weight"], state.pop("model")["weight"])  # type: ignore[index]
     assert loaded == state
     assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
+
+
+@pytest.mark.parametrize("number", range(1, 9))
+def test_a_signal_while_a_state_is_written_ends_the_writing_as_itself_and_the_old_state_stays(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "last.pt"
+    checkpoint.save(path, {"epoch": 1})
+    digest = hashlib.sha256()
+
+    class Signalled:
+        """A digest during whose so many'th part a signal comes, as it may at any of them."""
+
+        parts = 0
+
+        def update(self, data: bytes) -> None:
+            digest.update(data)
+            self.parts += 1
+            if self.parts == number:
+                signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hashlib, "sha256", Signalled)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoint.save(path, {"epoch": 2, "weight": torch.zeros(9)})
+    assert checkpoint.load(path) == {"epoch": 1}
+    assert [left.name for left in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_a_disk_that_is_full_before_the_state_is_on_it_is_said_in_one_line(tiny_disk: Path) -> None:
+    path = tiny_disk / "last.pt"
+    checkpoint.save(path, {"epoch": 1})
+    with pytest.raises(UserError, match=r"last\.pt can't be written: No space left on device"):
+        checkpoint.save(path, {"epoch": 2, "weights": [torch.zeros(200_000) for _ in range(9)]})
+    assert checkpoint.load(path) == {"epoch": 1}
 
 
 def test_the_state_before_stays_beside_the_new_one(tmp_path: Path) -> None:
