@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -43,7 +44,7 @@ def fit(run: Run, processes: int, after_epoch: Callable[[Epoch, int], None]) -> 
         UserError: theirs, if it is one; or they have ended too often.
     """
     outcome: Outcome | None = None
-    with _started(_command(run, processes), processes) as lines:
+    with tempfile.TemporaryDirectory() as logs, _started(_command(run, processes, logs), processes) as lines:
         for line in lines:
             if not line.startswith(MESSAGE):
                 logger.info("%s", line.rstrip())
@@ -96,7 +97,9 @@ def _train(run: Run) -> None:
 
 
 def _say(**message: object) -> None:
-    print(f"{MESSAGE}{json.dumps(message)}", flush=True)
+    # In one piece, with its end: `print` writes that by itself, and another process's message would come between.
+    sys.stdout.write(f"{MESSAGE}{json.dumps(message)}\n")
+    sys.stdout.flush()
 
 
 def _end_with_input() -> None:
@@ -112,8 +115,9 @@ def _end_with_input() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _command(run: Run, processes: int) -> list[str]:
-    torchrun = ["torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
+def _command(run: Run, processes: int, logs: str) -> list[str]:
+    # Where its folder for logs is not given, it leaves one in /tmp each time, though it writes none.
+    torchrun = ["torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--log-dir", logs]
     # On a machine so busy that torchrun itself has no turn for 15 s, it would take its only host for dead.
     patient = ["--rdzv-conf", "keep_alive_max_attempt=60"]
     how = [*patient, "--nproc-per-node", str(processes), "--max-restarts", str(RESTARTS)]

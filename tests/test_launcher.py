@@ -1,10 +1,12 @@
 """Training by processes that `torchrun` starts for this one. The larger part of each test's time is their start."""
 
 import contextlib
+import json
 import logging
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -54,15 +56,32 @@ def processes() -> list[psutil.Process]:
     return found
 
 
-def test_one_that_is_killed_is_started_again_and_the_end_is_the_same(
-    by_two: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_one_that_is_killed_is_started_again_and_the_end_is_the_same_and_no_folder_for_logs_is_left(
+    by_two: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO, "catae")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr(tempfile, "tempdir", None)  # it would still be what TMPDIR was at first
     new = divided(tmp_path)
     outcome = launcher.fit(new, 2, at(2, lambda: torchrun.of_rank(1, os.getpid()).kill()))
     assert "going on after epoch " in caplog.text
     assert outcome.epochs == EPOCHS
     assert torchrun.weights(new) == torchrun.weights(by_two)  # which torchrun was asked for by hand
+    assert not [*temporary.glob("torchelastic*")]
+
+
+def test_what_two_say_at_once_doesnt_run_together() -> None:
+    saying = "from catae import launcher\nfor number in range(3000): launcher._say(error='x' * 100)"
+    out, into = os.pipe()
+    # Unbuffered, as PYTHONUNBUFFERED=1 has it, which many images set.
+    both = [subprocess.Popen([sys.executable, "-u", "-c", saying], stdout=into) for _ in range(2)]
+    os.close(into)
+    with os.fdopen(out) as lines:
+        said = [json.loads(line.removeprefix(launcher.MESSAGE)) for line in lines]
+    assert said == 6000 * [{"error": "x" * 100}]
+    assert [process.wait() for process in both] == [0, 0]
 
 
 def test_what_they_have_to_tell_the_user_is_the_tasks_error_and_they_end(tmp_path: Path) -> None:
