@@ -2,6 +2,7 @@
 
 import logging
 import os
+import warnings
 
 from catae import machine
 
@@ -31,3 +32,5 @@ DEFAULTS = {
 for name, value in DEFAULTS.items():
     os.environ.setdefault(name, value)
 logging.getLogger("catae").setLevel(logging.INFO)
+# Prefect says so 20 times while it is imported; `flows.server` makes the folder, or says once why it can't.
+warnings.filterwarnings("ignore", "Failed to create the Prefect home directory")

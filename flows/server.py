@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import httpx
 from prefect.client.orchestration import get_client
@@ -13,6 +14,7 @@ from prefect.settings import (
     PREFECT_API_REQUEST_TIMEOUT,
     PREFECT_API_URL,
     PREFECT_CLIENT_MAX_RETRIES,
+    PREFECT_HOME,
     temporary_settings,
 )
 
@@ -56,7 +58,20 @@ def spoken_to(output_dir: Path) -> Iterator[None]:
 
 
 def _start() -> None:
-    """Starts Prefect's embedded server, which takes 4 s, and imports the flow meanwhile, which takes as long."""
+    """Starts Prefect's embedded server, which takes 4 s, and imports the flow meanwhile, which takes as long.
+
+    Raises:
+        UserError: nothing can be written to its folder, in which it would wait in vain for itself.
+    """
+    home = PREFECT_HOME.value()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=home).close()
+    except OSError as error:
+        raise UserError(
+            f"Prefect's embedded server can't write to its folder {home}: {error.strerror}; give it another "
+            "(PREFECT_HOME)"
+        ) from error
     with ThreadPoolExecutor(1) as beside:
         started = beside.submit(_greet)
         importlib.import_module("flows.train")

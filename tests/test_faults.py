@@ -65,6 +65,17 @@ def test_a_server_that_doesnt_answer_is_one_line_and_nothing_is_begun(tmp_path: 
     assert not Path("out").exists()
 
 
+def test_a_folder_that_the_embedded_server_cant_write_to_is_one_line_and_nothing_is_begun(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    ended = start(tmp_path / "file" / "home", "catae", "train", "--output-dir", "out")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == (
+        f"catae: Prefect's embedded server can't write to its folder {tmp_path}/file/home: Not a directory; give it "
+        "another (PREFECT_HOME)\n"
+    )
+    assert not Path("out").exists()
+
+
 @pytest.mark.parametrize(
     ("given", "path", "said"),
     [
