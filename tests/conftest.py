@@ -1,6 +1,7 @@
 """What every test stands on: an environment without settings, a folder of its own, and small real image sets."""
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,9 @@ from catae.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 CATS = ROOT.parent / "shared" / "data" / "cats.zip"
+
+# Where a script starts the tests in the background, SIGINT is ignored, and so it would be by all that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -113,7 +113,10 @@ def test_a_signal_ends_the_job_soon_with_all_its_processes_and_the_same_command_
             for _ in range(signals):
                 os.kill(int(started[0]) if command[0] == "unshare" else process.pid, number)
             # Its children hold the other end of the pipe as well: it closes when the last of them has gone.
-            rest = process.communicate(timeout=60)[1]
+            try:
+                rest = process.communicate(timeout=60)[1]
+            finally:
+                process.kill()
             assert process.returncode == code
             assert "Traceback" not in rest
             assert rest.endswith("catae: interrupted\n")
