@@ -9,7 +9,7 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    ("kills", "faults"), [(6, 4), pytest.param(60, 24, marks=pytest.mark.slow)], ids=["short", "longer"]
+    ("kills", "faults"), [(3, 2), pytest.param(60, 24, marks=pytest.mark.slow)], ids=["short", "longer"]
 )
 def test_a_job_that_is_killed_and_finds_its_disk_broken_ends_with_the_bytes_of_an_undisturbed_one(
     pytestconfig: pytest.Config, kills: int, faults: int
