@@ -32,5 +32,6 @@ DEFAULTS = {
 for name, value in DEFAULTS.items():
     os.environ.setdefault(name, value)
 logging.getLogger("catae").setLevel(logging.INFO)
-# Prefect says so 20 times while it is imported; `flows.server` makes the folder, or says once why it can't.
+# Prefect says so again and again, each time it reads its settings; `flows.server` makes the folder, or says once why
+# it can't.
 warnings.filterwarnings("ignore", "Failed to create the Prefect home directory")

@@ -65,7 +65,7 @@ def _start() -> None:
     """
     home = PREFECT_HOME.value()
     try:
-        home.mkdir(parents=True, exist_ok=True)
+        home.mkdir(0o700, parents=True, exist_ok=True)  # as Prefect makes it: it may hold keys
         TemporaryFile(dir=home).close()
     except OSError as error:
         raise UserError(
