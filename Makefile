@@ -31,7 +31,7 @@ bench: $(READY) ## measure training beside others' ways: make bench SOURCE=a.zip
 	$(BIN)/pip install -q -c constraints.txt -e ".[bench]"
 	@# Without what it asks for: a `dataclasses` of 2018, which Prefect's embedded server would take for Python's own.
 	$(BIN)/pip install -q --no-deps "pythae>=0.1.2"
-	$(BIN)/python benchmarks/training.py "$(or $(SOURCE),drawn:2000)" $(ARGS)
+	$(BIN)/python benchmarks/training/throughput.py "$(or $(SOURCE),drawn:2000)" $(ARGS)
 
 lint: $(READY) ## look for mistakes and for code out of form
 	$(BIN)/ruff check

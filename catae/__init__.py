@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from catae.pretrained import Pretrained
+    from catae.inference.pretrained import Pretrained
 
 
 def load(path_or_run: str | Path = "latest") -> "Pretrained":
@@ -26,6 +26,6 @@ def load(path_or_run: str | Path = "latest") -> "Pretrained":
     Raises:
         UserError: there is no such model, or the file holds something else.
     """
-    from catae import pretrained  # here, since PyTorch takes seconds to load
+    from catae.inference import pretrained  # here, since PyTorch takes seconds to load
 
     return pretrained.load(path_or_run)

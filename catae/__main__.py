@@ -14,8 +14,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from catae import arguments, ending, files, machine, settings
+from catae import arguments, settings
 from catae.errors import Lost, UserError
+from catae.system import files, hardware, signals
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -28,9 +29,9 @@ def main(words: Sequence[str] | None = None) -> int:
     user's to mend, with one line as well; 130 and 143 interrupted.
     """
     options = arguments.parser().parse_args(words)
-    machine.limit_openblas()
+    hardware.limit_openblas()
     try:
-        with ending.on_signals(), _log_on_standard_error():
+        with signals.on_signals(), _log_on_standard_error():
             COMMANDS[options.command](options)
     except UserError as error:
         print(f"catae: {error}", file=sys.stderr)
@@ -38,9 +39,9 @@ def main(words: Sequence[str] | None = None) -> int:
     except Lost as error:
         print(f"catae: {error}", file=sys.stderr)
         return 1
-    except (KeyboardInterrupt, ending.Terminated) as error:
+    except (KeyboardInterrupt, signals.Terminated) as error:
         print("catae: interrupted", file=sys.stderr)
-        return 128 + (signal.SIGTERM if isinstance(error, ending.Terminated) else signal.SIGINT)
+        return 128 + (signal.SIGTERM if isinstance(error, signals.Terminated) else signal.SIGINT)
     except Exception:  # noqa: BLE001 - the edge: what nobody foresaw is ours, and is shown whole
         traceback.print_exc()
         return 1
@@ -61,29 +62,29 @@ def _train(options: argparse.Namespace) -> None:
 
             folder = once(given)
     except server.Unreported as error:
-        ending.at_once(2, str(error))  # Prefect would try for 7 s to send each event that it still has
+        signals.at_once(2, str(error))  # Prefect would try for 7 s to send each event that it still has
     print(folder / "report.html")
 
 
 def _sweep(options: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from catae import leaderboard, sweep
+    from catae.sweep import leaderboard, plan
 
     _be_heard_alone()
     given = _given(options, settings.GROUPS)
-    base = sweep.plan(given, options.trials).base
+    base = plan.plan(given, options.trials).base
     files.check_place(base.output_dir)
-    from flows import runners, server
+    from flows import server, task_runners
 
-    runners.check(base)
+    task_runners.check(base)
     try:
         with server.spoken_to(base.output_dir):
             from flows.sweep import once
 
-            done = sweep.Sweep(once(given, options.trials))
+            done = plan.Sweep(once(given, options.trials))
     except server.Unreported as error:
-        ending.at_once(2, str(error))
+        signals.at_once(2, str(error))
     board = leaderboard.read(done)
     Console().print(leaderboard.text(board))
     print(done.page)
@@ -92,8 +93,8 @@ def _sweep(options: argparse.Namespace) -> None:
 
 
 def _fit(options: argparse.Namespace) -> None:
-    from catae import launcher, together
-    from catae.progress import console
+    from catae.pipeline import launcher, torchrun
+    from catae.system.progress import console
 
     if os.environ.get("RANK", "0") != "0":  # one of torchrun's processes speaks for all, unless something is wrong
         logging.getLogger("catae").setLevel(logging.WARNING)
@@ -104,7 +105,7 @@ def _fit(options: argparse.Namespace) -> None:
     given = _given(options, settings.RUN)
     chosen = settings.load(given)
     files.check_place(chosen.output_dir)
-    if new := together.fit(chosen, settings.origins(given)):
+    if new := torchrun.fit(chosen, settings.origins(given)):
         print(new.path)
 
 
@@ -136,7 +137,8 @@ def _serve(options: argparse.Namespace) -> None:
 
 
 def _generate(options: argparse.Namespace) -> None:
-    from catae import gallery, run
+    from catae import run
+    from catae.inference import gallery
 
     given = {"samples": options.count, "seed": options.seed, "prior": options.prior}
     chosen = settings.load(given, {"samples": "--count"})
@@ -146,43 +148,51 @@ def _generate(options: argparse.Namespace) -> None:
 
 
 def _fid(options: argparse.Namespace) -> None:
-    from catae import inception, run
+    from catae import run
+    from catae.evaluation import fid
 
     chosen = settings.load({"prior": options.prior, "seed": options.seed})
     source = run.trained(options.run, chosen.output_dir)
-    pictures, distances = inception.measure(source, chosen.prior, chosen.seed, options.weights)
+    pictures, distances = fid.measure(source, chosen.prior, chosen.seed, options.weights)
     print(f"from {pictures:,} test pictures, of as many pictures each:")
     for name, distance in distances.items():
         print(f"{name:16}FID {distance.fid:7.2f}  KID {distance.kid:7.4f}")
 
 
 def _interpolate(options: argparse.Namespace) -> None:
-    from catae import run, walks
+    from catae import run
+    from catae.inference import interpolate
 
     chosen = settings.load({"interpolation_steps": options.steps}, {"interpolation_steps": "--steps"})
     source = run.trained(options.run, chosen.output_dir)
     match len(options.pictures):
         case 2:
             out, steps = options.out or Path("walk.gif"), chosen.interpolation_steps
-            walks.walk_in(source, options.pictures, steps, chosen.seed, out, options.path, options.rows)
+            interpolate.walk_in(source, options.pictures, steps, chosen.seed, out, options.path, options.rows)
         case 4:
-            out, side = options.out or Path("grid.png"), chosen.interpolation_steps if options.steps else walks.SIDE
-            walks.grid_in(source, options.pictures, side, out, options.path)
+            out, side = (
+                options.out or Path("grid.png"),
+                chosen.interpolation_steps if options.steps else interpolate.SIDE,
+            )
+            interpolate.grid_in(source, options.pictures, side, out, options.path)
         case number:
             raise UserError(f"a walk is between two pictures, and a grid between four: {number} are named")
     print(out)
 
 
 def _attribute(options: argparse.Namespace) -> None:
-    from catae import run, walks
+    from catae import run
+    from catae.inference import interpolate
 
     source = run.trained(options.run, settings.load().output_dir)
-    walks.attribute_in(source, options.picture, options.having, options.lacking, options.out)
+    interpolate.attribute_in(source, options.picture, options.having, options.lacking, options.out)
     print(options.out)
 
 
 def _reconstruct(options: argparse.Namespace) -> None:
-    from catae import gallery, run, weights
+    from catae import run
+    from catae.inference import gallery
+    from catae.model import weights
 
     source = run.trained(options.run, settings.load().output_dir)
     model = weights.load(source.model)
@@ -194,7 +204,7 @@ def _reconstruct(options: argparse.Namespace) -> None:
 def _compare(options: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from catae import comparison
+    from catae.report import comparison
 
     compared = comparison.compare(options.runs, settings.load().output_dir)
     if options.html:
@@ -207,15 +217,17 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _latents(options: argparse.Namespace) -> None:
-    from catae import atlas, run
+    from catae import run
+    from catae.inference import latent_map
 
     chosen = settings.load()
-    atlas.draw(run.trained(options.run, chosen.output_dir), options.map, chosen.seed, options.out)
+    latent_map.draw(run.trained(options.run, chosen.output_dir), options.map, chosen.seed, options.out)
     print(options.out)
 
 
 def _export(options: argparse.Namespace) -> None:
-    from catae import export, run
+    from catae import run
+    from catae.inference import export
 
     source = run.trained(options.run, settings.load().output_dir)
     export.export(source, options.formats or ["safetensors"], options.out)
@@ -223,40 +235,43 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _play(options: argparse.Namespace) -> None:
-    from catae import play, run
+    from catae import run
+    from catae.inference import playground
 
     source = run.trained(options.run, settings.load().output_dir)
-    with play.listen(options.host, options.port) as listening:
-        toy = play.open_run(source)
+    with playground.listen(options.host, options.port) as listening:
+        toy = playground.open_run(source)
         host = f"[{options.host}]" if ":" in options.host else options.host
         print(f"http://{host}:{listening.getsockname()[1]}/", flush=True)
-        play.serve(toy, listening, play.LOOPBACK if options.host in play.LOOPBACK else None)
+        playground.serve(toy, listening, playground.LOOPBACK if options.host in playground.LOOPBACK else None)
 
 
 def _inspect(options: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from catae import inspection, store
+    from catae.data import ingest
+    from catae.report import data_report
 
     chosen = settings.load({"source": options.source})
-    image_set, report = store.read(chosen.source, chosen.output_dir / "cache", chosen.image_size, chosen.on_reject)
+    image_set, report = ingest.read(chosen.source, chosen.output_dir / "cache", chosen.image_size, chosen.on_reject)
     if options.html:
-        inspection.write_html(image_set, report, options.html)
+        data_report.write_html(image_set, report, options.html)
         print(options.html)
     elif options.json:
         print(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
     else:
-        Console().print(inspection.text(report))
+        Console().print(data_report.text(report))
 
 
 def _cache(options: argparse.Namespace) -> None:
-    from catae import cache, page
+    from catae.data import cache
+    from catae.report import html
 
     there = cache.sets(settings.load().output_dir / "cache")
     if options.clear:
         kept = [cached for cached in there if not cache.remove(cached)]
         print(
-            f"removed {len(there) - len(kept)} of {page.count(len(there), 'set')}"
+            f"removed {len(there) - len(kept)} of {html.count(len(there), 'set')}"
             + (", the rest is in use" if kept else "")
         )
     elif options.json:
@@ -266,7 +281,7 @@ def _cache(options: argparse.Namespace) -> None:
             used = datetime.fromtimestamp(cached.used).strftime("%Y-%m-%d %H:%M")
             size = f"{cached.pictures:9,} pictures  {cached.size_bytes / 1e6:9,.1f} MB"
             print(f"{cached.path.name}  {size}  {used}  {cached.source}")
-        print(f"{page.count(len(there), 'set')}, {sum(cached.size_bytes for cached in there) / 1e6:,.1f} MB")
+        print(f"{html.count(len(there), 'set')}, {sum(cached.size_bytes for cached in there) / 1e6:,.1f} MB")
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
@@ -294,7 +309,7 @@ def _log_on_standard_error() -> Iterator[None]:
     from rich.highlighter import NullHighlighter
     from rich.logging import RichHandler
 
-    from catae.progress import console
+    from catae.system.progress import console
 
     handler: logging.Handler = logging.StreamHandler()
     if console.is_terminal:

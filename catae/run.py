@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from catae import files, machine
 from catae.errors import Hopeless, UserError
 from catae.settings import HARMLESS, Settings, decisive
+from catae.system import files, hardware
 
 logger = logging.getLogger(__name__)
 
@@ -218,8 +218,8 @@ def _begin(run: Run, settings: Settings, origins: Mapping[str, str]) -> None:
         "state": RUNNING,
         "attempts": before["attempts"] + 1,
         "error": None,
-        "process": machine.process(),
-        "machine": machine.describe(),
+        "process": hardware.process(),
+        "machine": hardware.describe(),
     }
     with files.telling_of(settings.output_dir):
         files.write_json(run.manifest, before | now)

@@ -4,9 +4,9 @@ import logging
 import os
 import warnings
 
-from catae import machine
+from catae.system import hardware
 
-machine.limit_openblas()
+hardware.limit_openblas()
 
 # Before Prefect is imported, and only where the user hasn't decided.
 DEFAULTS = {

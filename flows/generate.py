@@ -5,7 +5,8 @@ from pathlib import Path
 from prefect import flow
 from prefect.runtime import flow_run
 
-from catae import gallery, run, settings
+from catae import run, settings
+from catae.inference import gallery
 from flows import parameters, tasks
 
 

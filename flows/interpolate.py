@@ -5,8 +5,9 @@ from pathlib import Path
 from prefect import flow
 from prefect.runtime import flow_run
 
-from catae import run, settings, walks
+from catae import run, settings
 from catae.errors import UserError
+from catae.inference import interpolate as walks
 from flows import parameters, tasks
 
 

@@ -11,12 +11,15 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from threadpoolctl import threadpool_limits
 
-from catae import cache, files, machine, progress, search, tracking
+from catae.data import cache
 from catae.errors import Hopeless
-from catae.search import Trial
+from catae.pipeline import tracking
 from catae.settings import Settings
-from catae.sweep import ENDED, Sweep
-from flows import publish, tasks
+from catae.sweep import search
+from catae.sweep.plan import ENDED, Sweep
+from catae.sweep.search import Trial
+from catae.system import files, hardware, progress
+from flows import artifacts, tasks
 
 
 @task(
@@ -52,7 +55,7 @@ def train(
             pass
         if before.read()["state"] in ENDED:
             return
-    threads = machine.use_threads(settings.threads)
+    threads = hardware.use_threads(settings.threads)
     asked = settings.model_copy(update={"resume": before.id if before else "never"})
     # Dask and Ray give NumPy one thread; the sums of more are in another order, and their last digits are others.
     with threadpool_limits(threads), suppress(Hopeless), tracking.recorded(asked, origins) as new:
@@ -60,7 +63,7 @@ def train(
         images = tasks.read.fn(new.path, asked)
         with cache.in_use(images):
             tasks.divide.fn(new.path, images, asked)
-            told = publish.Progress(new)
+            told = artifacts.Progress(new)
             watch = told if earlier is None else search.watching(new, earlier, told)
             told.end(tasks.fit(new.path, images, asked, watch))
             tasks.draw_curves.fn(new.path)

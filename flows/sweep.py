@@ -15,11 +15,14 @@ from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 from prefect.task_runners import TaskRunner
 
-from catae import cache, leaderboard, run, spans, store, sweep
+from catae import run
+from catae.data import cache, ingest
 from catae.errors import UserError
-from catae.page import count
-from catae.sweep import Plan, Point, Sweep
-from flows import parameters, points, publish, runners
+from catae.report.html import count
+from catae.sweep import leaderboard, search_space
+from catae.sweep import plan as sweep
+from catae.sweep.plan import Plan, Point, Sweep
+from flows import artifacts, parameters, points, task_runners
 
 logger = logging.getLogger("catae.sweep")
 
@@ -61,22 +64,22 @@ def catae_sweep(
         UserError: nothing can be done where the settings say, or every run has failed.
     """
     plan = sweep.plan(parameters.given(data, model, training, pictures, spread, over), trials)
-    runners.check(plan.base)
+    task_runners.check(plan.base)
     with ExitStack() as held:
         held.enter_context(TagsContext(current_tags=set()))
-        held.enter_context(runners.workers_speak_to(plan.base))
+        held.enter_context(task_runners.workers_speak_to(plan.base))
         new = held.enter_context(sweep.recorded(plan))
         runner: TaskRunner[Any] | None = None
         for batch in sweep.batches(new, plan):
             _read_pictures(plan, batch, held)
-            runner = runner or held.enter_context(runners.start(plan.base))
+            runner = runner or held.enter_context(task_runners.start(plan.base))
             _do(new, plan, batch, runner)
         states = [point.state for point in new.points()]
         if all(state in sweep.ENDED for state in states):
             new.finish()
         board = leaderboard.write(new)
         cache.trim(plan.base.output_dir / "cache", plan.base.cache_gb * 1e9)
-    publish.publish_leaderboard(new, board)
+    artifacts.publish_leaderboard(new, board)
     if run.FINISHED not in states:
         raise UserError(f"no run of sweep {new.id} has come to its end: {' '.join(board.notes)}")
     return new.path
@@ -86,7 +89,7 @@ def _read_pictures(plan: Plan, batch: list[Point], held: ExitStack) -> None:
     """Reads the pictures once, before the runs that all want them, and keeps them for as long as `held` does."""
     for size in dict.fromkeys(plan.settings(point.values).image_size for point in batch):
         base = plan.base
-        images, _ = store.read(base.source, base.output_dir / "cache", size, base.on_reject)
+        images, _ = ingest.read(base.source, base.output_dir / "cache", size, base.on_reject)
         held.enter_context(cache.in_use(images.path))
 
 
@@ -104,7 +107,7 @@ def _do(new: Sweep, plan: Plan, batch: list[Point], runner: TaskRunner[Any]) -> 
         }
         futures[point.number] = runner.submit(points.train, asked)
     for number, future in futures.items():
-        ended = new.end(number, runners.failure(future))
+        ended = new.end(number, task_runners.failure(future))
         logger.info(_line(ended, len(new.points())))
         leaderboard.write(new)
 
@@ -117,7 +120,7 @@ def _line(point: Point, of: int) -> str:
 
 def once(said: Mapping[str, Any], trials: int) -> Path:
     """Runs the flow in this process, with what the flags say; gives the sweep's folder."""
-    over = {name: value for name, value in said.items() if not spans.is_one(spans.parse(name, value))}
+    over = {name: value for name, value in said.items() if not search_space.is_one(search_space.parse(name, value))}
     rest = {name: value for name, value in said.items() if name not in over}
     spread = {name: value for name, value in rest.items() if name in parameters.SPREAD}
     with tags("catae", "sweep"):

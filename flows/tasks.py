@@ -15,34 +15,22 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.task_engine import TaskRunTimeoutError
 
-from catae import (
-    atlas,
-    batches,
-    codes,
-    events,
-    figures,
-    gallery,
-    generation,
-    latent,
-    launcher,
-    priors,
-    randomness,
-    report,
-    scores,
-    sources,
-    split,
-    steps,
-    tracking,
-    training,
-    walks,
-    weights,
-)
-from catae.epochs import Epoch
+from catae.data import loader, sources, split
+from catae.data.image_store import ImageSet
 from catae.errors import UserError
-from catae.images import ImageSet
+from catae.evaluation import reconstruction, samples
+from catae.inference import gallery, latent_map
+from catae.inference import interpolate as walks
+from catae.latent import priors, space, stats
+from catae.model import weights
+from catae.pipeline import launcher, stages, tracking
+from catae.report import figures, run_report
 from catae.run import Run
 from catae.settings import Settings, decisive
-from flows import publish
+from catae.system import rng
+from catae.training import tensorboard, trainer
+from catae.training.metrics import Epoch
+from flows import artifacts
 
 logger = logging.getLogger("catae.tasks")
 
@@ -53,13 +41,13 @@ RETRIES, PAUSE = 2, 10  # seconds: a disk or a mount that is gone for a moment i
 @task(name="read pictures", cache_policy=NO_CACHE)
 def read(folder: Path, settings: Settings) -> Path:
     """Decodes the source's pictures; gives the image set's folder."""
-    return steps.read(Run(folder), settings)
+    return stages.read(Run(folder), settings)
 
 
 @task(name="split", cache_policy=NO_CACHE)
 def divide(folder: Path, images_path: Path, settings: Settings) -> None:
     """Decides by content which picture is train and which is test."""
-    steps.divide(Run(folder), images_path, settings)
+    stages.divide(Run(folder), images_path, settings)
 
 
 def may_pass(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool:
@@ -74,13 +62,13 @@ def may_pass(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool
 @task(name="train", cache_policy=NO_CACHE, retries=RETRIES, retry_delay_seconds=PAUSE, retry_condition_fn=may_pass)
 def train(folder: Path, images_path: Path, settings: Settings) -> None:
     """Trains, and keeps the weights of the best epoch, with codes like N(0, I), and the priors of the train codes."""
-    told = publish.Progress(Run(folder))
+    told = artifacts.Progress(Run(folder))
     told.end(fit(folder, images_path, settings, told))
 
 
 def fit(
     folder: Path, images_path: Path, settings: Settings, after_epoch: Callable[[Epoch, int], None]
-) -> training.Outcome:
+) -> trainer.Outcome:
     """What the task `train` does, with `after_epoch` called after each epoch; gives how it ended."""
     run, image_set, parts = _inputs(folder, images_path)
     after_epoch = tracking.telling(run, after_epoch)
@@ -88,8 +76,8 @@ def fit(
         outcome = launcher.fit(run, settings.processes, after_epoch)
     else:
         identity = run.identity(settings)
-        outcome = training.fit(image_set, parts, settings, run.events, run.checkpoints, identity, after_epoch)
-    steps.hand_out(run, images_path, settings, outcome)
+        outcome = trainer.fit(image_set, parts, settings, run.events, run.checkpoints, identity, after_epoch)
+    stages.hand_out(run, images_path, settings, outcome)
     return outcome
 
 
@@ -113,7 +101,7 @@ def train_in_time(folder: Path, images_path: Path, settings: Settings) -> None:
 def draw_curves(folder: Path) -> None:
     """Draws the loss curves from the event files."""
     run = Run(folder)
-    figures.curves(events.read_scalars(run.events), run.read()["training"]["best_epoch"], run.curves)
+    figures.curves(tensorboard.read_scalars(run.events), run.read()["training"]["best_epoch"], run.curves)
 
 
 @task(name="restore test pictures", cache_policy=NO_CACHE)
@@ -130,7 +118,7 @@ def generate(folder: Path, settings: Settings) -> None:
     """Draws random pictures: of the recipe's latents of N(0, I), before the fold and after, and of the Gaussian."""
     run = Run(folder)
     model, fitted = weights.load(run.model), priors.load(run.prior)
-    before = training.kept(run.checkpoints)
+    before = trainer.kept(run.checkpoints)
     gallery.generate(before, fitted, "randn", settings.samples, settings.seed, run.generated_unfolded)
     gallery.generate(model, fitted, "randn", settings.samples, settings.seed, run.generated)
     gallery.generate(model, fitted, "gaussian", settings.samples, settings.seed, run.generated_gaussian)
@@ -157,14 +145,14 @@ def interpolate(folder: Path, images_path: Path, settings: Settings) -> None:
 def score(folder: Path, images_path: Path, settings: Settings) -> None:
     """Scores the restorations of the test pictures, beside those of a PCA and of the mean picture."""
     run, image_set, parts = _inputs(folder, images_path)
-    comparison = scores.compare(
+    comparison = reconstruction.compare(
         weights.load(run.model),
-        batches.ordered_loader(image_set, parts.train),
-        batches.ordered_loader(image_set, parts.test),
-        randomness.generator(settings.seed, "PCA"),
+        loader.ordered_loader(image_set, parts.train),
+        loader.ordered_loader(image_set, parts.test),
+        rng.generator(settings.seed, "PCA"),
     )
     run.record(scores=asdict(comparison))
-    logger.info(report.headline(asdict(comparison)))
+    logger.info(run_report.headline(asdict(comparison)))
 
 
 @task(name="measure random pictures", cache_policy=NO_CACHE)
@@ -172,26 +160,26 @@ def measure(folder: Path, images_path: Path, settings: Settings) -> None:
     """Measures how far samples of each prior are from test pictures, and draws those that are nearest."""
     run, image_set, parts = _inputs(folder, images_path)
     model, fitted = weights.load(run.model), priors.load(run.prior)
-    measured = generation.measure(model, fitted, image_set, parts, settings.seed)
-    generation.draw_nearest(model, fitted, measured.best, image_set, parts, settings.seed, run.nearest)
+    measured = samples.measure(model, fitted, image_set, parts, settings.seed)
+    samples.draw_nearest(model, fitted, measured.best, image_set, parts, settings.seed, run.nearest)
     run.generated_best.unlink(missing_ok=True)
     if measured.best not in ("randn", "gaussian"):  # which have a picture of their own
         gallery.generate(model, fitted, measured.best, settings.samples, settings.seed, run.generated_best)
     run.record(generation=asdict(measured))
-    logger.info(generation.summary(measured))
+    logger.info(samples.summary(measured))
 
 
 @task(name="map the latents", cache_policy=NO_CACHE)
 def map_latents(folder: Path, images_path: Path, settings: Settings) -> None:
     """Describes where the latents of train and test pictures lie, and draws a map, for the projector as well."""
     run, image_set, parts = _inputs(folder, images_path)
-    pictures = batches.ordered_loader(image_set, parts.test)
-    test = latent.encode(training.kept(run.checkpoints), pictures)
-    folded = latent.encode(weights.load(run.model), pictures)
-    train = codes.Cloud(**run.read()["latents"]["train"])
-    clouds = codes.compare(train, test, folded, randomness.generator(settings.seed, "samples beside the latents"))
+    pictures = loader.ordered_loader(image_set, parts.test)
+    test = space.encode(trainer.kept(run.checkpoints), pictures)
+    folded = space.encode(weights.load(run.model), pictures)
+    train = stats.Cloud(**run.read()["latents"]["train"])
+    clouds = stats.compare(train, test, folded, rng.generator(settings.seed, "samples beside the latents"))
     run.record(latents=asdict(clouds))
-    atlas.show(run, image_set, parts.test, test, clouds)
+    latent_map.show(run, image_set, parts.test, test, clouds)
 
 
 @task(name="log the results", cache_policy=NO_CACHE)
@@ -201,28 +189,28 @@ def log_results(folder: Path, settings: Settings) -> None:
     said = run.read()
     columns = decisive(settings) | {"source": sources.label(settings.source)}
     reached = {f"score/{name}": said["scores"]["model"][name] for name in ("l1", "psnr", "ssim")}
-    events.write_final(run.events, run.id, columns, reached, run.latents, said["training"]["best_epoch"])
+    tensorboard.write_final(run.events, run.id, columns, reached, run.latents, said["training"]["best_epoch"])
 
 
 @task(name="write the report", cache_policy=NO_CACHE)
 def write_report(folder: Path) -> None:
     """Writes the one page that shows all of the run."""
-    report.write(Run(folder))
+    run_report.write(Run(folder))
 
 
 @task(name="show in the UI", cache_policy=NO_CACHE)
 def show(folder: Path) -> None:
     """Shows the finished run in Prefect's UI."""
-    publish.publish(Run(folder))
+    artifacts.publish(Run(folder))
 
 
 @task(name="show in the UI", cache_policy=NO_CACHE)
 def show_picture(path: Path, key: str, title: str) -> None:
     """Shows a picture in Prefect's UI."""
-    publish.publish_picture(path, key, title)
+    artifacts.publish_picture(path, key, title)
 
 
 def _inputs(folder: Path, images_path: Path) -> tuple[Run, ImageSet, split.Split]:
     """What most steps start from: the run, its pictures and their split."""
     run = Run(folder)
-    return run, *steps.divided(run, images_path)
+    return run, *stages.divided(run, images_path)

@@ -14,7 +14,10 @@ from prefect import flow, tags
 from prefect.context import TagsContext
 from prefect.runtime import flow_run
 
-from catae import cache, machine, settings, sources, tracking
+from catae import settings
+from catae.data import cache, sources
+from catae.pipeline import tracking
+from catae.system import hardware
 from flows import parameters, tasks
 
 
@@ -46,7 +49,7 @@ def catae(
     """
     given = parameters.given(data, model, training, pictures)
     resolved = settings.load(given)
-    machine.use_threads(resolved.threads)
+    hardware.use_threads(resolved.threads)
     # The run's tags are not its tasks': for each task with tags Prefect asks the server whether it may run, and one
     # that is gone would make it fail.
     with TagsContext(current_tags=set()):

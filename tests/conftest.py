@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torchrun
 
-from catae import settings, store
-from catae.images import ImageSet
+from catae import settings
+from catae.data import ingest
+from catae.data.image_store import ImageSet
 from catae.run import Run
 from catae.settings import Settings
 
@@ -33,7 +34,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture(scope="session")
 def drawn_set(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
     """120 drawn cats of 32x32."""
-    return store.read("drawn:120", tmp_path_factory.mktemp("store"), 32)[0]
+    return ingest.read("drawn:120", tmp_path_factory.mktemp("store"), 32)[0]
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +48,7 @@ def cats_zip() -> Path:
 @pytest.fixture(scope="session")
 def cats_set(cats_zip: Path, tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
     """The real cats, decoded."""
-    return store.read(str(cats_zip), tmp_path_factory.mktemp("cats"), 64)[0]
+    return ingest.read(str(cats_zip), tmp_path_factory.mktemp("cats"), 64)[0]
 
 
 @pytest.fixture

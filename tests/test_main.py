@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from catae import files, run, settings
+from catae import run, settings
 from catae.__main__ import main
 from catae.run import Run
 from catae.settings import Settings
+from catae.system import files
 
 RUN = [name for group in settings.RUN for name in group.model_fields]
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from catae import files, run, settings
+from catae import run, settings
 from catae.errors import UserError
 from catae.run import Run
 from catae.settings import Settings
+from catae.system import files
 
 
 def test_a_new_run_says_what_was_asked_for_and_latest_points_at_it(small: Settings) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import psutil
 
-from catae import checkpoint, settings
+from catae import settings
 from catae.run import Run
 from catae.settings import Settings
+from catae.training import checkpoint
 
 EPOCHS = 20  # of the jobs here: so many that there is time to kill a process
 ROOT = Path(__file__).parent.parent

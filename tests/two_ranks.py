@@ -8,12 +8,13 @@ from pathlib import Path
 
 import torch
 
-from catae import ranks, split
-from catae.batches import ordered_loader
-from catae.images import ImageSet
-from catae.ranks import ALONE, Ranks
+from catae.data import split
+from catae.data.image_store import ImageSet
+from catae.data.loader import ordered_loader
 from catae.settings import Settings
-from catae.training import Training, evaluate
+from catae.training import distributed
+from catae.training.distributed import ALONE, Ranks
+from catae.training.trainer import Training, evaluate
 
 images = ImageSet(Path(sys.argv[1]))
 # 32, 32 and a last batch of a single picture, which only one process can have.
@@ -37,7 +38,7 @@ def flat(state: Training) -> torch.Tensor:
 
 
 found = {}
-with ranks.joined() as us:
+with distributed.joined() as us:
     torch.set_num_threads(1)
     for dtype in (torch.float64, torch.float32, torch.bfloat16):
         (together, losses), (alone, expected) = trained(us, dtype), trained(ALONE, dtype)

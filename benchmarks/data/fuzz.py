@@ -1,0 +1,87 @@
+"""Fuzzing of what reads strangers' files: pictures and archives, guided by coverage (atheris, from PyPI).
+
+    python benchmarks/data/fuzz.py -max_total_time=600 corpus/
+
+The first byte of an input says what the rest is: a picture, a zip or a tar. Whatever it holds, reading gives pixels of
+the right shape or says in one line why not, and nothing else. A find is left in a file `crash-…`, to be kept as a test.
+"""
+
+import io
+import sys
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["PIL", "catae", "zipfile", "tarfile"]):
+    from PIL import Image
+
+    from catae.data import decode, jpeg, sources, synthetic
+    from catae.errors import UserError
+
+KINDS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO", "TGA", "PCX", "AVIF", "JPEG2000", "QOI", "SGI")
+SCRATCH = Path(tempfile.mkdtemp(prefix="catae-fuzz-"))
+
+
+def one_input(data: bytes) -> None:
+    """Reads one input as what its first byte says."""
+    kind, body = data[:1], data[1:]
+    if kind in (b"z", b"t"):
+        path = SCRATCH / ("fuzz.zip" if kind == b"z" else "fuzz.tar")
+        path.write_bytes(body)
+        try:
+            entries = list(sources.entries(str(path)))
+        except UserError as error:
+            assert "\n" not in str(error)  # noqa: PT017 - a UserError is a right answer
+            return
+    else:
+        entries = [sources.Entry("cat.jpg", lambda: body)]
+    # As the store does: what is refused, or is not meant to be a picture, is not read.
+    readable = [entry for entry in entries if not entry.refusal and sources.is_picture_name(entry.name)]
+    for entry in readable:
+        plain = jpeg.decode(entry, 16)
+        assert plain is None or len(plain.pixels) == 16 * 16 * 3
+    for result in decode.decode_all(readable, 16):
+        if isinstance(result, decode.Decoded):
+            assert len(result.pixels) == 16 * 16 * 3
+        else:
+            assert result.reason
+            assert "\n" not in result.reason
+
+
+def seeds(corpus: Path) -> None:
+    """A picture of each kind, and archives of some of them, to start from."""
+    corpus.mkdir(parents=True, exist_ok=True)
+    picture = synthetic.draw(0, 0, 16)
+    made = {}
+    for kind in KINDS:
+        data = io.BytesIO()
+        picture.save(data, kind)
+        made[kind] = data.getvalue()
+        (corpus / f"seed-{kind}").write_bytes(b"p" + made[kind])
+    for name, mode in (("palette", "P"), ("grey-alpha", "LA"), ("cmyk", "CMYK"), ("bits", "1"), ("deep", "I;16")):
+        data = io.BytesIO()
+        picture.convert("L" if mode == "I;16" else mode).convert(mode).save(data, "TIFF" if mode == "CMYK" else "PNG")
+        (corpus / f"seed-{name}").write_bytes(b"p" + data.getvalue())
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as opened:
+        for name in ("a.png", "b/c.jpg", "../d.gif"):
+            opened.writestr(name, made["PNG"])
+    (corpus / "seed-zip").write_bytes(b"z" + archive.getvalue())
+    for mode in ("w", "w:gz", "w:bz2", "w:xz"):
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode=mode) as tar:  # type: ignore[call-overload]
+            for name in ("a.png", "b/c.jpg"):
+                member = tarfile.TarInfo(name)
+                member.size = len(made["PNG"])
+                tar.addfile(member, io.BytesIO(made["PNG"]))
+        (corpus / f"seed-tar-{mode[2:]}").write_bytes(b"t" + archive.getvalue())
+
+
+if __name__ == "__main__":
+    seeds(Path(sys.argv[-1]))
+    Image.init()
+    atheris.Setup(sys.argv, one_input)
+    atheris.Fuzz()

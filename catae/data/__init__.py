@@ -1,0 +1,1 @@
+"""What the images are: sources, decoding, duplicates, the split, and batches."""

@@ -1,0 +1,1 @@
+"""How good a model is: reconstruction scores, the PCA baseline, and distances of samples."""

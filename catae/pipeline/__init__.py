@@ -1,0 +1,1 @@
+"""One run, stage by stage, by one process or by several."""

@@ -1,0 +1,1 @@
+"""How a run is shown: figures, animations, tables, and HTML pages."""

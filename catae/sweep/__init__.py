@@ -1,0 +1,1 @@
+"""Many runs: the search space, the plan, its state, and the leaderboard."""

@@ -1,0 +1,67 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from catae.data import cache, ingest
+
+
+def test_sets_are_listed_with_what_they_are_the_newest_last(tmp_path: Path) -> None:
+    ingest.read("drawn:5", tmp_path, 16)
+    ingest.read("drawn:6", tmp_path, 16)
+    ingest.read("drawn:5", tmp_path, 16)  # of use again
+    there = cache.sets(tmp_path)
+    assert [(cached.source, cached.pictures) for cached in there] == [("drawn:6", 6), ("drawn:5", 5)]
+    assert there[1].size_bytes > 5 * 16 * 16 * 3
+    assert cache.sets(tmp_path / "nowhere") == []
+
+
+def test_over_the_limit_the_oldest_go_first_and_the_newest_stays(tmp_path: Path) -> None:
+    for count in (5, 6, 7):
+        ingest.read(f"drawn:{count}", tmp_path, 16)
+    there = cache.sets(tmp_path)
+    assert cache.trim(tmp_path, sum(cached.size_bytes for cached in there)) == []
+    removed = cache.trim(tmp_path, there[1].size_bytes + there[2].size_bytes)
+    assert [cached.source for cached in removed] == ["drawn:5"]
+    assert [cached.source for cached in cache.trim(tmp_path, 0)] == ["drawn:6"]
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_set_in_use_stays_until_its_process_ends_even_if_that_is_killed(tmp_path: Path) -> None:
+    path = ingest.read("drawn:5", tmp_path, 16)[0].path
+    (cached,) = cache.sets(tmp_path)
+    with cache.in_use(path), cache.in_use(path):
+        assert not cache.remove(cached)
+    code = (
+        "import sys, time; from pathlib import Path; from catae import cache\n"
+        f"with cache.in_use(Path({str(path)!r})):\n    print('in use', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "in use\n"
+        assert not cache.remove(cached)
+        process.kill()
+    assert cache.remove(cached)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_set_is_left_alone(tmp_path: Path) -> None:
+    ingest.read("drawn:5", tmp_path, 16)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("keep")
+    for cached in cache.sets(tmp_path):
+        cache.remove(cached)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+@pytest.fixture(autouse=True)
+def _times_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sets that are read within a tick of the file system's clock have the same time."""
+    import os
+    import time
+
+    clock = iter(range(1_000_000))
+    utime = os.utime
+    base = time.time()
+    monkeypatch.setattr(ingest.os, "utime", lambda path: utime(path, (base, base + next(clock))))

@@ -1,0 +1,167 @@
+import io
+import struct
+import zlib
+from functools import partial
+
+import numpy as np
+import pytest
+from PIL import Image, features
+
+from catae.data import decode, sources
+from catae.data.decode import Decoded, Rejected
+from catae.data.sources import Entry
+from catae.errors import Unreadable
+
+RED = (255, 0, 0)
+
+
+def encoded(picture: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    data = io.BytesIO()
+    picture.save(data, kind, **options)  # type: ignore[arg-type]
+    return data.getvalue()
+
+
+def colour_of(data: bytes) -> tuple[int, ...]:
+    pixels = decode.decode(data, 16)
+    assert pixels.shape == (16, 16, 3)
+    assert pixels.dtype == np.uint8
+    return tuple(int(value) for value in np.median(pixels.reshape(-1, 3), axis=0))
+
+
+def test_a_picture_of_the_right_size_is_given_as_it_is() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    assert np.array_equal(decode.decode(encoded(Image.fromarray(noise)), 16), noise)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (encoded(Image.new("P", (16, 16), 5).convert("RGB").quantize(4)), None),
+        (encoded(Image.new("RGB", (16, 16), RED).quantize(4)), RED),
+        (encoded(Image.new("L", (16, 16), 100)), (100, 100, 100)),
+        (encoded(Image.new("1", (16, 16), 1)), (255, 255, 255)),
+        (encoded(Image.new("LA", (16, 16), (100, 255))), (100, 100, 100)),
+        (encoded(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "TIFF"), RED),
+        (encoded(Image.fromarray(np.full((16, 16), 100 * 257, np.uint16))), (100, 100, 100)),
+        (encoded(Image.fromarray(np.full((16, 16), 100 * 257, np.int32)), "TIFF"), (100, 100, 100)),
+        (encoded(Image.new("RGBA", (16, 16), (255, 0, 0, 0))), (255, 255, 255)),
+        (encoded(Image.new("RGBA", (16, 16), (255, 0, 0, 128))), (255, 127, 127)),
+        (encoded(Image.new("RGB", (16, 16), RED), transparency=RED), (255, 255, 255)),
+        (encoded(Image.new("RGB", (16, 16), RED), "WEBP", lossless=True), RED),
+    ],
+    ids=[
+        "palette",
+        "palette-red",
+        "grey",
+        "bits",
+        "grey-alpha",
+        "cmyk",
+        "16-bit",
+        "32-bit",
+        "clear",
+        "half",
+        "key",
+        "webp",
+    ],
+)
+def test_every_mode_becomes_rgb_sensibly(data: bytes, expected: tuple[int, ...] | None) -> None:
+    assert expected is None or colour_of(data) == expected
+    assert len(colour_of(data)) == 3
+
+
+def test_exif_orientation_is_honoured() -> None:
+    picture = Image.new("RGB", (16, 16), "white")
+    picture.paste("black", (0, 0, 16, 8))  # the upper half
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise: the upper half is the right half
+    pixels = decode.decode(encoded(picture, exif=exif), 16)
+    assert pixels[:, 12].mean() < 20
+    assert pixels[:, 3].mean() > 235
+
+
+def test_other_sizes_are_centre_cropped_and_resized_with_antialiasing() -> None:
+    wide = Image.new("RGB", (192, 64), RED)
+    wide.paste("blue", (64, 0, 128, 64))
+    assert colour_of(encoded(wide)) == (0, 0, 255)
+    # One-pixel stripes average to grey; picking every eighth pixel would give black or white.
+    stripes = np.zeros((128, 128, 3), np.uint8)
+    stripes[:, ::2] = 255
+    assert abs(decode.decode(encoded(Image.fromarray(stripes)), 16).mean() - 127) < 3
+
+
+def test_what_is_no_picture_is_told_why() -> None:
+    whole = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)), "JPEG")
+    bomb = encoded(Image.new("1", (12_000, 12_000)))
+    deep = encoded(Image.fromarray(np.ones((16, 16), np.float32)), "TIFF")
+    for data, reason in [
+        (b"", "empty"),
+        (b"just words", "no picture of a known format"),
+        (whole[: len(whole) // 2], "can't be decoded: .*truncated"),
+        (bomb, "it has 12000x12000 pixels, more than the 64,000,000"),
+        (deep, "floating-point"),
+    ]:
+        with pytest.raises(Unreadable, match=reason):
+            decode.decode(data, 16)
+
+
+def of_file(name: str, data: bytes) -> Decoded | Rejected:
+    (result,) = decode.decode_all([Entry(name, partial(bytes, data))], 16)
+    return result
+
+
+def test_a_bomb_is_refused_before_it_is_decoded() -> None:
+    # 60,000 x 60,000 pixels are claimed in 57 bytes; decoding would take 10 GB.
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
+    refused = of_file("bomb.png", data)
+    assert isinstance(refused, Rejected)
+    assert "pixels" in refused.reason
+
+
+def test_a_mislabelled_file_is_read_and_said_to_be_so() -> None:
+    read = of_file("cat.jpg", encoded(Image.new("RGB", (20, 30), RED)))
+    assert isinstance(read, Decoded)
+    assert (read.note, read.original, read.mode) == ("it is a PNG, though its name ends in .jpg", "20x30", "RGB")
+    right = of_file("cat.jpeg", encoded(Image.new("RGB", (20, 30), RED), "JPEG"))
+    assert isinstance(right, Decoded)
+    assert right.note == ""
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_of_an_animation_the_first_frame_is_read_and_that_is_said(kind: str) -> None:
+    frames = [Image.new("RGB", (16, 16), colour) for colour in (RED, "blue", "green")]
+    data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
+    read = of_file(f"cat.{kind.lower()}", data)
+    assert isinstance(read, Decoded)
+    assert read.note == "it is an animation, of which the first frame is used"
+    assert abs(np.frombuffer(read.pixels, np.uint8).reshape(-1, 3).mean(0) - RED).max() < 8
+
+
+def test_a_large_jpeg_is_resized_as_well_as_a_whole_one() -> None:
+    """It is decoded at a part of its size, for speed: that must not be seen."""
+    coarse = np.random.default_rng(0).integers(0, 256, (12, 12, 3), np.uint8)
+    large = Image.fromarray(coarse).resize((2048, 2048), Image.Resampling.BICUBIC)
+    data = encoded(large, "JPEG", quality=95)
+    whole = np.asarray(Image.open(io.BytesIO(data)).resize((64, 64), Image.Resampling.LANCZOS), np.int64)
+    assert np.abs(decode.decode(data, 64) - whole).mean() < 1.5
+
+
+def test_what_is_broken_behind_the_first_frame_does_no_harm() -> None:
+    frames = [Image.new("RGB", (16, 16), colour) for colour in (RED, "blue")]
+    whole = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    for cut in range(len(whole) // 2, len(whole)):  # found by fuzzing: Pillow raises an IndexError at one of them
+        of_file("cat.gif", whole[:cut])
+    read = of_file("cat.gif", whole[:-2])
+    assert isinstance(read, Decoded)
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "AVIF"])
+def test_younger_formats_are_read_where_pillow_reads_them(kind: str) -> None:
+    if not features.check(kind.lower()):
+        pytest.skip(f"this Pillow reads no {kind}")
+    assert sources.is_picture_name(f"cat.{kind.lower()}")
+    colour = colour_of(encoded(Image.new("RGB", (40, 30), RED), kind))
+    assert max(abs(got - wanted) for got, wanted in zip(colour, RED, strict=True)) < 8

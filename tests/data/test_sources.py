@@ -1,0 +1,388 @@
+import io
+import json
+import os
+import pickle
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from catae.data import sources
+from catae.errors import Unreadable, UserError
+
+ASTRAY = ("/etc/abs.png", "../up.png", "a/../../b.png", "..\\dos.png", "C:/drive.png")
+FILES = {"b.png": b"two", "a/c.png": b"three", "a/a.jpg": b"one"}
+
+
+def folder(path: Path) -> Path:
+    for name, data in FILES.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(data)
+    return path
+
+
+def zipped(path: Path) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.mkdir("a")
+        for name, data in FILES.items():
+            archive.writestr(name, data)
+    return path
+
+
+def tarred(path: Path, mode: str) -> Path:
+    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+        for name, data in FILES.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return path
+
+
+def content(source: Path | str) -> list[tuple[str, bytes]]:
+    return [(entry.name, entry.read()) for entry in sources.entries(str(source)) if not entry.refusal]
+
+
+def refused(source: Path | str) -> dict[str, str]:
+    """Why each file is not read, before or while it is tried."""
+    reasons = {}
+    for entry in sources.entries(str(source)):
+        try:
+            reasons[entry.name] = entry.refusal
+            entry.read()
+        except Unreadable as error:
+            reasons[entry.name] = str(error)
+    return reasons
+
+
+def test_a_folder_a_zip_and_tars_give_the_same_files(tmp_path: Path) -> None:
+    expected = sorted(FILES.items())
+    assert sorted(content(folder(tmp_path / "cats"))) == expected
+    assert content(zipped(tmp_path / "cats.zip")) == expected
+    for name, mode in [
+        ("c.tar", "w"),
+        ("c.tar.gz", "w:gz"),
+        ("c.tgz", "w:gz"),
+        ("c.tar.bz2", "w:bz2"),
+        ("c.tar.xz", "w:xz"),
+    ]:
+        assert sorted(content(tarred(tmp_path / name, mode))) == expected
+
+
+def test_a_folder_with_nothing_to_read_but_one_archive_is_that_archive(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "README.md").write_text("cats")
+    (data / ".DS_Store").write_text("litter")
+    zipped(data / "cats.zip")
+    assert content(data) == sorted(FILES.items())
+    before = sources.fingerprint(str(data))
+    (data / "cats.zip").write_bytes((data / "cats.zip").read_bytes()[:-30])
+    assert sources.fingerprint(str(data)) != before
+    with pytest.raises(UserError, match=r"data/cats\.zip is neither a folder nor a whole zip or tar archive"):
+        sources.entries(str(data))
+
+
+@pytest.mark.parametrize("beside", ["tom.png", "more.tar", "folder/tom.png"])
+def test_a_folder_with_more_than_an_archive_is_read_as_a_folder(tmp_path: Path, beside: str) -> None:
+    zipped(tmp_path / "cats.zip")
+    (tmp_path / beside).parent.mkdir(exist_ok=True)
+    (tmp_path / beside).write_bytes(b"tom")
+    assert "it is an archive inside the source" in refused(tmp_path)["cats.zip"]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zips_members_are_read_however_they_are_packed_and_in_another_process_too(
+    tmp_path: Path, method: int
+) -> None:
+    long = "n" * 700 + ".png"
+    with zipfile.ZipFile(tmp_path / "cats.zip", "w", method) as archive:
+        for name, data in (FILES | {long: b"long" * 9}).items():
+            archive.writestr(name, data)
+    expected = sorted((FILES | {long: b"long" * 9}).items())
+    assert content(tmp_path / "cats.zip") == expected
+    sent = pickle.loads(pickle.dumps(list(sources.entries(str(tmp_path / "cats.zip")))))
+    assert [(entry.name, entry.read()) for entry in sent] == expected
+
+
+def test_a_broken_member_of_a_rarely_used_packing_is_told_and_the_others_are_read(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "cats.zip", "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("bad.png", b"bad" * 100)
+        archive.writestr("good.png", b"good")
+    data = bytearray((tmp_path / "cats.zip").read_bytes())
+    data[data.index(b"BZh") + 12] ^= 0xFF
+    (tmp_path / "cats.zip").write_bytes(data)
+    reasons = refused(tmp_path / "cats.zip")
+    assert reasons["bad.png"].startswith("it can't be unpacked: ")
+    assert reasons["good.png"] == ""
+
+
+def test_the_order_is_that_of_the_names_and_not_of_the_file_system(tmp_path: Path) -> None:
+    names = [name for name, _ in content(folder(tmp_path / "cats"))]
+    assert names == ["b.png", "a/a.jpg", "a/c.png"]
+
+
+def test_a_tilde_is_the_users_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder(tmp_path / "cats")
+    assert len(content("~/cats")) == 3
+    assert sources.label("~/cats/") == "cats"
+
+
+def test_drawn_cats_have_names_that_sort_and_fewer_are_the_first_of_more() -> None:
+    assert content("drawn:3:7") == content("drawn:5:7")[:3]
+    assert content("drawn:3:7") != content("drawn:3:8")
+    assert [name for name, _ in content("drawn:2")] == ["drawn/000001.png", "drawn/000002.png"]
+
+
+@pytest.mark.parametrize("source", ["drawn:x", "drawn:0", "drawn:1:2:3", "drawn:-1", "drawn:1:", "drawn:²"])
+def test_a_wrong_count_or_seed_of_drawn_cats_is_told(source: str) -> None:
+    with pytest.raises(UserError, match="like drawn:500"):
+        sources.entries(source)
+
+
+def test_what_is_no_source_is_told_with_its_path(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("not an archive")
+    (tmp_path / "torn.zip").write_bytes(zipped(tmp_path / "whole.zip").read_bytes()[:40])
+    for name, said in [
+        ("nowhere", "No such file"),
+        ("notes.txt", "neither a folder nor"),
+        ("torn.zip", "neither a folder nor"),
+    ]:
+        with pytest.raises(UserError, match=said) as error:
+            sources.entries(str(tmp_path / name))
+        assert name in str(error.value)
+
+
+def test_a_damaged_archive_is_told_in_one_line(tmp_path: Path) -> None:
+    whole = tarred(tmp_path / "whole.tar.gz", "w:gz").read_bytes()
+    (tmp_path / "torn.tar.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"torn\.tar\.gz is damaged"):
+        content(tmp_path / "torn.tar.gz")
+
+
+def test_hidden_files_and_other_kinds_are_not_meant_to_be_pictures() -> None:
+    meant = ["1.jpg", "a/2.JPEG", "x.webp", "../up.png"]
+    others = ["notes.txt", ".hidden.jpg", "a/.cache/1.jpg", "__MACOSX/1.jpg", "Thumbs.db", "noending"]
+    assert [name for name in meant + others if sources.is_picture_name(name)] == meant
+
+
+def test_a_folders_links_pipes_and_closed_files_are_told_and_not_waited_for(tmp_path: Path) -> None:
+    cats, other = tmp_path / "cats", tmp_path / "other"
+    for path in (cats / "inside", other):
+        path.mkdir(parents=True)
+    (other / "far.png").write_bytes(b"far")
+    (cats / "gone.png").symlink_to("nowhere")
+    (cats / "linked").symlink_to(other)  # a folder elsewhere: followed
+    (cats / "twice").symlink_to(other)
+    (cats / "inside" / "loop").symlink_to(cats)
+    os.mkfifo(cats / "pipe.png")
+    (cats / "nested.zip").write_bytes(b"PK")
+    assert refused(cats) == {
+        "gone.png": "it can't be read: No such file or directory",
+        "linked/far.png": "",
+        "twice": "it is a link to a folder that has been read already",
+        "inside/loop": "it is a link to a folder that has been read already",
+        "pipe.png": "it is no ordinary file",
+        "nested.zip": "it is an archive inside the source; give it as a source of its own",
+    }
+
+
+def test_a_name_that_is_no_utf8_is_shown_with_its_bytes_and_read(tmp_path: Path) -> None:
+    (tmp_path / "cats").mkdir()
+    with Path(os.fsdecode(os.fsencode(tmp_path / "cats") + b"/caf\xe9.png")).open("wb") as file:
+        file.write(b"data")
+    assert content(tmp_path / "cats") == [("caf\\xe9.png", b"data")]
+
+
+def test_a_file_or_folder_that_may_not_be_read_is_told(tmp_path: Path) -> None:
+    """As somebody who is not root, for whom nothing is closed."""
+    (tmp_path / "cats" / "shut").mkdir(parents=True)
+    (tmp_path / "cats" / "a.png").write_bytes(b"a")
+    (tmp_path / "cats" / "a.png").chmod(0)
+    (tmp_path / "cats" / "shut").chmod(0)
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(read)
+        if os.getuid() == 0:
+            for folder in (tmp_path, *list(tmp_path.parents)[:-1]):
+                folder.chmod(0o755)
+            os.setuid(65534)
+        with os.fdopen(write, "w") as out:
+            json.dump(refused(tmp_path / "cats"), out)
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as said:
+        reasons = json.load(said)
+    os.waitpid(child, 0)
+    (tmp_path / "cats" / "shut").chmod(0o700)
+    assert reasons == {
+        "a.png": "it can't be read: Permission denied",
+        "shut": "it can't be listed: Permission denied",
+    }
+
+
+def test_a_file_that_vanishes_between_listing_and_reading_is_told(tmp_path: Path) -> None:
+    listed = list(sources.entries(str(folder(tmp_path / "cats"))))
+    (tmp_path / "cats" / "b.png").unlink()
+    with pytest.raises(Unreadable, match="can't be read: No such file"):
+        next(entry for entry in listed if entry.name == "b.png").read()
+
+
+def test_a_file_that_is_too_large_to_be_a_picture_is_not_loaded(tmp_path: Path) -> None:
+    (tmp_path / "cats").mkdir()
+    with (tmp_path / "cats" / "huge.png").open("wb") as file:
+        file.truncate(300 * 2**20)
+    assert refused(tmp_path / "cats") == {"huge.png": "it has 300 MB, more than the 256 that are read of a file"}
+
+
+def test_members_of_a_zip_that_lead_astray_are_told(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in (*ASTRAY, "inner.zip", "ok.png"):
+            archive.writestr(name, b"data")
+        link = zipfile.ZipInfo("link.png")
+        link.external_attr = 0o120777 << 16
+        archive.writestr(link, "/etc/passwd")
+        archive.writestr("torn.png", b"data" * 100)
+    data = bytearray((tmp_path / "bad.zip").read_bytes())
+    data[data.index(b"torn.png") + 12] ^= 0xFF
+    (tmp_path / "bad.zip").write_bytes(data)
+    reasons = refused(tmp_path / "bad.zip")
+    assert reasons.pop("torn.png").startswith("it can't be unpacked: ")
+    assert reasons == {
+        **dict.fromkeys(ASTRAY, "its name leads out of the archive"),
+        "inner.zip": "it is an archive inside the source; give it as a source of its own",
+        "link.png": "it is a link",
+        "ok.png": "",
+    }
+
+
+def test_a_member_without_a_name_is_told(tmp_path: Path) -> None:
+    data = bytearray(zipped(tmp_path / "plain.zip").read_bytes())
+    start = data.rindex(b"PK\x01\x02")
+    length = int.from_bytes(data[start + 28 : start + 30], "little")
+    data[start + 28 : start + 30] = b"\0\0"  # found by fuzzing: the name's length, now counted as a comment
+    data[start + 32 : start + 34] = length.to_bytes(2, "little")
+    (tmp_path / "nameless.zip").write_bytes(data)
+    assert refused(tmp_path / "nameless.zip")["(no name)"] == "it has no name"
+
+
+def test_a_zip_of_a_version_that_nobody_knows_is_told(tmp_path: Path) -> None:
+    data = bytearray(zipped(tmp_path / "plain.zip").read_bytes())
+    data[data.rindex(b"PK\x01\x02") + 6] = 206  # found by fuzzing
+    (tmp_path / "newer.zip").write_bytes(data)
+    with pytest.raises(UserError, match=r"newer\.zip is damaged \(zip file version 20\.6\); get it again"):
+        content(tmp_path / "newer.zip")
+
+
+def test_a_member_that_claims_to_be_larger_than_the_archive_is_told(tmp_path: Path) -> None:
+    data = bytearray(zipped(tmp_path / "plain.zip").read_bytes())
+    start = data.rindex(b"PK\x01\x02")
+    data[start + 20 : start + 24] = (2**32 - 2).to_bytes(4, "little")
+    (tmp_path / "lying.zip").write_bytes(data)
+    assert "it claims to be larger than the archive" in refused(tmp_path / "lying.zip").values()
+
+
+def test_encrypted_members_are_told(tmp_path: Path) -> None:
+    # Python's zipfile writes no encrypted members: the flag alone is what a reader sees first.
+    data = bytearray(zipped(tmp_path / "plain.zip").read_bytes())
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        start = -1
+        while (start := data.find(signature, start + 1)) >= 0:
+            data[start + offset] |= 1
+    (tmp_path / "secret.zip").write_bytes(data)
+    assert set(refused(tmp_path / "secret.zip").values()) == {"it is encrypted"}
+
+
+def test_links_and_devices_in_a_tar_are_told(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "bad.tar.gz", "w:gz") as archive:
+        for name, kind in {
+            "soft.png": tarfile.SYMTYPE,
+            "hard.png": tarfile.LNKTYPE,
+            "device.png": tarfile.CHRTYPE,
+        }.items():
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, "/etc/passwd"
+            archive.addfile(member)
+        member = tarfile.TarInfo("../up.png")
+        archive.addfile(member, io.BytesIO(b""))
+    assert refused(tmp_path / "bad.tar.gz") == {
+        "soft.png": "it is a link",
+        "hard.png": "it is a link",
+        "device.png": "it is no ordinary file",
+        "../up.png": "its name leads out of the archive",
+    }
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+def test_an_archive_that_unpacks_beyond_all_measure_is_refused(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "RATIO_FLOOR", 2**24)  # the real one, of 1 GB, takes 10 s to write
+    path = tmp_path / f"bomb.{kind}"
+    zeros = bytes(2 * 2**20)
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for number in range(11):
+                archive.writestr(f"{number}.png", zeros)
+    else:
+        with tarfile.open(path, "w:gz") as tar:
+            for number in range(11):
+                member = tarfile.TarInfo(f"{number}.png")
+                member.size = len(zeros)
+                tar.addfile(member, io.BytesIO(zeros))
+    with pytest.raises(UserError, match="unpacks to more than 100 times its size"):
+        list(sources.entries(str(path)))
+
+
+def test_a_bad_central_directory_is_told(tmp_path: Path) -> None:
+    data = bytearray(zipped(tmp_path / "whole.zip").read_bytes())
+    start = data.rindex(b"PK\x01\x02")
+    data[start : start + 4] = b"XXXX"
+    (tmp_path / "bad.zip").write_bytes(data)
+    with pytest.raises(
+        UserError, match=r"bad\.zip is damaged \(Bad magic number for central directory\); get it again"
+    ):
+        content(tmp_path / "bad.zip")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_a_million_members_are_gone_through_in_little_memory(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"million.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for number in range(1_000_000):
+                archive.writestr(f"{number}.txt", b"")
+    else:
+        with tarfile.open(path, "w") as tar:
+            for number in range(1_000_000):
+                tar.addfile(tarfile.TarInfo(f"{number}.txt"))
+                tar.members.clear()  # type: ignore[attr-defined]
+    code = (
+        f"from catae import sources; print(sum(1 for _ in sources.entries({str(path)!r})))\n"
+        "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=True).stdout
+    count, peak_kb = map(int, said.split())
+    assert count == 1_000_000
+    assert peak_kb < 1_200_000
+
+
+def test_a_source_has_a_fingerprint_that_changes_with_it(tmp_path: Path) -> None:
+    cats = folder(tmp_path / "cats")
+    seen = {sources.fingerprint(str(cats))}
+    assert sources.fingerprint(str(cats)) in seen
+    (cats / "new.png").write_bytes(b"x")
+    seen.add(sources.fingerprint(str(cats)))
+    (cats / "new.png").write_bytes(b"xy")
+    seen.add(sources.fingerprint(str(cats)))
+    (cats / "new.png").rename(cats / "newer.png")
+    seen.add(sources.fingerprint(str(cats)))
+    seen |= {sources.fingerprint(source) for source in ("drawn:5", "drawn:6", "drawn:5:1")}
+    assert len(seen) == 7
+    with pytest.raises(UserError, match="nowhere can't be read"):
+        sources.fingerprint(str(tmp_path / "nowhere"))

@@ -1,0 +1,70 @@
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from catae.data import loader
+from catae.data.image_store import ImageSet
+from catae.errors import UserError
+from catae.inference import gallery
+from catae.latent import priors, space
+from catae.latent.priors import Priors
+from catae.model.autoencoder import AutoEncoder
+from catae.run import Run
+
+
+@pytest.fixture(scope="module")
+def model() -> AutoEncoder:
+    return AutoEncoder(32, 16, 4).eval()
+
+
+@pytest.fixture(scope="module")
+def fitted(model: AutoEncoder, drawn_set: ImageSet) -> Priors:
+    return priors.fit(space.encode(model, loader.ordered_loader(drawn_set, range(120))), 0)
+
+
+def test_the_same_seed_gives_the_same_file_and_another_seed_or_prior_another(
+    model: AutoEncoder, fitted: Priors, tmp_path: Path
+) -> None:
+    def made(prior: priors.Name, seed: int) -> bytes:
+        gallery.generate(model, fitted, prior, 5, seed, tmp_path / "new.png")
+        return (tmp_path / "new.png").read_bytes()
+
+    assert all(made(prior, 3) == made(prior, 3) for prior in fitted)
+    assert len({made(prior, seed) for prior in fitted for seed in (3, 4)}) == 8
+
+
+def test_two_test_pictures_are_taken_by_seed_or_by_name(drawn_set: ImageSet) -> None:
+    test = [4, 9, 30, 77]
+    names = drawn_set.names
+    by_seed = gallery.pair(names, test, "", 0)
+    assert by_seed == gallery.pair(names, test, "", 0)
+    assert set(by_seed) < set(test)
+    assert len(set(by_seed)) == 2
+    assert gallery.pair(names, test, f"{names[30]}, {names[4]}", 0) == [30, 4]
+    with pytest.raises(UserError, match="is a train picture; name one of the 4 test pictures"):
+        gallery.pair(names, test, f"{names[30]},{names[5]}", 0)
+    with pytest.raises(UserError, match=r"'cat\.png' is no picture of this run; .* like drawn/"):
+        gallery.pair(names, test, f"cat.png,{names[30]}", 0)
+
+
+def test_pictures_that_cant_be_read_are_told_by_path(tmp_path: Path) -> None:
+    (tmp_path / "words.jpg").write_text("words")
+    with pytest.raises(UserError, match=r"words\.jpg: it is no picture of a known format"):
+        gallery.pictures(Run(tmp_path), [str(tmp_path / "words.jpg")], 32)
+
+
+def test_a_picture_of_the_users_is_read_as_those_of_the_source(drawn_set: ImageSet, tmp_path: Path) -> None:
+    data = io.BytesIO()
+    Image.fromarray(drawn_set.take([7])[0]).save(data, "PNG")
+    (tmp_path / "tom.png").write_bytes(data.getvalue())
+    assert np.array_equal(gallery.pictures(Run(tmp_path), [str(tmp_path / "tom.png")], 32)[0], drawn_set.take([7])[0])
+
+
+def test_random_pictures_are_the_decoders_and_nothing_else(model: AutoEncoder, fitted: Priors, tmp_path: Path) -> None:
+    gallery.generate(model, fitted, "randn", 1, 3, tmp_path / "one.png")
+    expected = space.decode(model, fitted["randn"].sample(1, 3))[0].repeat(2, 0).repeat(2, 1)
+    with Image.open(tmp_path / "one.png") as picture:
+        assert np.array_equal(np.asarray(picture.convert("RGB"))[-16 - 64 : -16, 16 : 16 + 64], expected)

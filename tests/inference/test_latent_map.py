@@ -1,0 +1,145 @@
+import re
+import sys
+from pathlib import Path
+
+import jobs
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.decomposition import PCA
+from torch import Tensor
+
+from catae.__main__ import main
+from catae.data.image_store import ImageSet
+from catae.errors import UserError
+from catae.inference import latent_map
+from catae.report import figures
+from catae.settings import Settings
+from catae.system import files, rng
+
+
+def codes(count: int, dimensions: int) -> Tensor:
+    noise = torch.randn(count, dimensions, generator=rng.generator(0, "codes"))
+    return (noise * torch.arange(1.0, dimensions + 1))[..., None, None]
+
+
+def test_the_map_of_pca_is_scikit_learns_and_says_how_much_of_the_variance_it_shows() -> None:
+    points = codes(200, 6)
+    exact = PCA(2).fit(points.flatten(1).double())
+    flat = latent_map.pca(points)
+    assert np.abs(flat.points) == pytest.approx(np.abs(exact.transform(points.flatten(1).double())))
+    shares = [int(re.findall(r"(\d+)% of the variance", axis)[0]) / 100 for axis in flat.axes]
+    assert shares == pytest.approx(exact.explained_variance_ratio_, abs=0.006)
+
+
+def test_the_map_of_pca_does_not_turn_over() -> None:
+    points = codes(50, 4)
+    assert latent_map.pca(points).points == pytest.approx(latent_map.pca(points.flip(0)).points[::-1])
+
+
+@pytest.mark.parametrize(("count", "dimensions"), [(1, 4), (2, 4), (10, 1), (1, 1)])
+def test_a_few_codes_and_codes_of_one_number_have_a_map(count: int, dimensions: int) -> None:
+    points = latent_map.pca(codes(count, dimensions)).points
+    assert points.shape == (count, 2)
+    assert np.isfinite(points).all()
+
+
+def test_pictures_are_taken_from_all_over() -> None:
+    assert latent_map.evenly(range(10), 4) == [0, 2, 5, 7]
+    assert latent_map.evenly(range(3)) == [0, 1, 2]
+    assert len(set(latent_map.evenly(range(1690)))) == 1000
+
+
+def test_thumbnails_are_the_pictures_made_smaller_and_never_larger(drawn_set: ImageSet) -> None:
+    positions = list(range(70, 0, -1))
+    assert np.array_equal(latent_map.thumbnails(drawn_set, positions, 64), drawn_set.take(positions))
+    small = latent_map.thumbnails(drawn_set, positions, 16)
+    assert small.shape == (70, 16, 16, 3)
+    blocks = drawn_set.take(positions).reshape(70, 16, 2, 16, 2, 3).mean((2, 4))
+    assert np.abs(small - blocks).mean() < 6
+
+
+def test_the_figure_shows_pictures_pixel_for_pixel_apart_from_each_other(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (60, 20, 20, 3), np.uint8)
+    figures.atlas(random.normal(size=(60, 2)), ("one", "two"), pixels, tmp_path / "map.png", "a map")
+    canvas = np.asarray(Image.open(tmp_path / "map.png").convert("RGB"))
+    shown = [sum(np.array_equal(found, picture) for found in _beginning_like(canvas, picture)) for picture in pixels]
+    assert max(shown) == 1
+    assert shown[0] == 1
+    assert 30 < sum(shown) <= 60
+
+
+def _beginning_like(canvas: np.ndarray, picture: np.ndarray) -> list[np.ndarray]:
+    """The parts of the canvas that are as large as the picture and have its first pixel."""
+    height, width = picture.shape[:2]
+    corners = zip(*np.nonzero((canvas == picture[0, 0]).all(-1)), strict=True)
+    return [canvas[row : row + height, column : column + width] for row, column in corners]
+
+
+def test_a_crowd_is_thinned_out_to_the_first_ones() -> None:
+    places = np.array([[0, 0], [1, 1], [50, 0], [50, 39], [50, 41]])
+    assert figures._apart(places, 40, 10) == [0, 2, 4]
+    assert figures._apart(places, 40, 2) == [0, 2]
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a trained run is."""
+    folder = tmp_path_factory.mktemp("artifacts")
+    small = {"source": "drawn:120", "image_size": 32, "latent_dim": 16, "width": 4, "max_epochs": 1}
+    jobs.train(Settings(**small, test_fraction=0.4, output_dir=folder))
+    return folder
+
+
+@pytest.fixture
+def output_dir(artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CATAE_OUTPUT_DIR", str(artifacts))
+    return artifacts
+
+
+def test_the_command_draws_the_same_map_each_time(output_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert [main(["latents", "latest", "--out", name]) for name in ("one.png", "two.png")] == [0, 0]
+    assert Path("one.png").read_bytes() == Path("two.png").read_bytes()
+    assert capsys.readouterr().out == "one.png\ntwo.png\n"
+
+
+@pytest.mark.slow
+def test_umap_draws_another_map_the_same_each_time(output_dir: Path) -> None:
+    pytest.importorskip("umap", reason="umap-learn is missing: pip install -e .[umap]")
+    assert [main(["latents", "--map", "umap", "--out", name]) for name in ("one.png", "two.png")] == [0, 0]
+    assert main(["latents", "--out", "pca.png"]) == 0
+    assert Path("one.png").read_bytes() == Path("two.png").read_bytes() != Path("pca.png").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("count", "dimensions"), [(3, 4), (20, 2)])
+def test_umap_takes_few_codes(count: int, dimensions: int) -> None:
+    pytest.importorskip("umap", reason="umap-learn is missing: pip install -e .[umap]")
+    assert np.isfinite(latent_map.umap(codes(count, dimensions), 0).points).all()
+    for few in ((2, 4), (4, 1)):
+        with pytest.raises(UserError, match="--map umap needs .* and there are {} and {};".format(*few)):
+            latent_map.umap(codes(*few), 0)
+
+
+def test_without_umap_one_line_names_the_extra(
+    output_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "umap", None)  # as Python finds it where it is not installed
+    assert main(["latents", "--map", "umap", "--out", "map.png"]) == 2
+    said = capsys.readouterr().err
+    assert said == "catae: --map umap needs umap-learn: pip install 'catae[umap]', or take --map pca\n"
+    assert not Path("map.png").exists()
+
+
+def test_pictures_that_are_gone_are_told(output_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    (source,) = (output_dir / "runs").glob("*")
+    for name in ("model.safetensors", "split.json", "settings.json"):
+        (copy / name).write_bytes((source / name).read_bytes())
+    said = files.read_json(source / "run.json")
+    files.write_json(copy / "run.json", said | {"data": said["data"] | {"store": str(tmp_path / "gone")}})
+    assert main(["latents", str(copy)]) == 2
+    assert "the pictures of run copy are gone from" in capsys.readouterr().err

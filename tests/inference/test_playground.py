@@ -1,0 +1,221 @@
+import io
+import re
+import signal
+import socket
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jobs
+import numpy as np
+import pytest
+import torch
+from browser import browsing, needs_chromium
+from PIL import Image
+from starlette.websockets import WebSocketDisconnect
+
+from catae import settings
+from catae.inference import playground
+from catae.inference.playground import Toy
+from catae.latent import space
+from catae.run import Run
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # it would rather have httpx2, and Prefect brings httpx
+    from starlette.testclient import TestClient
+
+LOCAL, FRAMES = "http://127.0.0.1:8000", "ws://127.0.0.1:8000/frames"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    out = tmp_path_factory.mktemp("play")
+    given = {"source": "drawn:120", "image_size": 32, "latent_dim": 16, "width": 8, "max_epochs": 2}
+    return jobs.train(settings.load({**given, "output_dir": out}))
+
+
+@pytest.fixture(scope="module")
+def toy(trained: Run) -> Toy:
+    return playground.open_run(trained)
+
+
+@pytest.fixture
+def client(toy: Toy) -> TestClient:
+    return TestClient(playground.application(toy), base_url=LOCAL)
+
+
+def png(size: tuple[int, int] = (90, 60)) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", size, "tan").save(file, "PNG")
+    return file.getvalue()
+
+
+def test_a_code_comes_back_as_the_picture_that_the_model_makes_of_it(client: TestClient, toy: Toy) -> None:
+    code = client.get("/samples", params={"seed": 3}).json()[5]["code"]
+    with client.websocket_connect(FRAMES) as frames:
+        frames.send_bytes(np.array(code, "<f4").tobytes())
+        shown = np.frombuffer(frames.receive_bytes(), np.uint8).reshape(32, 32, 4)
+    (expected,) = space.decode(toy.model, torch.tensor(code).view(1, 16, 1, 1))
+    assert (shown[..., :3] == expected).all()
+    assert (shown[..., 3] == 255).all()
+
+
+@pytest.mark.parametrize(
+    "data", [b"", bytes(60), bytes(68), np.full(16, np.nan, "<f4").tobytes(), np.full(16, 1e30, "<f4").tobytes()]
+)
+def test_what_is_no_code_ends_the_connection(client: TestClient, data: bytes) -> None:
+    with client.websocket_connect(FRAMES) as frames:
+        frames.send_bytes(data)
+        with pytest.raises(WebSocketDisconnect) as ended:
+            frames.receive_bytes()
+    assert ended.value.code == 1007
+    with client.websocket_connect(FRAMES) as frames:
+        frames.send_text("a cat")
+        with pytest.raises(WebSocketDisconnect):
+            frames.receive_bytes()
+
+
+def test_a_picture_of_ones_own_becomes_a_code_and_what_is_none_is_refused_with_the_reason(client: TestClient) -> None:
+    (own,) = client.post("/encode", content=png()).json()
+    assert len(own["code"]) == 16
+    broken = client.post("/encode", content=b"no picture")
+    assert (broken.status_code, broken.text) == (415, "it is no picture of a known format\n")
+    assert client.post("/encode", content=bytes(10_000_001)).status_code == 413
+    assert client.post("/encode", content=png((9000, 8000))).status_code == 415
+
+
+@pytest.mark.parametrize(
+    "asked", ["seed=-1", "seed=x", "seed=4294967296", "seed=²", "prior=none", "seed=" + "9" * 5000]
+)
+def test_a_seed_or_a_prior_that_there_is_not_is_refused(client: TestClient, asked: str) -> None:
+    assert client.get(f"/samples?{asked}").status_code == 400
+
+
+def test_the_same_seed_gives_the_same_and_another_others(client: TestClient) -> None:
+    for address in ("/samples?seed=", "/cats?seed="):
+        assert client.get(f"{address}1").json() == client.get(f"{address}1").json() != client.get(f"{address}2").json()
+
+
+def test_other_pages_are_kept_out_by_host_and_by_origin(client: TestClient) -> None:
+    for headers in ({"host": "evil.example:8000"}, {"origin": "http://evil.example"}, {"origin": "null"}):
+        assert client.get("/model", headers=headers).status_code == 403
+        with pytest.raises(WebSocketDisconnect), client.websocket_connect(FRAMES, headers=headers):
+            pass
+    assert client.get("/model", headers={"origin": LOCAL}).status_code == 200
+    assert client.get("/model", headers={"host": "[::1]:8000"}).status_code == 200
+
+
+def test_the_page_allows_itself_no_script_but_its_own(client: TestClient) -> None:
+    answer = client.get("/")
+    assert "script-src 'self'" in answer.headers["content-security-policy"]
+    assert "unsafe" not in answer.headers["content-security-policy"]
+    assert not re.search(r" style=| on\w+=|<style|https?://", answer.text)
+
+
+def test_the_first_direction_changes_pictures_more_than_the_last_and_they_are_orthonormal(toy: Toy) -> None:
+    directions = playground.strongest(toy.model, 16)
+    assert torch.allclose(directions @ directions.T, torch.eye(16), atol=1e-4)
+    with torch.inference_mode():
+        least, most = (
+            (toy.model.decoder(way) - toy.model.decoder(-way)).abs().mean()
+            for way in (directions[-1:, :, None, None], directions[:1, :, None, None])
+        )
+    assert most > 2 * least
+
+
+def test_without_the_pictures_of_the_run_the_corners_are_samples(toy: Toy) -> None:
+    bare = Toy(toy.name, toy.model, toy.priors, toy.directions, None, [])
+    shown = TestClient(playground.application(bare), base_url=LOCAL).get("/cats").json()
+    assert [one["name"] for one in shown] == ["a sample"] * 4
+
+
+@contextmanager
+def playing(run: Run) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`catae play` on a free port, and its address."""
+    words = [sys.executable, "-m", "catae", "play", str(run.path), "--port", "0"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        try:
+            yield process, process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+def test_a_busy_port_is_one_line_and_exit_code_2(trained: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        words = ["play", str(trained.path), "--port", str(taken.getsockname()[1])]
+        ended = subprocess.run([sys.executable, "-m", "catae", *words], capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert re.fullmatch(r"catae: .*can't be listened on: .*--port 0.*\n", ended.stderr)
+
+
+@needs_chromium
+def test_in_a_browser_what_is_dragged_moved_and_resampled_changes_the_picture(trained: Run) -> None:
+    complaints: list[str] = []
+    with playing(trained) as (process, address), browsing(viewport={"width": 1440, "height": 1000}) as page:
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(address)
+        page.locator("#samples img").nth(11).wait_for()
+        seen = [settled(page)]
+
+        def changed() -> None:
+            page.wait_for_function("before => document.querySelector('#picture').toDataURL() != before", arg=seen[-1])
+            seen.append(settled(page))
+
+        box = page.locator("#square").bounding_box()
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 2, box["y"] + 2, steps=10)
+        page.mouse.up()
+        changed()
+        page.get_by_label("Direction 1").press("End")
+        changed()
+        page.get_by_role("button", name="Reset").click()
+        changed()
+        assert seen[-1] == seen[-3]
+        page.get_by_label("Down").press("End")
+        changed()
+        before = page.locator("#samples img").first.get_attribute("src")
+        page.get_by_role("button", name="Resample").click()
+        page.wait_for_function("src => document.querySelector('#samples img').src != src", arg=before)
+        page.locator("#samples button").nth(4).click()
+        changed()
+        page.get_by_label("Your picture").set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": png()})
+        page.get_by_alt_text("top left: your picture").wait_for()
+        changed()
+        with page.expect_download() as download:
+            page.get_by_text("Save as PNG").click()
+        with Image.open(download.value.path()) as saved:
+            assert saved.size == (32, 32)
+        assert complaints == []
+        page.get_by_label("Your picture").set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": b"no"})
+        page.get_by_text("it is no picture of a known format").wait_for()
+        process.send_signal(signal.SIGINT)
+        page.get_by_text("The server is gone").wait_for()
+        assert process.wait(10) == 130
+        assert process.stderr
+        assert process.stderr.read() == "catae: interrupted\n"
+
+
+def settled(page: Any) -> str:
+    """The picture, once no other comes."""
+    frames = None
+    while frames != (frames := page.locator("#picture").get_attribute("data-frames")) or frames is None:
+        page.wait_for_timeout(200)
+    shown: str = page.evaluate("document.querySelector('#picture').toDataURL()")
+    return shown
+
+
+@needs_chromium
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_at_every_width_nothing_is_sideways(trained: Run, scheme: Any) -> None:
+    with playing(trained) as (_, address), browsing(color_scheme=scheme) as page:
+        for width in (360, 390, 820, 1440):
+            page.set_viewport_size({"width": width, "height": 900})
+            page.goto(address)
+            page.locator("#samples img").nth(11).wait_for()
+            assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), f"{width} px"

@@ -1,0 +1,188 @@
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+
+import catae
+from catae import run, settings
+from catae.data import decode
+from catae.data.loader import normalise, viewable
+from catae.errors import UserError
+from catae.inference.pretrained import Pretrained
+from catae.latent import priors, space
+from catae.model import weights
+from catae.model.autoencoder import AutoEncoder
+from catae.run import Run
+from catae.settings import Settings
+from catae.system import rng
+
+SIZE, LATENT = 32, 8
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run with a model and priors, as training leaves them."""
+    new = run.create(Settings(output_dir=tmp_path_factory.mktemp("artifacts")), settings.origins())
+    weights.save(AutoEncoder(SIZE, LATENT, 4), new.model)
+    codes = torch.randn(40, LATENT, 1, 1, generator=rng.generator(0, "codes"))
+    priors.save(priors.fit(codes, 0), new.prior)
+    return new
+
+
+@pytest.fixture(scope="module")
+def model(source: Run) -> Pretrained:
+    return catae.load(source.path)
+
+
+@pytest.fixture(scope="module")
+def pixels() -> decode.Pixels:
+    """Three pictures of noise, of the model's size."""
+    return np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 3), np.uint8)
+
+
+def same(a: list[Image.Image], b: list[Image.Image]) -> bool:
+    return [picture.tobytes() for picture in a] == [picture.tobytes() for picture in b]
+
+
+def test_a_model_is_loaded_by_run_folder_file_or_name(source: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CATAE_OUTPUT_DIR", str(source.path.parent.parent))
+    Path("alone.safetensors").write_bytes(source.model.read_bytes())
+    loaded = [catae.load(name) for name in ("latest", source.id, source.path, str(source.model), "alone.safetensors")]
+    loaded.append(catae.load())
+    assert [len(one.priors) for one in loaded] == [4, 4, 4, 4, 1, 4]
+    drawn = [one.sample(2, seed=1) for one in loaded]
+    assert all(same(one, drawn[0]) for one in drawn)
+    assert repr(loaded[0]) == "<catae model: 32x32 pictures, codes of 8>"
+
+
+def test_what_is_no_model_is_told(source: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CATAE_OUTPUT_DIR", str(source.path.parent.parent))
+    with pytest.raises(UserError, match="the model to load is 'nowhere': no such run in"):
+        catae.load("nowhere")
+    (tmp_path / "words.safetensors").write_text("words")
+    with pytest.raises(UserError, match="is no model of catae's"):
+        catae.load(tmp_path / "words.safetensors")
+
+
+def test_tensors_give_tensors_arrays_arrays_and_pil_pictures_pil_pictures(
+    model: Pretrained, pixels: decode.Pixels
+) -> None:
+    tensor, pictures = normalise(pixels), [Image.fromarray(one) for one in pixels]
+    with torch.no_grad():
+        codes, restored = model.model.encoder(tensor), model.model(tensor)
+    assert torch.equal(model.encode(tensor), codes)
+    assert np.array_equal(model.encode(pixels), codes.numpy())
+    assert np.array_equal(model.encode(pictures), codes.numpy())
+    assert torch.equal(model.reconstruct(tensor), restored)
+    assert np.array_equal(model.reconstruct(pixels), viewable(restored))
+    assert same(model.reconstruct(pictures), [Image.fromarray(one) for one in viewable(restored)])
+    assert torch.equal(model.decode(codes), model.decode(codes.flatten(1)))
+    assert np.array_equal(model.decode(codes.numpy()), viewable(restored))
+    assert not codes.requires_grad
+
+
+def test_one_picture_in_is_one_picture_out(model: Pretrained, pixels: decode.Pixels) -> None:
+    several = model.reconstruct(pixels[:1])
+    assert np.array_equal(model.reconstruct(pixels[0]), several[0])
+    assert model.reconstruct(Image.fromarray(pixels[0])).tobytes() == several[0].tobytes()
+    assert model.reconstruct(normalise(pixels[:1])[0]).shape == (3, SIZE, SIZE)
+    assert model.encode(Image.fromarray(pixels[0])).shape == (1, LATENT, 1, 1)
+
+
+def test_pictures_of_any_size_and_mode_are_read_as_those_of_a_source_and_stay_as_they_are(
+    model: Pretrained, tmp_path: Path
+) -> None:
+    wide = Image.effect_mandelbrot((90, 50), (-2, -1, 1, 1), 40).convert("RGB")
+    wide.putpixel((3, 3), (255, 0, 0))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    wide.save(tmp_path / "turned.png", exif=turned)
+    with Image.open(tmp_path / "turned.png") as picture:
+        code = model.encode(picture)
+        assert picture.size == (90, 50)
+        upright = ImageOps.exif_transpose(picture)
+    assert upright.size == (50, 90)
+    read = decode.decode((tmp_path / "turned.png").read_bytes(), SIZE)
+    assert np.array_equal(code, model.encode(read))
+    assert not np.array_equal(code, model.encode(wide))
+    assert model.encode([wide, wide.convert("P"), wide.convert("L"), wide.convert("RGBA")]).shape[0] == 4
+    assert np.array_equal(model.encode(np.asarray(wide)), model.encode(wide))
+
+
+def test_many_pictures_give_what_each_gives_alone(model: Pretrained) -> None:
+    many = torch.rand(150, 3, SIZE, SIZE) * 2 - 1
+    codes = model.encode(many)
+    assert codes.shape == (150, LATENT, 1, 1)
+    torch.testing.assert_close(codes[140:141], model.encode(many[140]), atol=1e-5, rtol=1e-4)
+
+
+def test_samples_are_the_runs_own_for_a_seed_and_a_prior(model: Pretrained, source: Run) -> None:
+    assert same(model.sample(5, seed=3)[:2], model.sample(2, seed=3))
+    expected = space.decode(weights.load(source.model), model.priors["randn"].sample(5, 3))
+    assert same(model.sample(5, seed=3), [Image.fromarray(one) for one in expected])
+    drawn = [model.sample(1, 3, prior) for prior in model.priors]
+    assert len({one[0].tobytes() for one in drawn}) == 4
+    assert drawn[0][0].size == (SIZE, SIZE)
+
+
+def test_a_walk_goes_from_one_restored_picture_to_the_other(model: Pretrained, pixels: decode.Pixels) -> None:
+    a, b = pixels[0], pixels[1]
+    walk = model.interpolate(a, b, 5)
+    assert walk.shape == (5, SIZE, SIZE, 3)
+    ends = model.reconstruct(pixels[:2]).astype(int)
+    assert np.abs(walk[[0, -1]] - ends).max() <= 1  # a batch of another size may round otherwise
+    codes = model.encode(pixels[:2])
+    assert np.abs(walk[2].astype(int) - model.decode(codes.mean(0, keepdims=True))[0]).max() <= 1
+    assert same(model.interpolate(Image.fromarray(a), Image.fromarray(b), 5), [Image.fromarray(one) for one in walk])
+    tensors = model.interpolate(normalise(pixels[:1]), normalise(pixels[1:2])[0], 5)
+    assert np.array_equal(viewable(tensors), walk)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "said"),
+    [
+        ("cat.jpg", "pictures are PIL pictures, arrays or tensors, at least one, and not 'cat.jpg'"),
+        ([], r"at least one, and not \[\]"),
+        ([np.zeros((SIZE, SIZE, 3), np.uint8)], "pictures are PIL pictures, arrays or tensors"),
+        (np.zeros((2, SIZE, SIZE, 3)), r"uint8 \(n, height, width, 3\), and not float64 \(2, 32, 32, 3\)"),
+        (np.zeros((SIZE, SIZE), np.uint8), r"and not uint8 \(32, 32\)"),
+        (np.zeros((0, SIZE, SIZE, 3), np.uint8), r"and not uint8 \(0, 32, 32, 3\)"),
+        (torch.zeros(2, 3, 64, 64), r"float \(n, 3, 32, 32\) in \[-1, 1\], and not float32 \(2, 3, 64, 64\)"),
+        (torch.zeros(2, 3, SIZE, SIZE, dtype=torch.uint8), r"and not uint8 \(2, 3, 32, 32\)"),
+        (torch.zeros(0, 3, SIZE, SIZE), r"and not float32 \(0, 3, 32, 32\)"),
+    ],
+)
+def test_what_cant_be_pictures_is_told(model: Pretrained, pictures: Any, said: str) -> None:
+    with pytest.raises(TypeError, match=said):
+        model.encode(pictures)
+
+
+def test_what_cant_be_meant_is_told(model: Pretrained, pixels: decode.Pixels) -> None:
+    with pytest.raises(UserError, match=r"in \[-1, 1\], and this one in \[0, 255\]"):
+        model.encode(torch.arange(256.0).repeat(12).view(1, 3, SIZE, SIZE))
+    with pytest.raises(UserError, match="in \\[nan, nan\\]"):
+        model.encode(torch.full((1, 3, SIZE, SIZE), torch.nan))
+    with pytest.raises(UserError, match="floating-point numbers of no known range"):
+        model.encode(Image.new("F", (9, 9)))
+    for codes in (torch.zeros(2, 7), np.zeros((2, LATENT), int), torch.zeros(0, LATENT), [1.0], torch.zeros(LATENT)):
+        with pytest.raises(TypeError, match=r"codes are float \(n, 8, 1, 1\), and not"):
+            model.decode(codes)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="from one picture to one other, and not from 3 to 1"):
+        model.interpolate(pixels, pixels[0])
+    with pytest.raises(UserError, match="a walk of 1 pictures has no two ends"):
+        model.interpolate(pixels[0], pixels[1], 1)
+    with pytest.raises(UserError, match="0 pictures can't be drawn"):
+        model.sample(0)
+    alone = Pretrained(model.model, {"randn": model.priors["randn"]})
+    with pytest.raises(UserError, match="'mixture' is no prior of this model, which has randn; load its run"):
+        alone.sample(1, prior="mixture")
+
+
+def test_importing_catae_loads_no_pytorch() -> None:
+    code = "import sys, catae; assert callable(catae.load); sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0

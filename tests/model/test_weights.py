@@ -1,0 +1,44 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from catae.errors import UserError
+from catae.model import weights
+from catae.model.autoencoder import AutoEncoder
+
+
+def test_a_model_is_the_same_after_saving_and_loading_and_its_shape_is_in_the_file(tmp_path: Path) -> None:
+    model = AutoEncoder(image_size=32, latent_dim=7, width=4).to(memory_format=torch.channels_last)
+    weights.save(model, tmp_path / "model.safetensors")
+    loaded = weights.load(tmp_path / "model.safetensors")
+    assert (loaded.image_size, loaded.latent_dim, loaded.width) == (32, 7, 4)
+    assert not loaded.training
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), loaded.parameters(), strict=True))
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["catae"]) == {
+            "image_size": 32, "latent_dim": 7, "width": 4, "activation": "crelu",
+            "pixels": "RGB, (x / 255 - 0.5) / 0.5, in [-1, 1]",
+        }  # fmt: skip
+
+
+def test_what_is_no_model_is_told(tmp_path: Path) -> None:
+    weights.save(AutoEncoder(image_size=32, width=4), tmp_path / "whole.safetensors")
+    (tmp_path / "torn.safetensors").write_bytes((tmp_path / "whole.safetensors").read_bytes()[:5000])
+    (tmp_path / "empty.safetensors").write_bytes(b"")
+    save_file({"a": torch.zeros(3)}, tmp_path / "foreign.safetensors")
+    shape = '{"image_size": 32, "latent_dim": 7, "width": 4}'
+    save_file({"a": torch.zeros(3)}, tmp_path / "lying.safetensors", {"catae": shape})
+    save_file({"a": torch.zeros(3)}, tmp_path / "odd.safetensors", {"catae": "[1]"})
+    # A few bytes that ask for terabytes: nothing is made of them before they are compared.
+    huge = '{"image_size": 64, "latent_dim": 100000, "width": 100000}'
+    save_file({"a": torch.zeros(3)}, tmp_path / "huge.safetensors", {"catae": huge})
+    for number, value in enumerate(("1e400", "9" * 5000, "-5", '"x"', "null")):
+        odd = f'{{"image_size": {value}, "latent_dim": 7, "width": 4}}'
+        save_file({"a": torch.zeros(3)}, tmp_path / f"odd{number}.safetensors", {"catae": odd})
+    for name in ("odd0", "odd1", "odd2", "odd3", "odd4", "huge", "torn", "empty", "foreign", "lying", "odd", "gone"):
+        with pytest.raises(UserError, match=f"{name}.safetensors is no model of catae's"):
+            weights.load(tmp_path / f"{name}.safetensors")

@@ -1,0 +1,135 @@
+"""Training by two processes, beside one. The larger part of each test's time is the start of PyTorch in each."""
+
+import json
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torchrun
+from conftest import ROOT
+from torchrun import EPOCHS, chosen
+
+from catae import settings
+from catae.data.image_store import ImageSet
+from catae.pipeline import torchrun as together
+from catae.run import Run
+from catae.training import tensorboard
+
+
+def by_one_process(output_dir: Path) -> Run:
+    trained = together.fit(chosen(output_dir), settings.origins())
+    assert trained
+    return trained
+
+
+@pytest.fixture(scope="module")
+def by_one(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return by_one_process(tmp_path_factory.mktemp("one"))
+
+
+def last_loss(run: Run) -> float:
+    return tensorboard.read_scalars(run.events)["loss/test"][EPOCHS]
+
+
+def without_its_last_epoch(run: Run, folder: Path) -> Path:
+    """A copy of the run's output folder, as if it had been interrupted in the last epoch."""
+    shutil.copytree(run.path.parent.parent, folder, symlinks=True)
+    copy = Run(folder / "runs" / run.id)
+    (copy.checkpoints / "last-previous.pt").replace(copy.checkpoints / "last.pt")
+    copy.record(state="interrupted")
+    return folder
+
+
+def test_two_processes_take_the_steps_of_one(drawn_set: ImageSet) -> None:
+    """Rounding apart, which float64 shows; float32's grows as Adam divides small gradients by themselves."""
+    command = [*torchrun.TORCHRUN, *torchrun.ON_ONE_HOST, "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*command, str(ROOT / "tests/two_ranks.py"), str(drawn_set.path)],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+        env=torchrun.environment(),
+    )
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert sorted(each["rank"] for each in found) == [0, 1]
+    for each in found:
+        assert each["float64"]["weights"] < 1e-9
+        assert each["float32"]["weights"] < 1e-2
+        assert each["float32"]["losses"] < 1e-4
+        assert each["bfloat16"]["losses"] < 1e-2
+        assert each["evaluation"] < 1e-6
+        assert all(each[dtype]["same as the first's"] for dtype in ("float64", "float32", "bfloat16"))
+
+
+def test_two_processes_leave_the_run_that_one_leaves(by_one: Run, by_two: Run) -> None:
+    def left(run: Run) -> list[str]:
+        return sorted(str(file.relative_to(run.path)) for file in run.path.rglob("*") if "tfevents" not in file.name)
+
+    assert left(by_two) == left(by_one)
+    assert len(list(by_two.path.parent.iterdir())) == 1
+    (one, two) = (run.read() for run in (by_one, by_two))
+    assert two["state"] == one["state"] == "finished"
+    assert two["split"] == one["split"]
+    assert two["training"]["best_loss"] == pytest.approx(one["training"]["best_loss"], rel=0.02)
+    assert by_two.identity(chosen(Path())) == by_one.identity(chosen(Path()))
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_is_started_again_and_the_end_is_the_same(by_two: Run, tmp_path: Path) -> None:
+    process = torchrun.fit(chosen(tmp_path, resume="never"), "--max-restarts", "3")
+    try:
+        run = Run(tmp_path / "latest")
+        until = time.monotonic() + 400
+        while not (run.checkpoints / "last-previous.pt").exists() and time.monotonic() < until:
+            time.sleep(0.002)
+        torchrun.of_rank(1, process.pid).kill()
+        code, out, err = torchrun.fitted(process)
+    finally:
+        torchrun.end(process)
+    assert code == 0, err
+    assert "another process of this training has ended" in err or "interrupted" in err
+    assert "going on after epoch " in err
+    again = Run(Path(out.removesuffix("\n")))
+    assert again.read()["attempts"] == 2
+    assert len(list(again.path.parent.iterdir())) == 1
+    assert torchrun.weights(again) == torchrun.weights(by_two)
+
+
+def test_what_two_processes_began_one_goes_on_with(by_two: Run, tmp_path: Path) -> None:
+    gone_on = by_one_process(without_its_last_epoch(by_two, tmp_path / "out"))
+    assert gone_on.id == by_two.id
+    assert gone_on.read()["training"]["epochs"] == EPOCHS
+    assert last_loss(gone_on) == pytest.approx(last_loss(by_two), rel=1e-4)
+
+
+@pytest.mark.slow
+def test_what_one_process_began_two_go_on_with(by_one: Run, tmp_path: Path) -> None:
+    process = torchrun.fit(chosen(without_its_last_epoch(by_one, tmp_path / "out")))
+    code, out, err = torchrun.fitted(process)
+    assert code == 0, err
+    assert f"going on after epoch {EPOCHS - 1} and 0 batches" in err
+    gone_on = Run(Path(out.removesuffix("\n")))
+    assert gone_on.id == by_one.id
+    assert last_loss(gone_on) == pytest.approx(last_loss(by_one), rel=1e-4)
+
+
+def test_processes_that_differ_are_one_line(tmp_path: Path) -> None:
+    words = ["python", "-m", "catae", "fit", *torchrun.flags(chosen(tmp_path))]
+    script = 'CATAE_SEED=$RANK exec "$0" "${@:2}"'
+    words[0] = torchrun.TORCHRUN[0]
+    command = [*torchrun.TORCHRUN, *torchrun.ON_ONE_HOST, "--nproc-per-node", "2", "--no-python", "bash", "-c", script]
+    done = subprocess.run(
+        [*command, words[0], "", *words[1:]],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+        env=torchrun.environment(),
+    )
+    assert done.returncode != 0
+    assert "catae: process 1 has other seed than the first one: give all hosts the same pictures" in done.stderr
+    assert "catae/training/trainer.py" not in done.stderr  # no traceback

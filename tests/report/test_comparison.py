@@ -1,0 +1,285 @@
+"""What comparing runs promises, on real small runs: finished, of other pictures, unfinished, failed and damaged."""
+
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jobs
+import pytest
+from browser import Page, check_in_browser, needs_chromium
+from rich.console import Console
+
+from catae import run, settings
+from catae.__main__ import main
+from catae.errors import UserError
+from catae.report import comparison
+from catae.report.comparison import Comparison
+from catae.run import Run
+from catae.settings import Settings
+from catae.system import files
+
+SMALL: dict[str, Any] = {
+    "source": "drawn:60", "image_size": 32, "latent_dim": 8, "width": 4, "max_epochs": 2, "samples": 4,
+    "interpolation_steps": 3, "precision": "fp32",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    """Whole runs: two that differ in the latent size, and one of another seed, and so of other test pictures."""
+    place = tmp_path_factory.mktemp("runs")
+    changes: dict[str, dict[str, Any]] = {"a": {}, "b": {"latent_dim": 2, "max_epochs": 3}, "other": {"seed": 1}}
+    runs = {}
+    for name, change in changes.items():
+        resolved = Settings(**{**SMALL, **change}, output_dir=place)
+        runs[name] = jobs.whole(resolved)
+        runs[name].record(state="finished")
+    return runs
+
+
+@pytest.fixture
+def copied(finished: dict[str, Run], tmp_path: Path) -> Callable[[str, str], Run]:
+    """Gives a copy of a finished run, called otherwise, to change."""
+
+    def copy(name: str, new: str) -> Run:
+        return Run(Path(shutil.copytree(finished[name].path, tmp_path / new)))
+
+    return copy
+
+
+def compared(*runs: Run) -> Comparison:
+    return comparison.compare([str(each.path) for each in runs], Path("nowhere"))
+
+
+def printed(made: Comparison, width: int = 80) -> str:
+    """What a terminal gets."""
+    console = Console(width=width, file=io.StringIO(), force_terminal=True, color_system=None)
+    console.print(comparison.text(made, width))
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def row(text: str, name: str) -> list[str]:
+    """The values of a line of the printed table."""
+    (line,) = [line for line in text.splitlines() if line.startswith(name + "  ")]
+    return line.removeprefix(name).split()
+
+
+def test_runs_are_shown_with_the_settings_that_differ_and_their_scores(finished: dict[str, Run]) -> None:
+    made = compared(finished["a"], finished["b"])
+    text = printed(made)
+    assert made.comparable
+    assert set(made.differing) == {"latent_dim", "max_epochs"}
+    assert row(text, "latent_dim") == ["8", "2"]
+    scores = [finished[name].read()["scores"] for name in "ab"]
+    for key, name, decimals in (("l1", "L1 in [-1, 1]", 4), ("psnr", "PSNR, dB", 2), ("ssim", "SSIM", 4)):
+        assert [word for word in row(text, name) if word != "*"] == [f"{s['model'][key]:.{decimals}f}" for s in scores]
+    gaps = [f"{s['model']['psnr'] - s['pca']['psnr']:+.2f}" for s in scores]
+    assert row(text, "PSNR against PCA") == gaps
+    assert row(text, "Test pictures") == [str(s["pictures"]) for s in scores]
+    assert "width" not in text
+
+
+def test_the_best_of_each_score_is_marked(finished: dict[str, Run]) -> None:
+    made = compared(finished["a"], finished["b"])
+    values = {line.name: line for line in comparison.facts(made)}
+    for key, name, least in (("l1", "L1 in [-1, 1]", True), ("psnr", "PSNR, dB", False), ("ssim", "SSIM", False)):
+        a, b = (finished[run].read()["scores"]["model"][key] for run in "ab")
+        assert values[name].best == ((a < b, b < a) if least else (a > b, b > a))
+    better = min("ab", key=lambda name: finished[name].read()["scores"]["model"]["l1"])
+    assert comparison.headline(made).startswith(f"Run {finished[better].id} has the lowest L1 error: ")
+
+
+def test_runs_with_other_test_pictures_cant_be_compared(finished: dict[str, Run]) -> None:
+    made = compared(finished["a"], finished["other"])
+    assert not made.comparable
+    assert "The scores can't be compared: the runs have different test pictures." in printed(made)
+    assert not any(any(line.best) for line in comparison.facts(made))
+    assert made.to_dict()["comparable"] is False
+
+
+def test_other_pictures_under_the_same_names_are_other_test_pictures(
+    finished: dict[str, Run], copied: Callable[[str, str], Run]
+) -> None:
+    twin = copied("a", "twin")
+    assert compared(finished["a"], twin).comparable
+    twin.record(digests={**twin.read()["digests"], "data": "0" * 64})
+    assert not compared(finished["a"], twin).comparable
+
+
+def test_runs_are_named_by_latest_by_id_and_by_folder_and_each_counts_once(finished: dict[str, Run]) -> None:
+    output_dir = finished["a"].path.parent.parent
+    named = [finished["b"].id, str(finished["a"].path), "latest", finished["other"].id]
+    made = comparison.compare(named, output_dir)
+    assert [entry.id for entry in made.entries] == [finished[name].id for name in ("b", "a", "other")]
+    with pytest.raises(UserError, match="one run has nothing to be compared with"):
+        comparison.compare(["latest", finished["other"].id], output_dir)
+    with pytest.raises(UserError, match="RUN is 'nope': no such run in"):
+        comparison.compare(["latest", "nope"], output_dir)
+
+
+def test_an_unfinished_and_a_failed_run_are_said(finished: dict[str, Run], tmp_path: Path) -> None:
+    begun = Settings(**SMALL, output_dir=tmp_path / "artifacts")
+    unfinished = jobs.train(begun)
+    origins = dict.fromkeys(Settings.model_fields, "default")
+    other = begun.model_copy(update={"seed": 5})
+    with pytest.raises(ValueError, match="too bad"), run.recorded(other, origins) as failed:
+        raise ValueError("too bad")
+    made = compared(finished["a"], unfinished, failed)
+    text = " ".join(printed(made).split())
+    assert f"Run {unfinished.id} is killed and has no scores." in text
+    assert f"Run {failed.id} is failed and has no scores: ValueError: too bad." in text
+    assert f"Only run {finished['a'].id} has scores." in text
+    assert row(printed(made), "State") == ["finished", "killed", "failed"]
+    assert row(printed(made), "Epochs")[-1] == comparison.NONE
+    assert row(printed(made), "L1 in [-1, 1]")[-2:] == [comparison.NONE, comparison.NONE]
+
+
+DAMAGES: dict[str, Callable[[Run], object]] = {
+    "manifest.half": lambda each: each.manifest.write_bytes(each.manifest.read_bytes()[:100]),
+    "manifest.list": lambda each: each.manifest.write_text("[]"),
+    "manifest.scores": lambda each: each.record(scores={"model": "good"}),
+    "manifest.digests": lambda each: each.record(digests=["a"]),
+    "manifest.training": lambda each: each.record(training="long"),
+    "settings.gone": lambda each: each.settings.unlink(),
+    "settings.list": lambda each: each.settings.write_text("[1]"),
+    "split.half": lambda each: each.split.write_bytes(each.split.read_bytes()[:20]),
+    "split.other": lambda each: each.split.write_text('{"train": []}'),
+}
+
+
+@pytest.mark.parametrize("damage", list(DAMAGES))
+def test_a_damaged_run_is_said_and_the_others_are_compared(
+    damage: str, finished: dict[str, Run], copied: Callable[[str, str], Run]
+) -> None:
+    damaged = copied("b", "damaged")
+    DAMAGES[damage](damaged)
+    made = compared(finished["a"], damaged, finished["b"])
+    assert [entry.id for entry in made.entries] == [finished[name].id for name in "ab"]
+    assert made.comparable
+    (note,) = made.notes
+    assert note.startswith("Run damaged is left out: ")
+    assert str(damaged.path) in note
+    with pytest.raises(UserError, match="none of these runs can be read: Run damaged"):
+        compared(damaged, Run(Path(shutil.copytree(damaged.path, damaged.path.with_name("twin")))))
+
+
+def test_three_runs_fit_80_columns_whatever_differs(
+    finished: dict[str, Run], copied: Callable[[str, str], Run]
+) -> None:
+    changed = [copied("a", f"20261124-171815-{number}") for number in range(3)]
+    for number, each in enumerate(changed):
+        values = files.read_json(each.settings)
+        for name, setting in values.items():
+            setting["value"] = f"{name} of number {number} is long" if name != "source" else f"/a/{'long' * 9}{number}"
+        files.write_json(each.settings, values)
+    text = printed(compared(*changed))
+    assert max(map(len, text.splitlines())) <= 80
+    assert "validation_fraction" in text
+    assert "\N{HORIZONTAL ELLIPSIS}" not in text
+    assert text.count("L1 in [-1, 1]") == 1
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
+@pytest.mark.parametrize("count", [2, 3, 5, 9])
+def test_every_run_is_shown_whole_in_a_terminal_of_any_width(
+    width: int, count: int, copied: Callable[[str, str], Run]
+) -> None:
+    text = printed(compared(*(copied("a", f"20261124-1718{number}") for number in range(10, 10 + count))), width)
+    assert max(map(len, text.splitlines())) <= width
+    _, text = text.split("\n\n", 1)  # the first sentence names the best
+    assert [text.count(f"20261124-1718{number}") for number in range(10, 10 + count)] == [1] * count
+    assert "\N{HORIZONTAL ELLIPSIS}" not in text
+
+
+def test_json_is_for_machines(finished: dict[str, Run], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", str(finished["a"].path), str(finished["b"].path), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["comparable"], said["notes"]) == (True, [])
+    assert set(said["differing"]) == {"latent_dim", "max_epochs"}
+    for entry, name in zip(said["runs"], "ab", strict=True):
+        scores = finished[name].read()["scores"]
+        assert entry["id"] == finished[name].id
+        assert entry["scores"]["model"] == {key: scores["model"][key] for key in ("l1", "psnr", "ssim")}
+        assert entry["settings"]["latent_dim"] == {"a": 8, "b": 2}[name]
+        assert entry["training"]["epochs"] == finished[name].read()["training"]["epochs"]
+
+
+def test_the_page_has_every_run_and_links_to_its_report(finished: dict[str, Run], tmp_path: Path) -> None:
+    assert main(["compare", *(str(each.path) for each in finished.values()), "--html", "runs.html"]) == 0
+    page = Page((tmp_path / "runs.html").read_text())
+    links = [link["href"] or "" for link in page.all("a") if not (link["href"] or "").startswith("#")]
+    assert [(tmp_path / link).resolve() for link in links] == [each.report.resolve() for each in finished.values()]
+    assert "The scores can't be compared: the runs have different test pictures." in page.text
+    assert any(line.startswith("latent_dim 8 2 8") for line in page.rows())
+    assert len(page.all("img")) == 1
+
+
+def test_names_and_errors_of_an_enemy_stay_text(
+    finished: dict[str, Run], copied: Callable[[str, str], Run], tmp_path: Path
+) -> None:
+    evil = copied("a", "[bold]<script>alert(1)<")
+    values = files.read_json(evil.settings)
+    values["init"]["value"] = "<script>alert(2)</script>\x1b[31m[red]$\\x$"
+    files.write_json(evil.settings, values)
+    evil.record(scores=None, error="\x1b[31m<script>alert(3)</script>\n[/red]")
+    made = compared(finished["a"], evil)
+    assert "\x1b" not in printed(made)
+    assert "[bold]" in printed(made)
+    comparison.write_html(made, tmp_path / "runs.html")
+    assert not Page((tmp_path / "runs.html").read_text()).all("script")
+
+
+def test_a_run_without_a_log_has_no_curve_and_is_said(
+    finished: dict[str, Run], copied: Callable[[str, str], Run], tmp_path: Path
+) -> None:
+    bare = copied("b", "bare")
+    shutil.rmtree(bare.events)
+    comparison.write_html(compared(finished["a"], bare), tmp_path / "one.html")
+    page = Page((tmp_path / "one.html").read_text())
+    assert "Run bare has no curve: " in page.text
+    assert len(page.all("img")) == 1
+    (tmp_path / "twin").mkdir()
+    twin = Run(Path(shutil.copytree(bare.path, tmp_path / "twin" / "twin")))
+    comparison.write_html(compared(bare, twin), tmp_path / "none.html")
+    assert not Page((tmp_path / "none.html").read_text()).all("img")
+
+
+@needs_chromium
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("count", [2, 9])
+def test_nothing_on_the_page_is_wider_than_it(
+    scheme: str, count: int, finished: dict[str, Run], copied: Callable[[str, str], Run], tmp_path: Path
+) -> None:
+    runs = [finished["a"], finished["b"], *(copied("a", f"20261124-1718{number}") for number in range(10, 8 + count))]
+    comparison.write_html(compared(*runs), tmp_path / "runs.html")
+    check_in_browser(tmp_path / "runs.html", scheme, pictures=1)
+
+
+def test_settings_that_decide_nothing_are_no_difference(copied: Callable[[str, str], Run]) -> None:
+    a, b = copied("a", "one"), copied("a", "two")
+    values = files.read_json(b.settings)
+    for name in settings.HARMLESS - {"source"}:
+        values[name]["value"] = "another"
+    files.write_json(b.settings, values)
+    assert compared(a, b).differing == ()
+    del values["width"]  # a run of an earlier version has fewer
+    files.write_json(b.settings, values)
+    assert compared(a, b).differing == ("width",)
+    assert row(printed(compared(a, b)), "width") == ["4", comparison.NONE]
+
+
+def test_two_runs_of_the_same_name_are_two(finished: dict[str, Run], copied: Callable[[str, str], Run]) -> None:
+    twin = copied("b", finished["a"].id)
+    comparison.write_html(compared(finished["a"], twin), Path("runs.html"))
+    page = Page(Path("runs.html").read_text())
+    links = [link["href"] or "" for link in page.all("a") if not (link["href"] or "").startswith("#")]
+    assert [Path(link).resolve() for link in links] == [finished["a"].report.resolve(), twin.report.resolve()]
+
+
+def test_at_most_ten_curves_are_drawn_and_that_is_said(copied: Callable[[str, str], Run]) -> None:
+    runs = [copied("a", f"run-{number}") for number in range(11)]
+    comparison.write_html(compared(*runs), Path("runs.html"))
+    assert "The figure has the first 10 of 11 runs only." in Page(Path("runs.html").read_text()).text

@@ -1,0 +1,100 @@
+"""What the leaderboard promises: means over seeds, the best first, and the same in every form."""
+
+import io
+import json
+from pathlib import Path
+from statistics import mean
+
+import pytest
+from rich.console import Console
+from test_plan import SMALL, do
+
+from catae.sweep import leaderboard
+from catae.sweep import plan as sweep
+from catae.sweep.leaderboard import Leaderboard, Mean
+from catae.sweep.plan import Sweep
+from catae.system import files
+from flows import publish
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    """Two sizes of the code, and two seeds; one point has not been done."""
+    said = {**SMALL, "latent_dim": "2,16", "seed": "0..1", "output_dir": tmp_path_factory.mktemp("sweep")}
+    plan = sweep.plan(said)
+    with sweep.recorded(plan) as new:
+        for batch in sweep.batches(new, plan):
+            for point in batch[:3]:
+                do(new, plan, point)
+    return new
+
+
+@pytest.fixture(scope="module")
+def board(done: Sweep) -> Leaderboard:
+    return leaderboard.write(done)
+
+
+def test_an_entry_has_the_mean_of_its_seeds_and_one_that_lacks_a_seed_comes_after(
+    done: Sweep, board: Leaderboard
+) -> None:
+    whole, half = board.entries
+    assert (whole.settings, half.settings) == ({"latent_dim": 2}, {"latent_dim": 16})
+    assert whole.reached
+    assert half.reached
+    runs = [found for number in (1, 2) if (found := done.run_of(number))]
+    assert whole.reached.l1.value == mean(each.read()["scores"]["model"]["l1"] for each in runs)
+    assert whole.reached.l1.deviation
+    assert (half.reached.runs, half.reached.l1.deviation) == (1, None)
+    assert (board.seeds, board.over, board.comparable) == (2, ("latent_dim",), True)
+
+
+def test_a_mean_is_told_with_its_deviation_where_it_has_one() -> None:
+    assert Mean.of([0.1, 0.2]).text(3) == "0.150 ± 0.071"
+    assert Mean.of([0.1]).text(3) == "0.100"
+
+
+def test_table_page_json_and_markdown_say_the_same(done: Sweep, board: Leaderboard) -> None:
+    console = Console(width=140, file=io.StringIO())
+    console.print(leaderboard.text(board))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    html, markdown = done.page.read_text(), publish.write_leaderboard(done, board)
+    said = json.loads(done.board.read_text())
+    assert said["headline"] == leaderboard.headline(board)
+    assert [entry["settings"]["latent_dim"] for entry in said["entries"]] == [2, 16]
+    for row in leaderboard.rows(board):
+        for cell in row:
+            assert cell in text
+            assert cell in html
+    for entry in board.entries:
+        assert entry.reached
+        assert entry.reached.l1.text(4).replace(".", "\\.") in markdown
+    assert "1 of 2" in text
+    for shown in (html, markdown.replace("\\", "")):
+        assert all(str(point.run) in shown for point in done.points() if point.run)
+    assert "src=" not in html
+
+
+def test_runs_of_other_pictures_are_not_ranked(tmp_path: Path) -> None:
+    plan = sweep.plan({**SMALL, "test_fraction": "0.1,0.4", "output_dir": tmp_path})
+    with sweep.recorded(plan) as new:
+        for batch in sweep.batches(new, plan):
+            for point in batch:
+                do(new, plan, point)
+    board = leaderboard.read(new)
+    assert not board.comparable
+    assert leaderboard.headline(board) == "The entries can't be ranked: their runs have different test pictures."
+    assert [row[0] for row in leaderboard.rows(board)] == [leaderboard.NONE] * 2
+
+
+def test_validation_pictures_decide_where_there_are_some(tmp_path: Path) -> None:
+    plan = sweep.plan({**SMALL, "latent_dim": "2,16", "validation_fraction": 0.2, "output_dir": tmp_path})
+    with sweep.recorded(plan) as new:
+        for batch in sweep.batches(new, plan):
+            for point in batch:
+                do(new, plan, point)
+    board = leaderboard.read(new)
+    assert board.judged_on == "validation"
+    assert "Validation L1" in leaderboard.header(board)
+    losses = [entry.reached.judged_l1.value for entry in board.entries if entry.reached]
+    assert losses == sorted(losses)
+    assert files.read_json(new.manifest)["finished"] is None

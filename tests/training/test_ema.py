@@ -1,0 +1,83 @@
+"""The moving average of the weights: what it is, and the way back to it."""
+
+import pytest
+import torch
+from torch import nn
+
+from catae.data import loader as batches
+from catae.data import split
+from catae.data.image_store import ImageSet
+from catae.data.split import Split
+from catae.settings import Settings
+from catae.training import trainer
+from catae.training.trainer import Training
+
+
+@pytest.fixture(scope="module")
+def parts(drawn_set: ImageSet) -> Split:
+    return split.split(drawn_set.keys, test_fraction=0.3)
+
+
+def test_what_is_judged_and_kept_is_the_moving_average_of_the_weights(drawn_set: ImageSet, small: Settings) -> None:
+    settings = small.model_copy(update={"averaging": 0.5, "batch_size": 8, "precision": "fp32"})
+    parts = Split(train=tuple(range(80)), test=tuple(range(80, 100)))
+    state = Training(settings)
+    averages = [weight.detach().clone() for weight in state.model.parameters()]
+    other = Training(settings.model_copy(update={"averaging": 0}))
+    for number, batch in enumerate(batches.train_loader(drawn_set, parts.train, 8, settings.seed, 1, 0, 0.5, 1)):
+        trainer.step(other.model, batch, other.optimizer)
+        for average, weight in zip(averages, other.model.parameters(), strict=True):
+            # The first step's weights are taken as they are; then the share that stays grows to a half.
+            average.lerp_(weight.detach(), 1 if number == 0 else 1 - min(0.5, (1 + number) / (10 + number)))
+    epoch = state.run_epoch(drawn_set, parts)
+    for ours, theirs in zip(state.judged.parameters(), averages, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
+    loader = batches.ordered_loader(drawn_set, parts.test)
+    assert epoch.test_loss == pytest.approx(trainer.evaluate(state.judged, loader), rel=1e-6)
+    assert epoch.test_loss != pytest.approx(trainer.evaluate(state.model, loader), rel=1e-6)
+    assert other.judged is other.model
+
+
+@pytest.fixture
+def settled(drawn_set: ImageSet, parts: Split, small: Settings) -> Training:
+    """A training of 135 steps, whose loss has come down."""
+    state = Training(small.model_copy(update={"batch_size": 4}))
+    for _ in range(5):
+        state.run_epoch(drawn_set, parts)
+    return state
+
+
+def lose(model: nn.Module) -> None:
+    """Makes each pixel black or white, where tanh gives no gradient to leave by."""
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.mul_(100)
+
+
+def test_weights_that_get_lost_go_back_to_their_average_and_training_goes_on(
+    drawn_set: ImageSet, parts: Split, settled: Training, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = trainer.evaluate(settled.model, batches.ordered_loader(drawn_set, parts.test))
+    lose(settled.model.decoder)
+    settled.run_epoch(drawn_set, parts)
+    assert "the loss shot up in epoch 6: training went on from the average of its weights (1 time)" in caplog.text
+    assert trainer.evaluate(settled.model, batches.ordered_loader(drawn_set, parts.test)) < 1.1 * before
+
+
+def test_where_the_average_is_as_bad_they_do_not_go_back_for_ever(
+    drawn_set: ImageSet, parts: Split, settled: Training, caplog: pytest.LogCaptureFixture
+) -> None:
+    lose(settled.model.decoder)
+    lose(settled.judged.decoder)
+    settled.run_epoch(drawn_set, parts)
+    assert "(1 time)" in caplog.text
+
+
+def test_a_training_that_goes_on_knows_what_loss_is_usual(
+    drawn_set: ImageSet, parts: Split, settled: Training, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = Training(settled.settings)
+    other.load_state_dict(settled.state_dict())
+    lose(other.model.decoder)
+    other.run_epoch(drawn_set, parts)
+    assert "(1 time)" in caplog.text

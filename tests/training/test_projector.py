@@ -1,0 +1,159 @@
+"""What a real TensorBoard answers, and a browser shows, of a run's latents, settings and scores."""
+
+import io
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jobs
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from servers import background, free_port, until
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from catae.data import loader
+from catae.data.image_store import ImageSet
+from catae.inference import latent_map
+from catae.latent import space
+from catae.run import Run
+from catae.settings import Settings
+from catae.system import files
+from catae.training import projector, trainer
+from catae.training import tensorboard as events
+from flows import tasks
+
+TAGS = ("score/l1", "score/psnr", "score/ssim")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    """Two runs that have been trained and scored, by id."""
+    artifacts, done = tmp_path_factory.mktemp("artifacts"), {}
+    for dimensions in (8, 16):
+        resolved = Settings(
+            source="drawn:120", image_size=32, latent_dim=dimensions, width=4, max_epochs=2, test_fraction=0.3,
+            output_dir=artifacts,
+        )  # fmt: skip
+        run = jobs.train(resolved)
+        tasks.score.fn(run.path, images(run), resolved)
+        done[run.id] = run
+    return done
+
+
+@pytest.fixture(scope="module")
+def tensorboard(runs: dict[str, Run], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a TensorBoard that was there before the runs ended; they have logged their end twice, as if killed
+    meanwhile."""
+    address, log = f"http://127.0.0.1:{(port := free_port())}", tmp_path_factory.mktemp("tensorboard") / "log"
+    logdir = str(next(iter(runs.values())).path.parent)
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", logdir, "--port", str(port)]
+    with background(log, [*command, "--reload_interval", "1"], dict(os.environ)):
+        until(lambda: answers(address), 60, log)
+        until(lambda: has(address, runs, "scalars", "pictures"), 60, log)
+        assert httpx.get(f"{address}/data/plugin/projector/runs").json() == []
+        for run in (*runs.values(), *runs.values()):
+            values = {name: setting["value"] for name, setting in files.read_json(run.settings).items()}
+            tasks.map_latents.fn(run.path, images(run), Settings(**values))
+            tasks.log_results.fn(run.path, Settings(**values))
+        until(lambda: has(address, runs, "scalars", "pictures", "final"), 60, log)
+        yield address
+
+
+def images(run: Run) -> Path:
+    """Where the run's pictures are."""
+    return Path(run.read()["data"]["store"])
+
+
+def has(address: str, runs: dict[str, Run], *parts: str) -> bool:
+    """Whether TensorBoard has these parts of the runs, and nothing else."""
+    return set(httpx.get(f"{address}/data/runs").json()) == {f"{name}/events/{part}" for name in runs for part in parts}
+
+
+def answers(address: str) -> bool:
+    """Whether it is there."""
+    try:
+        return httpx.get(f"{address}/data/environment").is_success
+    except httpx.HTTPError:
+        return False
+
+
+def ask(address: str, **body: Any) -> Any:
+    """What the HPARAMS tab is answered."""
+    return httpx.post(f"{address}/data/plugin/hparams/{body.pop('route')}", json=body).raise_for_status().json()
+
+
+def test_the_tab_of_hyperparameters_has_each_run_once_with_its_settings_and_final_scores(
+    tensorboard: str, runs: dict[str, Run]
+) -> None:
+    experiment = until(lambda: ask(tensorboard, route="experiment", includeMetrics=True), 30)
+    assert [info["name"]["tag"] for info in experiment["metricInfos"]] == list(TAGS)
+    assert {"latent_dim", "learning_rate", "seed", "source"} <= {info["name"] for info in experiment["hparamInfos"]}
+    metrics = [{"metric": {"group": "", "tag": tag}} for tag in TAGS]
+    asked = {"startIndex": 0, "sliceSize": 100, "colParams": metrics, "allowedStatuses": ["STATUS_UNKNOWN"]}
+    groups = until(lambda: ask(tensorboard, route="session_groups", **asked)["sessionGroups"], 30)
+    assert sorted(group["name"] for group in groups) == sorted(runs)
+    for group in groups:
+        run = runs[group["name"]]
+        (session,) = group["sessions"]
+        assert session["name"] == f"{run.id}/events/final"
+        assert group["hparams"]["latent_dim"] == files.read_json(run.settings)["latent_dim"]["value"]
+        assert group["hparams"]["source"] == "drawn:120"
+        reached = {value["name"]["tag"]: value["value"] for value in group["metricValues"]}
+        wanted = {f"score/{name}": run.read()["scores"]["model"][name] for name in ("l1", "psnr", "ssim")}
+        assert {tag: reached[tag] for tag in TAGS} == pytest.approx(wanted)
+
+
+def test_the_projector_has_the_codes_names_and_pictures_of_test_pictures(
+    tensorboard: str, runs: dict[str, Run]
+) -> None:
+    there = f"{tensorboard}/data/plugin/projector"
+    shown = until(lambda: httpx.get(f"{there}/runs").json(), 30)
+    assert sorted(shown) == sorted(f"{name}/events/final" for name in runs)
+    for name, run in runs.items():
+        image_set, test = ImageSet(images(run)), files.read_json(run.split)["test"]
+        asked = {"run": f"{name}/events/final"}
+        (embedding,) = httpx.get(f"{there}/info", params=asked).json()["embeddings"]
+        asked["name"] = embedding["tensorName"]
+        assert asked["name"] == f"latents of {len(test)} test pictures"
+
+        positions = [image_set.names.index(name) for name in test]
+        codes = space.encode(trainer.kept(run.checkpoints), loader.ordered_loader(image_set, positions)).flatten(1)
+        tensor = np.frombuffer(httpx.get(f"{there}/tensor", params=asked).content, np.float32)
+        assert tensor.reshape(codes.shape) == pytest.approx(codes.numpy(), rel=1e-4, abs=1e-5)
+        assert httpx.get(f"{there}/metadata", params=asked).text.splitlines() == test
+
+        side = embedding["sprite"]["singleImageDim"][0]
+        sheet = np.asarray(Image.open(io.BytesIO(httpx.get(f"{there}/sprite_image", params=asked).content)))
+        rows = len(sheet) // side
+        for number, pixels in enumerate(image_set.take(positions)):
+            top, left = number // rows * side, number % rows * side
+            assert np.array_equal(sheet[top : top + side, left : left + side], pixels)
+
+
+@pytest.mark.usefixtures("tensorboard")
+def test_after_a_restart_the_scores_stand_once(runs: dict[str, Run]) -> None:
+    for run in runs.values():
+        log = EventAccumulator(str(run.events / events.FINAL))
+        log.Reload()
+        assert [(point.step, point.value) for point in log.Scalars("score/l1")] == [
+            (run.read()["training"]["best_epoch"], pytest.approx(run.read()["scores"]["model"]["l1"]))
+        ]
+        assert len(log.Images("latents")) == 1
+        assert len(events.read_scalars(run.events)["loss/test"]) == 2
+
+
+def test_names_that_would_break_the_table_are_shown_as_escapes(tmp_path: Path) -> None:
+    pixels, codes = np.zeros((2, 8, 8, 3), np.uint8), torch.zeros(2, 3, 1, 1)
+    projector.write(tmp_path, codes, ["a\tb\n.jpg", "Kätzchen.jpg"], pixels)
+    names = (tmp_path / events.FINAL / projector.NAMES).read_text(encoding="utf-8")
+    assert names == "a\\tb\\n.jpg\nKätzchen.jpg\n"
+
+
+def test_a_sheet_of_the_most_pictures_is_within_what_the_projector_takes() -> None:
+    sheet = projector.sprite(np.zeros((latent_map.MOST, projector.SIDE, projector.SIDE, 3), np.uint8))
+    assert sheet.shape == (2048, 2048, 3)
