@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from catae import arguments, settings
-from catae.errors import Lost, UserError
+from catae.errors import UserError, WorkerLost
 from catae.system import files, hardware, signals
+from catae.system.text import count
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -36,7 +37,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"catae: {error}", file=sys.stderr)
         return 2
-    except Lost as error:
+    except WorkerLost as error:
         print(f"catae: {error}", file=sys.stderr)
         return 1
     except (KeyboardInterrupt, signals.Terminated) as error:
@@ -185,7 +186,7 @@ def _attribute(options: argparse.Namespace) -> None:
     from catae.inference import interpolate
 
     source = run.trained(options.run, settings.load().output_dir)
-    interpolate.attribute_in(source, options.picture, options.having, options.lacking, options.out)
+    interpolate.attribute_in(source, options.picture, options.positives, options.negatives, options.out)
     print(options.out)
 
 
@@ -265,14 +266,12 @@ def _inspect(options: argparse.Namespace) -> None:
 
 def _cache(options: argparse.Namespace) -> None:
     from catae.data import cache
-    from catae.report import html
 
     there = cache.sets(settings.load().output_dir / "cache")
     if options.clear:
         kept = [cached for cached in there if not cache.remove(cached)]
         print(
-            f"removed {len(there) - len(kept)} of {html.count(len(there), 'set')}"
-            + (", the rest is in use" if kept else "")
+            f"removed {len(there) - len(kept)} of {count(len(there), 'set')}" + (", the rest is in use" if kept else "")
         )
     elif options.json:
         print(json.dumps([asdict(cached) for cached in there], indent=2, default=str))
@@ -281,7 +280,7 @@ def _cache(options: argparse.Namespace) -> None:
             used = datetime.fromtimestamp(cached.used).strftime("%Y-%m-%d %H:%M")
             size = f"{cached.pictures:9,} pictures  {cached.size_bytes / 1e6:9,.1f} MB"
             print(f"{cached.path.name}  {size}  {used}  {cached.source}")
-        print(f"{html.count(len(there), 'set')}, {sum(cached.size_bytes for cached in there) / 1e6:,.1f} MB")
+        print(f"{count(len(there), 'set')}, {sum(cached.size_bytes for cached in there) / 1e6:,.1f} MB")
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {

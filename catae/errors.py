@@ -9,13 +9,13 @@ class UserError(Exception):
     """
 
 
-class Unreadable(Exception):
+class DecodeError(Exception):
     """Why a file of a source gives no picture, in a few words: the file's fault, not the job's."""
 
 
-class Hopeless(Exception):
+class TrialPruned(Exception):
     """Why a run of a search is ended before its time: others, earlier, were better. It is nobody's fault."""
 
 
-class Lost(Exception):
+class WorkerLost(Exception):
     """Another of the processes that train together has ended, or can't be reached: there is no going on without it."""

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from catae.errors import Hopeless, UserError
-from catae.settings import HARMLESS, Settings, decisive
+from catae.errors import TrialPruned, UserError
+from catae.settings import RESUME_SAFE, Settings, hyperparameters
 from catae.system import files, hardware
 
 logger = logging.getLogger(__name__)
@@ -31,18 +31,18 @@ class Run:
         self.events = path / "events"
         self.checkpoints = path / "checkpoints"
         self.model = path / "model.safetensors"
-        self.prior = path / "prior.safetensors"
+        self.priors = path / "priors.safetensors"
         self.curves = path / "curves.png"
         self.reconstructions = path / "reconstructions.png"
         self.generated = path / "generated.png"
-        self.generated_unfolded = path / "generated-unfolded.png"
+        self.generated_unwhitened = path / "generated-unwhitened.png"
         self.generated_gaussian = path / "generated-gaussian.png"
         self.generated_best = path / "generated-best.png"
         self.nearest = path / "nearest.png"
         self.interpolation = path / "interpolation.png"
         self.animation = path / "interpolation.gif"
         self.latents = path / "latents.png"
-        self.copies = path / "copies.png"
+        self.duplicates = path / "duplicates.png"
         self.report = path / "report.html"
 
     @property
@@ -61,7 +61,11 @@ class Run:
     def identity(self, settings: Settings) -> dict[str, str]:
         """Which training it is: the digests of its data, its split, and the settings that decide what is learned."""
         digests = self.read()["digests"]
-        return {"data": digests["data"], "split": digests["split"], "settings": files.digest_of(decisive(settings))}
+        return {
+            "data": digests["data"],
+            "split": digests["split"],
+            "settings": files.digest_of(hyperparameters(settings)),
+        }
 
     def record(self, **facts: Any) -> None:
         """Adds facts to `run.json`, or puts them in the place of earlier ones of the same name."""
@@ -107,7 +111,7 @@ def recorded(settings: Settings, origins: Mapping[str, str]) -> Iterator[Run]:
 
         try:
             yield run
-        except Hopeless as error:
+        except TrialPruned as error:
             end(PRUNED, str(error))
             raise
         except Exception as error:
@@ -131,11 +135,11 @@ def state(run: Run) -> str:
 def _choose(settings: Settings, origins: Mapping[str, str], held: ExitStack) -> Run:
     """The run to do, locked until `held` ends. One process at a time chooses."""
     runs = settings.output_dir / "runs"
-    with files.telling_of(settings.output_dir):
+    with files.explain_os_errors(settings.output_dir):
         runs.mkdir(parents=True, exist_ok=True)
         with files.locked(runs):
             for path in runs.iterdir():
-                _bury(path)
+                _mark_killed(path)
             run = _to_resume(settings) or Run(new_folder(runs))
             try:
                 held.enter_context(files.locked(run.path, wait=False))
@@ -147,7 +151,7 @@ def _choose(settings: Settings, origins: Mapping[str, str], held: ExitStack) -> 
             return run
 
 
-def _bury(path: Path) -> None:
+def _mark_killed(path: Path) -> None:
     """Sees to what a killed process has left: half-written files, and a run that still calls itself running."""
     try:
         with files.locked(path, wait=False):
@@ -202,7 +206,7 @@ def _changes(run: Run, settings: Settings) -> list[str]:
         return [
             f"{name} was {before[name]['value']!r} and is {value!r}"
             for name, value in now.items()
-            if (name not in HARMLESS or name == "source") and before[name]["value"] != value
+            if (name not in RESUME_SAFE or name == "source") and before[name]["value"] != value
         ]
     except (KeyError, TypeError) as error:
         raise UserError(f"{run.settings} doesn't hold the settings of a run of this version") from error
@@ -221,7 +225,7 @@ def _begin(run: Run, settings: Settings, origins: Mapping[str, str]) -> None:
         "process": hardware.process(),
         "machine": hardware.describe(),
     }
-    with files.telling_of(settings.output_dir):
+    with files.explain_os_errors(settings.output_dir):
         files.write_json(run.manifest, before | now)
         files.write_json(run.settings, values)
         point(settings.output_dir / LATEST, run.path)

@@ -1,9 +1,8 @@
-"""Every setting of the job, once: its type, its range, its default, and why.
+"""Define every setting of the job once: its type, range, default and purpose.
 
-Each is an environment variable with the prefix `CATAE_` and a flag of `catae sweep`; those of one run are flags of
-`catae train` as well. Flags win over the
-environment, the environment over `.env`, `.env` over the defaults. The tables in README.md and `.env.example`
-are made from this file: `make docs`.
+Each setting is an environment variable with the prefix `CATAE_` and a flag of `catae sweep`. Settings of one run are
+flags of `catae train` as well. Flags win over the environment, the environment over `.env`, `.env` over the defaults.
+`make docs` generates docs/settings.md and `.env.example` from this file.
 """
 
 import difflib
@@ -23,54 +22,53 @@ ENV_FILE = Path(".env")
 
 
 class DataSettings(BaseModel):
-    """Which pictures, and how they are divided."""
+    """Which images, and how they are split."""
 
     source: str = Field(
         "drawn:2000",
         min_length=1,
-        description="Where the pictures come from: a folder, a `.zip` or `.tar*` archive, `drawn[:COUNT[:SEED]]` (cat "
-        "faces drawn by code), `kaggle:OWNER/NAME`, or `pets:cats` (the cats' heads of the Oxford-IIIT pets).",
+        description="Source of the images: a folder, a `.zip` or `.tar*` archive, `drawn[:COUNT[:SEED]]` (synthetic "
+        "cats), `kaggle:OWNER/NAME`, or `pets:cats` (the cat heads of the Oxford-IIIT Pet dataset).",
     )
     image_size: int = Field(
         64,
         ge=16,
         le=256,
-        description="Height and width in pixels, a power of two; other pictures are centre-cropped and resized to it.",
+        description="Height and width in pixels, a power of two. Other images are centre-cropped and resized.",
         json_schema_extra={"enum": [16, 32, 64, 128, 256]},
     )
     test_fraction: float = Field(
         0.1,
         gt=0,
         lt=1,
-        description="Share of the distinct pictures that is kept out of training, for the test.",
+        description="Fraction of the distinct images held out for the test set.",
     )
     validation_fraction: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description="Share that is kept out of training to decide when to stop; at 0 the test pictures decide it.",
+        description="Fraction held out to decide when to stop. At 0 the test images decide.",
     )
     duplicates: Literal["group", "drop"] = Field(
         "group",
-        description="Copies of a picture, identical, mirrored or nearly: `group` keeps them all, on the same side of "
-        "the split; `drop` keeps one of each.",
+        description="Identical, flipped and near-identical images: `group` keeps all of them, on one side of the "
+        "split; `drop` keeps one of each group.",
     )
     on_reject: Literal["skip", "fail"] = Field(
         "skip",
-        description="Files that can't be decoded: `skip` leaves them out and reports them; `fail` makes them an error. "
-        "More than half of them are an error anyway.",
+        description="Files that cannot be decoded: `skip` reports them and continues; `fail` stops with an error. "
+        "More than half rejected is always an error.",
     )
     cache_gb: float = Field(
         20.0,
         gt=0,
-        description="Decoded pictures are kept for later runs in at most so many GB; the ones that were used the "
-        "longest ago go first.",
+        description="Maximum size of the image cache in GB. The least recently used sets are evicted first.",
     )
 
     @field_validator("image_size")
     @classmethod
     def _power_of_two(cls, value: int) -> int:
-        # Every convolution of the encoder halves the picture, down to 4x4.
+        # Every convolution of the encoder halves the image, down to 4x4.
         if value.bit_count() != 1:
             raise ValueError("must be a power of two")
         return value
@@ -79,157 +77,152 @@ class DataSettings(BaseModel):
 class ModelSettings(BaseModel):
     """The shape of the autoencoder."""
 
-    latent_dim: int = Field(128, ge=1, le=4096, description="Channels of the 1x1 code between the two halves.")
+    latent_dim: int = Field(128, ge=1, le=4096, description="Channels of the 1x1 latent.")
     width: int = Field(
-        32, ge=1, le=512, description="Filters of the first convolution; each further one has twice as many."
+        32, ge=1, le=512, description="Filters of the first convolution. Each further one has twice as many."
     )
     activation: Literal["crelu", "relu"] = Field(
         "crelu",
-        description="What follows a convolution: the ReLU of what it gives and that of its negative (`crelu`), or the "
-        "former alone (`relu`).",
+        description="Activation after a convolution: `relu`, or `crelu`, the ReLU of the signal and of its negative.",
     )
     init: Literal["torch", "kaiming", "pca"] = Field(
         "pca",
-        description="The weights that training starts from: principal components, layer by layer, which make the net "
-        "linear at first (`pca`); He et al.'s for ReLU (`kaiming`); or PyTorch's default (`torch`).",
+        description="Initial weights: `pca` (principal components, layer by layer, so that the network starts "
+        "linear), `kaiming` (He et al. 2015), or `torch` (PyTorch's default).",
     )
 
 
 class TrainingSettings(BaseModel):
-    """How the weights are found, and when the search ends."""
+    """How the network is trained, and when training stops."""
 
-    seed: int = Field(0, ge=0, lt=2**63, description="Decides the split, the first weights, the order and the samples.")
-    batch_size: int = Field(64, ge=1, description="Pictures in a step of the optimizer.")
-    learning_rate: float = Field(0.001, gt=0, allow_inf_nan=False, description="Adam's step size at the start.")
+    seed: int = Field(
+        0, ge=0, lt=2**63, description="Seed of the split, the initial weights, the image order and the samples."
+    )
+    batch_size: int = Field(64, ge=1, description="Images per optimizer step.")
+    learning_rate: float = Field(0.001, gt=0, allow_inf_nan=False, description="Adam's initial learning rate.")
     amsgrad: bool = Field(
         True,
-        description="Whether Adam's steps never grow longer because gradients have been small for a while (AMSGrad), "
-        "which a net that is nearly linear can't stand.",
+        description="Use AMSGrad: Adam's steps never grow because gradients were small for a while. A nearly linear "
+        "network diverges without it.",
     )
     weight_decay: float = Field(
         0.1,
         ge=0,
         allow_inf_nan=False,
-        description="At each step the weights shrink by this share of the learning rate, so that the net learns less "
-        "by heart (decoupled weight decay).",
+        description="Decoupled weight decay: each step shrinks the weights by this fraction of the learning rate.",
     )
-    lr_step_size: int = Field(10, ge=1, description="Epochs after which the learning rate falls.")
-    lr_gamma: float = Field(0.5, gt=0, le=1, description="What the learning rate is multiplied by when it falls.")
-    averaging: float = Field(
+    lr_step_size: int = Field(10, ge=1, description="Epochs between two decays of the learning rate.")
+    lr_gamma: float = Field(0.5, gt=0, le=1, description="Factor of each learning rate decay.")
+    ema_decay: float = Field(
         0.998,
         ge=0,
         lt=1,
-        description="What is evaluated and kept is a moving average of the weights; at each step it keeps this share "
-        "of itself. Where the loss shoots up, training goes on from it. At 0 no average is taken.",
+        description="Decay of the exponential moving average of the weights, per step. The average is evaluated and "
+        "kept. Where the loss spikes, training resumes from it. 0 disables the average.",
     )
-    mirror: float = Field(
-        0.5, ge=0, le=1, description="Share of the train pictures that is turned left to right, others in each epoch."
+    hflip: float = Field(
+        0.5, ge=0, le=1, description="Fraction of train images flipped left to right, chosen anew in each epoch."
     )
     shift: int = Field(
-        1, ge=0, le=16, description="Pixels by which each train picture is moved at most, elsewhere in each epoch."
+        1, ge=0, le=16, description="Maximum random shift of each train image in pixels, chosen anew in each epoch."
     )
-    max_epochs: int = Field(100, ge=1, description="Training ends after this many epochs at the latest.")
-    patience: int = Field(
-        3, ge=1, description="Training ends after this many epochs in a row that are no better than the best."
-    )
+    max_epochs: int = Field(100, ge=1, description="Maximum number of epochs.")
+    patience: int = Field(3, ge=1, description="Epochs in a row without improvement after which training stops.")
     min_delta: float = Field(
         0.0003,
         ge=0,
         lt=1,
-        description="An epoch is better only if its test loss is below the best by more than this share of it.",
+        description="Smallest improvement that counts, as a fraction of the best test loss.",
     )
     checkpoint_minutes: float = Field(
-        10.0, gt=0, description="Within a long epoch the state is saved every so many minutes, besides at its end."
+        10.0, gt=0, description="Minutes between two checkpoints within an epoch. Each epoch ends with one."
     )
     timeout_minutes: float = Field(
         0.0,
         ge=0,
-        description="Under Prefect, training that takes longer than so many minutes is ended, and can be gone on with; "
-        "0 lets it take as long as it will.",
+        description="Maximum training time in minutes under Prefect; 0 means no limit. A run that times out can be "
+        "resumed.",
     )
     resume: str = Field(
         "auto",
         min_length=1,
-        description="`auto` goes on with the newest run that was interrupted, if its settings and its pictures are the "
-        "same, and starts a new one otherwise; `never` always starts a new one; a run's id goes on with that one, or "
-        "says what has changed.",
+        description="`auto` resumes the newest interrupted run with the same settings and images, or starts a new "
+        "one; `never` starts a new run; a run's id resumes that run, or reports which settings changed.",
     )
-    device: Literal["cpu"] = Field(
-        "cpu", description="Where the arithmetic is done.", json_schema_extra={"enum": ["cpu"]}
-    )
+    device: Literal["cpu"] = Field("cpu", description="Device to train on.", json_schema_extra={"enum": ["cpu"]})
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
-        description="Arithmetic of training: `fp32`; `bf16`, which is bfloat16 with float32 weights; or `auto`, which "
-        "takes bf16 where the CPU has instructions for it. Results of different machines are compared in `fp32`.",
+        description="Arithmetic of training: `fp32`; `bf16` (bfloat16 with float32 weights); or `auto`, which selects "
+        "bf16 where the CPU has instructions for it. Use `fp32` to compare results of different machines.",
     )
-    threads: int = Field(0, ge=0, le=1024, description="Threads for the arithmetic; 0 takes what the machine allows.")
+    threads: int = Field(0, ge=0, le=1024, description="Threads to compute with; 0 uses what the machine allows.")
     processes: int = Field(
         1,
         ge=1,
         le=256,
-        description="Processes of `catae train` that train together, each on its share of every batch, with its share "
-        "of the threads. They learn what one does, to rounding. `catae fit` has those that `torchrun` starts.",
+        description="Processes of `catae train` that train together. Each gets a share of every batch and of the "
+        "threads. The result equals that of one process, up to rounding. `catae fit` uses those of `torchrun`.",
     )
 
 
-class PictureSettings(BaseModel):
+class OutputSettings(BaseModel):
     """What is written, and where."""
 
     output_dir: Path = Field(
         Path("artifacts"),
-        description="The folder for runs and decoded pictures: a mounted volume, in a container.",
+        description="Folder for runs and the image cache; in a container, a mounted volume.",
     )
-    samples: int = Field(64, ge=1, le=1024, description="How many random pictures to generate.")
+    samples: int = Field(64, ge=1, le=1024, description="Number of random images to generate.")
     prior: Literal["randn", "gaussian", "mixture", "neighbours"] = Field(
         "randn",
-        description="What `catae generate` draws latents from, if not told: N(0, I); a Gaussian, or a mixture of "
-        "them, fitted to the train pictures' latents; or these latents, each moved towards one of its `neighbours`.",
+        description="Default prior of `catae generate`: N(0, I) (`randn`); a Gaussian or a mixture of Gaussians fitted "
+        "to the train latents; or train latents moved towards one of their nearest `neighbours`.",
     )
-    interpolation_steps: int = Field(50, ge=2, le=1000, description="Pictures in a walk, both ends included.")
+    interpolation_steps: int = Field(50, ge=2, le=1000, description="Images of an interpolation, including both ends.")
     interpolation_pair: str = Field(
         "",
-        description="Names of two test pictures to walk between, with a comma between them; empty takes two by seed.",
+        description="Names of two test images to interpolate, separated by a comma. Empty selects two by seed.",
         json_schema_extra={"pattern": "^([^,]+,[^,]+)?$"},
     )
 
     tracking: Literal["none", "mlflow", "wandb"] = Field(
         "none",
-        description="Where the run is told as well: `mlflow` or `wandb` (Weights & Biases), each an extra; where their "
-        "servers are, their own variables say (`MLFLOW_TRACKING_URI`, `WANDB_*`).",
+        description="Experiment tracker to log to as well: `mlflow` or `wandb` (Weights & Biases), each an extra. "
+        "Their own variables name the server (`MLFLOW_TRACKING_URI`, `WANDB_*`).",
     )
 
     @field_validator("interpolation_pair")
     @classmethod
     def _two_names(cls, value: str) -> str:
         if value and len([name for name in value.split(",") if name.strip()]) != 2:
-            raise ValueError("must be two names with a comma between them, like cats/1.jpg,cats/2.jpg")
+            raise ValueError("must be two names separated by a comma, like cats/1.jpg,cats/2.jpg")
         return value
 
 
 class SweepSettings(BaseModel):
-    """Where the runs of a sweep are done."""
+    """Where the runs of a sweep execute."""
 
     runner: Literal["process", "dask", "ray"] = Field(
         "process",
-        description="What the runs of `catae sweep` are done by: processes of this machine (`process`), a Dask "
-        "cluster (`dask`), or a Ray cluster (`ray`). The results are the same.",
+        description="Where the runs of `catae sweep` execute: processes of this machine (`process`), a Dask cluster "
+        "(`dask`), or a Ray cluster (`ray`). The results are the same.",
     )
     runner_address: str = Field(
         "",
-        description="The cluster's, like `tcp://10.0.0.5:8786` of Dask or `ray://10.0.0.5:10001` of Ray; empty starts "
-        "one on this machine, for as long as the sweep lasts. All machines of a cluster must see the same output_dir.",
+        description="Address of the cluster, like `tcp://10.0.0.5:8786` (Dask) or `ray://10.0.0.5:10001` (Ray). Empty "
+        "starts one on this machine for the sweep. All machines of a cluster must see the same output_dir.",
     )
     workers: int = Field(
         2,
         ge=1,
         le=1024,
-        description="How many runs of a sweep there are at once. Each has its share of the CPUs that this process may "
-        "use, unless `threads` says otherwise; of a cluster that was there before, its own size decides.",
+        description="Number of runs of a sweep at a time. Each gets its share of the CPUs, unless `threads` says "
+        "otherwise. An existing cluster uses its own size.",
     )
 
 
-# Settings that don't change what is learned: with others, an interrupted run can be gone on with.
-HARMLESS = frozenset(
+# Settings that do not affect what is learned: an interrupted run can be resumed with other values of these.
+RESUME_SAFE = frozenset(
     (
         "output_dir", "samples", "prior", "interpolation_steps", "interpolation_pair", "source", "on_reject",
         "cache_gb", "resume", "checkpoint_minutes", "timeout_minutes", "processes", "tracking",
@@ -237,12 +230,15 @@ HARMLESS = frozenset(
     )
 )  # fmt: skip
 
-RUN: tuple[type[BaseModel], ...] = (DataSettings, ModelSettings, TrainingSettings, PictureSettings)  # of one run
+# Names of settings in earlier versions; an error names the new one.
+RENAMED = {"mirror": "hflip", "averaging": "ema_decay"}
+
+RUN: tuple[type[BaseModel], ...] = (DataSettings, ModelSettings, TrainingSettings, OutputSettings)
 GROUPS: tuple[type[BaseModel], ...] = (*RUN, SweepSettings)
 
 
-class Settings(SweepSettings, PictureSettings, TrainingSettings, ModelSettings, DataSettings, BaseSettings):
-    """All of the settings, frozen. Made with `load`, which speaks to the user of what is wrong."""
+class Settings(SweepSettings, OutputSettings, TrainingSettings, ModelSettings, DataSettings, BaseSettings):
+    """All settings, frozen. Create it with `load`, which explains invalid values to the user."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -254,13 +250,13 @@ class Settings(SweepSettings, PictureSettings, TrainingSettings, ModelSettings, 
     )
 
 
-def decisive(settings: Settings) -> dict[str, Any]:
-    """The settings that decide what is learned, as plain values."""
-    return {name: value for name, value in settings.model_dump(mode="json").items() if name not in HARMLESS}
+def hyperparameters(settings: Settings) -> dict[str, Any]:
+    """Return the settings that determine what is learned, as plain values."""
+    return {name: value for name, value in settings.model_dump(mode="json").items() if name not in RESUME_SAFE}
 
 
 def describe(name: str) -> str:
-    """What a setting decides, and its range."""
+    """Return the description of a setting, with its range."""
     field = Settings.model_fields[name]
     signs = {"ge": "at least {:g}", "gt": "above {:g}", "le": "at most {:g}", "lt": "below {:g}"}
     limits = [
@@ -273,19 +269,19 @@ def describe(name: str) -> str:
 
 
 def load(given: Mapping[str, Any] | None = None, flags: Mapping[str, str] | None = None) -> Settings:
-    """The settings as resolved.
+    """Resolve the settings.
 
     Args:
-        given: by name, what wins over the environment, `.env` and the defaults; None is not given.
-        flags: by name, the flags that were called otherwise than the setting, to speak of them as the user does.
+        given: values by name; they win over the environment, `.env` and the defaults. None counts as not given.
+        flags: names of flags that differ from their setting's name, for error messages.
 
     Raises:
-        UserError: a value is out of its range, or a name is no setting; says which, and from where.
+        UserError: a value is invalid, or a name is unknown; the message says which, and where it was set.
     """
     given = {name: value for name, value in (given or {}).items() if value is not None}
     for name in given:
         if name not in Settings.model_fields:
-            raise UserError(f"{name!r} is no setting{_nearest(name, list(Settings.model_fields))}")
+            raise UserError(f"{name!r} is not a setting{_nearest(name, list(Settings.model_fields))}")
     _refuse_unknown_variables()
     try:
         return Settings(**given)
@@ -295,7 +291,7 @@ def load(given: Mapping[str, Any] | None = None, flags: Mapping[str, str] | None
 
 
 def origins(given: Mapping[str, Any] | None = None) -> dict[str, str]:
-    """Where each setting's value comes from: 'given', 'environment', '.env' or 'default'."""
+    """Return where each setting was set: 'given', 'environment', '.env' or 'default'."""
     said = {name for name, value in (given or {}).items() if value is not None}
     environment = _named(os.environ)
     file = _named(_env_file())
@@ -313,40 +309,44 @@ def origins(given: Mapping[str, Any] | None = None) -> dict[str, str]:
 
 
 def _env_file() -> Mapping[str, str | None]:
-    """What `.env` says; nothing if there is none."""
+    """Return the variables in `.env`, or none if the file is missing."""
     try:
         return dotenv_values(ENV_FILE, encoding="utf-8") if ENV_FILE.is_file() else {}
     except OSError as error:
         raise UserError(
-            f"{ENV_FILE.resolve()} can't be read: {error.strerror}; give the right to, or move it"
+            f"cannot read {ENV_FILE.resolve()}: {error.strerror}; fix its permissions, or move it"
         ) from error
     except ValueError as error:
-        raise UserError(f"{ENV_FILE.resolve()} is no text in UTF-8: {error}; write it anew") from error
+        raise UserError(f"{ENV_FILE.resolve()} is not valid UTF-8: {error}; save it as UTF-8") from error
 
 
 def _named(variables: Mapping[str, str | None]) -> dict[str, str]:
-    """The `CATAE_` variables that say something, by the name of the setting."""
+    """Return the non-empty `CATAE_` variables by the name of their setting."""
     upper = {name.upper(): value for name, value in variables.items()}
     return {n.removeprefix(PREFIX).lower(): v for n, v in upper.items() if n.startswith(PREFIX) and v}
 
 
 def _refuse_unknown_variables() -> None:
-    """A misspelt variable would otherwise be a setting silently not made."""
+    """Raise for unknown variables: a misspelt one would otherwise be ignored."""
     for place, variables in ((".env", _env_file()), ("the environment", os.environ)):
         for name in _named(variables):
             if name not in Settings.model_fields:
                 known = [PREFIX + known.upper() for known in Settings.model_fields]
                 variable = PREFIX + name.upper()
-                raise UserError(f"{variable}, in {place}, is no setting{_nearest(variable, known)}")
+                raise UserError(f"{variable}, in {place}, is not a setting{_nearest(variable, known)}")
 
 
 def _nearest(name: str, known: list[str]) -> str:
+    """Return a suggestion: the new name of a renamed setting, or else the most similar name."""
+    for old, new in RENAMED.items():
+        if name.upper().removeprefix(PREFIX) == old.upper():
+            return f": it is now {new if name.islower() else PREFIX + new.upper()}"
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
     return f": did you mean {near[0]}?" if near else ""
 
 
 def _explain(detail: Any, came_from: Mapping[str, str], flags: Mapping[str, str]) -> str:
-    """One line of pydantic's findings, in the user's words."""
+    """Return one line for one of pydantic's errors, in terms of flags and variables."""
     name = str(detail["loc"][0])
     place = {"given": flags.get(name, f"--{name.replace('_', '-')}"), "default": name}.get(
         came_from[name], f"{PREFIX}{name.upper()} (in {came_from[name]})"

@@ -1,7 +1,7 @@
 """What Prefect's UI shows of a run: how far training is, one report with pictures in it, and a table of epochs.
 
 It shows what has been written to files before. An API that can't be reached is no reason to fail: what wasn't shown
-is said once, and stands in `run.json` as `not_shown`.
+is said once, and stands in `run.json` as `unpublished`.
 """
 
 import logging
@@ -26,12 +26,12 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from catae.data import sources
 from catae.report import html, run_report
-from catae.report.html import count
 from catae.run import Run
 from catae.sweep import leaderboard
 from catae.sweep.leaderboard import Leaderboard
 from catae.sweep.plan import Sweep
 from catae.system import files
+from catae.system.text import count, duration, visible
 from catae.training import tensorboard
 from catae.training.metrics import Epoch, log, time_left
 from catae.training.trainer import Outcome
@@ -69,7 +69,7 @@ class Progress:
 
     def end(self, outcome: Outcome) -> None:
         """Shows that training has ended, and why."""
-        self._show(100.0, f"Ended after {count(outcome.epochs, 'epoch')}: {outcome.stopped_because}.")
+        self._show(100.0, f"Ended after {count(outcome.epochs, 'epoch')}: {outcome.stop_reason}.")
 
     def _show(self, percent: float, description: str) -> None:
         if task_run.id is None:  # a task that is called as a function has no UI
@@ -185,8 +185,8 @@ def _content(run: Run) -> list[str | Path]:
         _table(header, rows),
         "↓ less is better, ↑ more is better.",
         f"Training ended after {count(training['epochs'], 'epoch')} of {count(parts['train'], 'picture')}: "
-        f"{training['stopped_because']}. The weights are those of epoch {training['best_epoch']}. All of it took "
-        f"{html.duration(training['seconds'])}.",
+        f"{training['stop_reason']}. The weights are those of epoch {training['best_epoch']}. All of it took "
+        f"{duration(training['seconds'])}.",
         "## Restorations",
         f"Upper rows: test pictures. Lower rows: what the model makes of them from {count(latent, 'number')} each.",
         run.reconstructions,
@@ -195,7 +195,7 @@ def _content(run: Run) -> list[str | Path]:
         "pictures have mean 0 and covariance I.",
         run.generated,
         "What the same noise decoded to before, as training left the model: nothing keeps its latents like N(0, I).",
-        run.generated_unfolded,
+        run.generated_unwhitened,
         "## Interpolation",
         f"From {' to '.join(map(_plain, manifest['interpolation']))} and back, straight through the latents.",
         run.animation,
@@ -245,12 +245,12 @@ def _fitting(pictures: Sequence[Path], room: int) -> list[str]:
 
 def _plain(text: str) -> str:
     """A stranger's text as nothing but text, in Markdown."""
-    return "".join(f"\\{c}" if c in "\\`*_{}[]()<>#+-.!|~&" else c for c in html.visible(text))
+    return "".join(f"\\{c}" if c in "\\`*_{}[]()<>#+-.!|~&" else c for c in visible(text))
 
 
 def _tell(run: Run, what: list[str], error: Exception) -> None:
     logger.warning("the UI doesn't show %s: %s; everything is in %s", " and ".join(what), _reason(error), run.path)
-    run.record(not_shown=[*run.read().get("not_shown", []), *what])
+    run.record(unpublished=[*run.read().get("unpublished", []), *what])
 
 
 def _reason(error: Exception) -> str:

@@ -82,13 +82,13 @@ def _filled_in(form: _Form) -> dict[str, Any]:
     return form.model_dump(mode="json", exclude_unset=True)
 
 
-SWEPT = tuple(name for group in settings.RUN for name in group.model_fields if name not in settings.HARMLESS)
+SWEPT = tuple(name for group in settings.RUN for name in group.model_fields if name not in settings.RESUME_SAFE)
 SPREAD = tuple(settings.SweepSettings.model_fields)
 
 Data = Annotated[Given, Form("Data", settings.DataSettings)]
 Model = Annotated[Given, Form("Model", settings.ModelSettings)]
 Training = Annotated[Given, Form("Training", settings.TrainingSettings)]
-Pictures = Annotated[Given, Form("Pictures", settings.PictureSettings)]
+Pictures = Annotated[Given, Form("Pictures", settings.OutputSettings)]
 Over = Annotated[Given, Form("Over", settings.Settings, SWEPT, _text)]
 Trials = Annotated[int, Field(ge=0, le=1000)]
 Spread = Annotated[Given, Form("Spread", settings.SweepSettings)]

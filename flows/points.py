@@ -12,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from threadpoolctl import threadpool_limits
 
 from catae.data import cache
-from catae.errors import Hopeless
+from catae.errors import TrialPruned
 from catae.pipeline import tracking
 from catae.settings import Settings
 from catae.sweep import search
@@ -58,7 +58,7 @@ def train(
     threads = hardware.use_threads(settings.threads)
     asked = settings.model_copy(update={"resume": before.id if before else "never"})
     # Dask and Ray give NumPy one thread; the sums of more are in another order, and their last digits are others.
-    with threadpool_limits(threads), suppress(Hopeless), tracking.recorded(asked, origins) as new:
+    with threadpool_limits(threads), suppress(TrialPruned), tracking.recorded(asked, origins) as new:
         sweep.link(number, new)
         images = tasks.read.fn(new.path, asked)
         with cache.in_use(images):

@@ -50,7 +50,7 @@ def spoken_to(output_dir: Path) -> Iterator[None]:
         ended = run.find(run.LATEST, output_dir)
         said = ended.read()
         because = f" ({said['error']})" if said["error"] else ""
-        missing = ", ".join([*said.get("not_shown", ()), "the end of the log", "and the run's state"])
+        missing = ", ".join([*said.get("unpublished", ()), "the end of the log", "and the run's state"])
         raise Unreported(
             f"run {ended.id} is {run.state(ended)}{because}, and its files are in {ended.path}; but the Prefect server "
             f"at {url} no longer answers, and lacks {missing}"

@@ -18,10 +18,10 @@ from prefect.task_runners import TaskRunner
 from catae import run
 from catae.data import cache, ingest
 from catae.errors import UserError
-from catae.report.html import count
 from catae.sweep import leaderboard, search_space
 from catae.sweep import plan as sweep
 from catae.sweep.plan import Plan, Point, Sweep
+from catae.system.text import count
 from flows import artifacts, parameters, points, task_runners
 
 logger = logging.getLogger("catae.sweep")

@@ -16,7 +16,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.task_engine import TaskRunTimeoutError
 
 from catae.data import loader, sources, split
-from catae.data.image_store import ImageSet
+from catae.data.image_store import ImageStore
 from catae.errors import UserError
 from catae.evaluation import reconstruction, samples
 from catae.inference import gallery, latent_map
@@ -26,7 +26,7 @@ from catae.model import weights
 from catae.pipeline import launcher, stages, tracking
 from catae.report import figures, run_report
 from catae.run import Run
-from catae.settings import Settings, decisive
+from catae.settings import Settings, hyperparameters
 from catae.system import rng
 from catae.training import tensorboard, trainer
 from catae.training.metrics import Epoch
@@ -77,7 +77,7 @@ def fit(
     else:
         identity = run.identity(settings)
         outcome = trainer.fit(image_set, parts, settings, run.events, run.checkpoints, identity, after_epoch)
-    stages.hand_out(run, images_path, settings, outcome)
+    stages.finalize(run, images_path, settings, outcome)
     return outcome
 
 
@@ -117,9 +117,9 @@ def reconstruct(folder: Path, images_path: Path) -> None:
 def generate(folder: Path, settings: Settings) -> None:
     """Draws random pictures: of the recipe's latents of N(0, I), before the fold and after, and of the Gaussian."""
     run = Run(folder)
-    model, fitted = weights.load(run.model), priors.load(run.prior)
+    model, fitted = weights.load(run.model), priors.load(run.priors)
     before = trainer.kept(run.checkpoints)
-    gallery.generate(before, fitted, "randn", settings.samples, settings.seed, run.generated_unfolded)
+    gallery.generate(before, fitted, "randn", settings.samples, settings.seed, run.generated_unwhitened)
     gallery.generate(model, fitted, "randn", settings.samples, settings.seed, run.generated)
     gallery.generate(model, fitted, "gaussian", settings.samples, settings.seed, run.generated_gaussian)
 
@@ -159,7 +159,7 @@ def score(folder: Path, images_path: Path, settings: Settings) -> None:
 def measure(folder: Path, images_path: Path, settings: Settings) -> None:
     """Measures how far samples of each prior are from test pictures, and draws those that are nearest."""
     run, image_set, parts = _inputs(folder, images_path)
-    model, fitted = weights.load(run.model), priors.load(run.prior)
+    model, fitted = weights.load(run.model), priors.load(run.priors)
     measured = samples.measure(model, fitted, image_set, parts, settings.seed)
     samples.draw_nearest(model, fitted, measured.best, image_set, parts, settings.seed, run.nearest)
     run.generated_best.unlink(missing_ok=True)
@@ -176,7 +176,7 @@ def map_latents(folder: Path, images_path: Path, settings: Settings) -> None:
     pictures = loader.ordered_loader(image_set, parts.test)
     test = space.encode(trainer.kept(run.checkpoints), pictures)
     folded = space.encode(weights.load(run.model), pictures)
-    train = stats.Cloud(**run.read()["latents"]["train"])
+    train = stats.LatentStats(**run.read()["latents"]["train"])
     clouds = stats.compare(train, test, folded, rng.generator(settings.seed, "samples beside the latents"))
     run.record(latents=asdict(clouds))
     latent_map.show(run, image_set, parts.test, test, clouds)
@@ -187,7 +187,7 @@ def log_results(folder: Path, settings: Settings) -> None:
     """Logs what TensorBoard compares runs by: the settings that decide what is learned, the final scores, the map."""
     run = Run(folder)
     said = run.read()
-    columns = decisive(settings) | {"source": sources.label(settings.source)}
+    columns = hyperparameters(settings) | {"source": sources.label(settings.source)}
     reached = {f"score/{name}": said["scores"]["model"][name] for name in ("l1", "psnr", "ssim")}
     tensorboard.write_final(run.events, run.id, columns, reached, run.latents, said["training"]["best_epoch"])
 
@@ -210,7 +210,7 @@ def show_picture(path: Path, key: str, title: str) -> None:
     artifacts.publish_picture(path, key, title)
 
 
-def _inputs(folder: Path, images_path: Path) -> tuple[Run, ImageSet, split.Split]:
+def _inputs(folder: Path, images_path: Path) -> tuple[Run, ImageStore, split.Split]:
     """What most steps start from: the run, its pictures and their split."""
     run = Run(folder)
     return run, *stages.divided(run, images_path)

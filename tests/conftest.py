@@ -11,7 +11,7 @@ import torchrun
 
 from catae import settings
 from catae.data import ingest
-from catae.data.image_store import ImageSet
+from catae.data.image_store import ImageStore
 from catae.run import Run
 from catae.settings import Settings
 
@@ -32,7 +32,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def drawn_set(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
+def drawn_set(tmp_path_factory: pytest.TempPathFactory) -> ImageStore:
     """120 drawn cats of 32x32."""
     return ingest.read("drawn:120", tmp_path_factory.mktemp("store"), 32)[0]
 
@@ -46,7 +46,7 @@ def cats_zip() -> Path:
 
 
 @pytest.fixture(scope="session")
-def cats_set(cats_zip: Path, tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
+def cats_set(cats_zip: Path, tmp_path_factory: pytest.TempPathFactory) -> ImageStore:
     """The real cats, decoded."""
     return ingest.read(str(cats_zip), tmp_path_factory.mktemp("cats"), 64)[0]
 

@@ -53,7 +53,7 @@ def test_the_defaults_are_the_recipe() -> None:
         ("CATAE_INIT", "zeros", "must be 'torch', 'kaiming' or 'pca'"),
         ("CATAE_DEVICE", "cuda", "must be 'cpu'"),
         ("CATAE_INTERPOLATION_PAIR", "one", "must be two names"),
-        ("CATAE_BATCHSIZE", "64", "is no setting: did you mean CATAE_BATCH_SIZE?"),
+        ("CATAE_BATCHSIZE", "64", "is not a setting: did you mean CATAE_BATCH_SIZE?"),
     ],
 )
 def test_a_wrong_variable_is_named_with_its_value_and_what_it_must_be(
@@ -69,14 +69,25 @@ def test_a_wrong_variable_is_named_with_its_value_and_what_it_must_be(
 
 def test_a_misspelt_variable_in_the_file_is_an_error_that_says_where() -> None:
     Path(".env").write_text("CATAE_SEEED=1\n")
-    with pytest.raises(UserError, match=r"CATAE_SEEED, in \.env, is no setting: did you mean CATAE_SEED\?"):
+    with pytest.raises(UserError, match=r"CATAE_SEEED, in \.env, is not a setting: did you mean CATAE_SEED\?"):
+        settings.load()
+
+
+@pytest.mark.parametrize(("old", "new"), [("mirror", "hflip"), ("averaging", "ema_decay")])
+def test_the_error_for_a_renamed_setting_gives_the_new_name(
+    monkeypatch: pytest.MonkeyPatch, old: str, new: str
+) -> None:
+    with pytest.raises(UserError, match=f"'{old}' is not a setting: it is now {new}$"):
+        settings.load({old: "0.5"})
+    monkeypatch.setenv(f"CATAE_{old.upper()}", "0.5")
+    with pytest.raises(UserError, match=f"CATAE_{old.upper()}, in the environment, .* now CATAE_{new.upper()}$"):
         settings.load()
 
 
 def test_a_flag_that_is_wrong_is_named_as_a_flag() -> None:
     with pytest.raises(UserError, match="--max-epochs is 0"):
         settings.load({"max_epochs": 0})
-    with pytest.raises(UserError, match="'max_epoch' is no setting: did you mean max_epochs"):
+    with pytest.raises(UserError, match="'max_epoch' is not a setting: did you mean max_epochs"):
         settings.load({"max_epoch": 1})
 
 

@@ -9,20 +9,20 @@ from pathlib import Path
 import torch
 
 from catae.data import split
-from catae.data.image_store import ImageSet
+from catae.data.image_store import ImageStore
 from catae.data.loader import ordered_loader
 from catae.settings import Settings
 from catae.training import distributed
-from catae.training.distributed import ALONE, Ranks
+from catae.training.distributed import SINGLE, World
 from catae.training.trainer import Training, evaluate
 
-images = ImageSet(Path(sys.argv[1]))
+images = ImageStore(Path(sys.argv[1]))
 # 32, 32 and a last batch of a single picture, which only one process can have.
 parts = dataclasses.replace(split.split(images.keys, test_fraction=0.3), train=tuple(range(65)))
-chosen = Settings(image_size=32, latent_dim=16, width=8, batch_size=32, averaging=0, precision="fp32")
+chosen = Settings(image_size=32, latent_dim=16, width=8, batch_size=32, ema_decay=0, precision="fp32")
 
 
-def trained(us: Ranks, dtype: torch.dtype) -> tuple[Training, list[float]]:
+def trained(us: World, dtype: torch.dtype) -> tuple[Training, list[float]]:
     """After two epochs, with the losses in them; with weights in float64 where `dtype` is."""
     state = Training(chosen, ranks=us)
     state.start_linear(images, parts.train)
@@ -41,7 +41,7 @@ found = {}
 with distributed.joined() as us:
     torch.set_num_threads(1)
     for dtype in (torch.float64, torch.float32, torch.bfloat16):
-        (together, losses), (alone, expected) = trained(us, dtype), trained(ALONE, dtype)
+        (together, losses), (alone, expected) = trained(us, dtype), trained(SINGLE, dtype)
         begun = Training(chosen)
         begun.start_linear(images, parts.train)
         far = (flat(alone) - flat(begun)).norm()

@@ -34,10 +34,10 @@ TRAIN = """
 import json, sys, time
 from pathlib import Path
 from catae import settings, split, training
-from catae.images import ImageSet
+from catae.images import ImageStore
 resolved = settings.load({"width": 2, "latent_dim": 8, "max_epochs": 1})
 start = time.perf_counter()
-images = ImageSet(Path(sys.argv[1]))
+images = ImageStore(Path(sys.argv[1]))
 parts = split.split(images.keys)
 ready = time.perf_counter()
 state = training.Training(resolved)

@@ -31,9 +31,9 @@ from dataclasses import replace
 from pathlib import Path
 import torch
 from catae import machine, ranks, settings, split
-from catae.images import ImageSet
+from catae.images import ImageStore
 from catae.training import Training
-images, pictures, out = ImageSet(Path(sys.argv[1])), int(sys.argv[2]), sys.argv[3]
+images, pictures, out = ImageStore(Path(sys.argv[1])), int(sys.argv[2]), sys.argv[3]
 parts = split.split(images.keys)
 parts = replace(parts, train=parts.train[:pictures], test=parts.test[:256])
 with ranks.joined() as us:
@@ -62,7 +62,7 @@ with ranks.joined() as us:
         for _ in range(12):
             us.wait()
             begun = time.perf_counter()
-            us.add_up([weight], torch.zeros(()))
+            us.all_reduce_gradients([weight], torch.zeros(()))
             times.append(time.perf_counter() - begun)
         seconds[2**power] = sorted(times)[len(times) // 2]
     if us.first:

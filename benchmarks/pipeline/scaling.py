@@ -22,9 +22,9 @@ import json, sys
 from dataclasses import replace
 from pathlib import Path
 from catae import machine, settings, split, training
-from catae.images import ImageSet
+from catae.images import ImageStore
 machine.use_threads(0)
-images = ImageSet(Path(sys.argv[1]))
+images = ImageStore(Path(sys.argv[1]))
 parts = split.split(images.keys)
 state = training.Training(settings.load(json.loads(sys.argv[2])))
 few = replace(parts, train=parts.train[:1000], test=parts.test[:64])

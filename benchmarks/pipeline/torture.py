@@ -30,10 +30,10 @@ SOURCE = Path(__file__).with_name("faults.c")
 # What a run leaves, in the order in which it does: the last one that is there says how far the job had come.
 PHASES = {
     "report.html": "ending", "latents.png": "reporting", "interpolation.gif": "scoring", "curves.png": "drawing",
-    "prior.safetensors": "drawing", "events": "training", "split.json": "training", "data.json": "splitting",
+    "priors.safetensors": "drawing", "events": "training", "split.json": "training", "data.json": "splitting",
 }  # fmt: skip
 FILES = (
-    "model.safetensors", "prior.safetensors", "split.json", "data.json", "reconstructions.png", "generated.png",
+    "model.safetensors", "priors.safetensors", "split.json", "data.json", "reconstructions.png", "generated.png",
     "generated-gaussian.png", "curves.png", "interpolation.png", "interpolation.gif", "nearest.png", "latents.png",
 )  # fmt: skip
 KINDS_OF_KILLS = ("time", "kill", "kill", "torn", "torn", "short")

@@ -23,7 +23,7 @@ BATCH, RATE = 64, 0.001
 # catae's settings for the net that all have, and for what all train it with. It has one bias more for each filter and
 # place behind the code, 3,840 of 2.4 million numbers.
 PLAIN: dict[str, Any] = {
-    "width": 32, "activation": "relu", "init": "torch", "averaging": 0, "mirror": 0, "shift": 0, "amsgrad": False,
+    "width": 32, "activation": "relu", "init": "torch", "ema_decay": 0, "hflip": 0, "shift": 0, "amsgrad": False,
     "weight_decay": 0,
 }  # fmt: skip
 

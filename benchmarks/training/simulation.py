@@ -27,7 +27,7 @@ from parallel import ADD, TRAIN, by, shown
 
 from catae import settings
 from catae.data import ingest
-from catae.data.image_store import PIXELS, ImageSet
+from catae.data.image_store import PIXELS, ImageStore
 from catae.data.loader import train_loader
 from catae.model.autoencoder import AutoEncoder
 from catae.system import hardware
@@ -124,7 +124,7 @@ def epoch(costs: Costs, processes: int, batch: float, pictures: int) -> float:
     return pictures / batch * (costs.compute.of(share) + share * load + ring(costs.message, processes, costs.link))
 
 
-def loading(images: ImageSet, batches: int) -> tuple[float, float]:
+def loading(images: ImageStore, batches: int) -> tuple[float, float]:
     """Seconds to load a picture in training's order: from memory, and with the kernel's pages dropped."""
     chosen, medians = settings.load({}), []
     descriptor = os.open(images.path / PIXELS, os.O_RDONLY)
@@ -134,7 +134,7 @@ def loading(images: ImageSet, batches: int) -> tuple[float, float]:
             images.take(range(len(images)))
             if dropped:
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-            loader = train_loader(images, range(len(images)), BATCH, 0, number, 0, chosen.mirror, chosen.shift)
+            loader = train_loader(images, range(len(images)), BATCH, 0, number, 0, chosen.hflip, chosen.shift)
             begun = time.perf_counter()
             loaded = sum(len(batch) for batch in islice(loader, batches))
             times.append((time.perf_counter() - begun) / loaded)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from catae.data.sources import EXTENSIONS, Entry
-from catae.errors import Unreadable
+from catae.errors import DecodeError
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -80,7 +80,7 @@ def fit(picture: Image.Image, size: int) -> Pixels:
         try:
             copy = picture.copy()
         except Exception as error:
-            raise Unreadable(_reason(error)) from error
+            raise DecodeError(_reason(error)) from error
         return np.asarray(_rgb(copy, size))
 
 
@@ -90,7 +90,7 @@ def _decode_entry(entry: Entry, size: int) -> Decoded | Rejected:
             mode, original = picture.mode, f"{picture.width}x{picture.height}"
             pixels = _rgb(picture, size).tobytes()
             note = _note(entry.name, picture)
-    except Unreadable as error:
+    except DecodeError as error:
         return Rejected(entry.name, str(error))
     return Decoded(entry.name, pixels, hashlib.sha256(pixels).digest(), mode, original, note)
 
@@ -98,16 +98,16 @@ def _decode_entry(entry: Entry, size: int) -> Decoded | Rejected:
 def _opened(data: bytes) -> Image.Image:
     """The picture in `data`, of which no more than the header has been read."""
     if not data:
-        raise Unreadable("the file is empty")
+        raise DecodeError("the file is empty")
     try:
         # With a hint Pillow doesn't ask eight other formats first, and opens a small JPEG in half the time.
         picture = Image.open(io.BytesIO(data), formats=("JPEG",) if data.startswith(JPEG) else None)
     except UnidentifiedImageError as error:
-        raise Unreadable("it is no picture of a known format") from error
+        raise DecodeError("it is no picture of a known format") from error
     except Exception as error:
-        raise Unreadable(_reason(error)) from error
+        raise DecodeError(_reason(error)) from error
     if picture.width * picture.height > MAX_PIXELS:
-        raise Unreadable(
+        raise DecodeError(
             f"it has {picture.width}x{picture.height} pixels, more than the {MAX_PIXELS:,} that are decoded"
         )
     return picture
@@ -119,10 +119,10 @@ def _rgb(picture: Image.Image, size: int) -> Image.Image:
         if min(picture.size) > 4 * size:
             picture.draft(None, (4 * size, 4 * size))  # a JPEG of a camera decodes 8 times as fast at an eighth
         rgb = _to_rgb(ImageOps.exif_transpose(picture) if picture.getexif() else picture)
-    except Unreadable:
+    except DecodeError:
         raise
     except Exception as error:
-        raise Unreadable(_reason(error)) from error
+        raise DecodeError(_reason(error)) from error
     if rgb.size != (size, size):
         rgb = ImageOps.fit(rgb, (size, size), Image.Resampling.LANCZOS)
     return rgb
@@ -134,7 +134,7 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
         # Pillow's own conversion clips at 255, so that nearly every 16-bit picture would be white.
         return Image.fromarray((np.asarray(picture).clip(0, 65535) // 257).astype(np.uint8)).convert("RGB")
     if picture.mode == "F":
-        raise Unreadable("its pixels are floating-point numbers of no known range")
+        raise DecodeError("its pixels are floating-point numbers of no known range")
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")

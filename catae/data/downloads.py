@@ -23,7 +23,7 @@ from xml.etree import ElementTree
 
 from PIL import Image
 
-from catae.errors import Unreadable, UserError
+from catae.errors import DecodeError, UserError
 
 KAGGLE_NAME = re.compile(r"([A-Za-z0-9][\w-]*/[A-Za-z0-9][\w-]*)(/versions/[1-9][0-9]*)?", re.ASCII)
 PETS_PAGE = "https://www.robots.ox.ac.uk/~vgg/data/pets/"
@@ -138,10 +138,10 @@ def crop(path: Path, annotation: Path) -> bytes:
             data = io.BytesIO()
             # A JPEG may be CMYK, a PNG may not.
             (cut.convert("RGB") if cut.mode == "CMYK" else cut).save(data, "PNG", compress_level=1)
-    except Unreadable:
+    except DecodeError:
         raise
     except Exception as error:  # on broken bytes decoders raise whatever they run into
-        raise Unreadable(f"it can't be decoded: {_line(error)}") from error
+        raise DecodeError(f"it can't be decoded: {_line(error)}") from error
     return data.getvalue()
 
 
@@ -202,14 +202,14 @@ def _head_box(annotation: Path) -> tuple[int, int, int, int]:
             raise ValueError("no object/bndbox in it")
         left, upper, right, lower = (int(box.findtext(edge, "")) for edge in ("xmin", "ymin", "xmax", "ymax"))
     except (OSError, ElementTree.ParseError, ValueError) as error:
-        raise Unreadable(f"{annotation.name} has no head box: {_line(error)}") from error
+        raise DecodeError(f"{annotation.name} has no head box: {_line(error)}") from error
     return left, upper, right, lower
 
 
 def _square(head: tuple[int, int, int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
     left, upper, right, lower = head
     if not (0 <= left < right <= size[0] and 0 <= upper < lower <= size[1]):
-        raise Unreadable(f"its head box {head} isn't within its {size[0]}x{size[1]} pixels")
+        raise DecodeError(f"its head box {head} isn't within its {size[0]}x{size[1]} pixels")
     side = min(round(max(right - left, lower - upper) * (1 + 2 * MARGIN)), *size)
     x = min(max((left + right - side) // 2, 0), size[0] - side)
     y = min(max((upper + lower - side) // 2, 0), size[1] - side)

@@ -22,7 +22,7 @@ PIXELS, DIGESTS, NAMES, GROUPS, REPORT, INDEX = (
 DIGEST = 32  # bytes of SHA-256
 
 
-class ImageSet:
+class ImageStore:
     """Decoded pictures of one size, in a folder. Nothing of them is in memory until it is asked for.
 
     Attributes:
@@ -99,7 +99,7 @@ class ImageSet:
         taken: Pixels = np.empty((len(wanted), self.size, self.size, 3), np.uint8)
         whole = memoryview(taken.reshape(-1).data)
         edges = (np.flatnonzero(np.diff(wanted) != 1) + 1).tolist()  # neighbours are read at once
-        with files.telling_of(self.path / PIXELS):
+        with files.explain_os_errors(self.path / PIXELS):
             for start, stop in pairwise([0, *edges, len(wanted)]):
                 place = whole[start * self._stride : stop * self._stride]
                 self._read_into(place, int(wanted[start]) * self._stride if stop > start else 0)

@@ -1,4 +1,4 @@
-"""Reading a source into an ImageSet, once: sets are kept in a cache, each named by its source and how it was read."""
+"""Reading a source into an ImageStore, once: sets are kept in a cache, each named by its source and how it was read."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ from loky import BrokenProcessPool, ProcessPoolExecutor
 
 from catae.data import duplicates, jpeg, sources, split
 from catae.data.decode import Decoded, Rejected, decode_all
-from catae.data.image_store import DIGESTS, GROUPS, INDEX, NAMES, PIXELS, REPORT, ImageSet
+from catae.data.image_store import DIGESTS, GROUPS, INDEX, NAMES, PIXELS, REPORT, ImageStore
 from catae.data.sources import Entry, Listing
 from catae.errors import UserError
 from catae.system import files, hardware, progress
@@ -80,7 +80,7 @@ class DataReport:
 
 def read(
     source: str, cache: Path, size: int = 64, on_reject: Literal["skip", "fail"] = "skip"
-) -> tuple[ImageSet, DataReport]:
+) -> tuple[ImageStore, DataReport]:
     """The pictures of `source`, decoded: from the cache where they are, as they are now, or into it.
 
     A file that gives no picture is left out, and stands in the report with its name and the reason.
@@ -100,7 +100,7 @@ def read(
         logger.info("the pictures of %s are in the cache, in %s, their digests checked", source, place)
     else:
         shutil.rmtree(place, ignore_errors=True)
-        with files.telling_of(cache), _folder_to_fill(cache) as folder:
+        with files.explain_os_errors(cache), _folder_to_fill(cache) as folder:
             _build(folder, source, size)
             if sources.fingerprint(source) != state:
                 logger.warning("%s has changed while it was read: what was read is used, and not kept", source)
@@ -109,7 +109,7 @@ def read(
     os.utime(place / INDEX)  # when it was last of use
     report = DataReport(**files.read_json(place / REPORT))
     _check(report, on_reject)
-    return ImageSet(place), replace(report, source=source)
+    return ImageStore(place), replace(report, source=source)
 
 
 def _key(state: str, size: int) -> str:
@@ -122,7 +122,7 @@ def _is_whole(place: Path) -> bool:
     if not place.exists():
         return False
     try:
-        images = ImageSet(place)
+        images = ImageStore(place)
         few = np.linspace(0, len(images) - 1, min(64, len(images))).astype(np.int64)
         found = [hashlib.sha256(picture.tobytes()).hexdigest() for picture in images.take(few)]
         whole = found == [images.digests[position] for position in few] and (place / REPORT).exists()
@@ -184,13 +184,13 @@ def _build(folder: Path, source: str, size: int) -> None:
         lines.writelines(json.dumps(name) + "\n" for name in names)
     hashed = hashlib.sha256((folder / DIGESTS).read_bytes()).hexdigest()
     files.write_json(folder / INDEX, {"size": size, "count": len(names), "digest": hashed})
-    _find_copies(ImageSet(folder), report, modes, original_sizes)
+    _find_copies(ImageStore(folder), report, modes, original_sizes)
     for file in (PIXELS, DIGESTS, NAMES, GROUPS):
         files.sync(folder / file)
 
 
 def _find_copies(
-    images: ImageSet, report: DataReport, modes: Mapping[str, int], original_sizes: Mapping[str, int]
+    images: ImageStore, report: DataReport, modes: Mapping[str, int], original_sizes: Mapping[str, int]
 ) -> None:
     """Groups the copies of a new set, and writes its report."""
     copies = duplicates.find(images.take, images.digests)

@@ -11,7 +11,7 @@ import simplejpeg
 
 from catae.data.decode import JPEG, Decoded
 from catae.data.sources import Entry
-from catae.errors import Unreadable
+from catae.errors import DecodeError
 
 NAMES = (".jpg", ".jpeg")
 FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive: the marker's length, precision, height, width, channels
@@ -29,7 +29,7 @@ def decode(entry: Entry, size: int) -> Decoded | None:
         if mode is None:
             return None
         pixels = simplejpeg.decode_jpeg(data, "RGB").tobytes()
-    except (Unreadable, ValueError):
+    except (DecodeError, ValueError):
         return None  # Pillow's reason is the better one
     return Decoded(entry.name, pixels, hashlib.sha256(pixels).digest(), mode, f"{size}x{size}", note="")
 

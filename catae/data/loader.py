@@ -1,4 +1,4 @@
-"""From an ImageSet to float batches in [-1, 1], through PyTorch's DataLoader."""
+"""From an ImageStore to float batches in [-1, 1], through PyTorch's DataLoader."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from catae.data.decode import Pixels
-from catae.data.image_store import ImageSet
+from catae.data.image_store import ImageStore
 from catae.system import rng
-from catae.training.distributed import ALONE, Ranks
+from catae.training.distributed import SINGLE, World
 
 # Larger ones are no faster, though nothing is kept of a batch when no gradient is asked for: 128 takes 0.96 times as
 # long, 256 1.05 times and 512 1.4 times, and 20, 80 and 130 MB more.
@@ -31,7 +31,7 @@ class Pictures(Dataset[Tensor]):
         varied: how each of them is, if any is.
     """
 
-    def __init__(self, images: ImageSet, positions: Sequence[int], varied: "Variations | None" = None) -> None:
+    def __init__(self, images: ImageStore, positions: Sequence[int], varied: "Augmentation | None" = None) -> None:
         self.images = images
         self.positions = np.asarray(positions, np.int64)
         self.varied = varied
@@ -45,11 +45,11 @@ class Pictures(Dataset[Tensor]):
     def __getitems__(self, indices: list[int]) -> Tensor:
         """A whole batch at once, which PyTorch's loader asks for: float32 (batch, 3, size, size) in [-1, 1]."""
         pixels = self.images.take(self.positions[indices])
-        return normalise(self.varied.of(pixels, indices) if self.varied else pixels)
+        return normalize(self.varied.of(pixels, indices) if self.varied else pixels)
 
 
 @dataclass(frozen=True)
-class Variations:
+class Augmentation:
     """How each of some pictures is changed before it is shown in training, so that more can be learned from them.
 
     Attributes:
@@ -63,9 +63,9 @@ class Variations:
     most: int
 
     @classmethod
-    def drawn(cls, count: int, mirror: float, shift: int, generator: torch.Generator) -> "Variations":
-        """Those of `count` pictures: the share `mirror` is turned, and each is moved by up to `shift` pixels."""
-        mirrored = torch.rand(count, generator=generator) < mirror
+    def drawn(cls, count: int, hflip: float, shift: int, generator: torch.Generator) -> "Augmentation":
+        """Those of `count` pictures: the share `hflip` is turned, and each is moved by up to `shift` pixels."""
+        mirrored = torch.rand(count, generator=generator) < hflip
         moved = torch.randint(-shift, shift + 1, (count, 2), generator=generator)
         return cls(mirrored.numpy(), moved.numpy(), shift)
 
@@ -79,7 +79,7 @@ class Variations:
         return pixels
 
 
-def normalise(pixels: Pixels) -> Tensor:
+def normalize(pixels: Pixels) -> Tensor:
     """What `ToTensor` and `Normalize(mean=0.5, std=0.5)` of torchvision give, bit for bit, for a whole batch.
 
     Args:
@@ -93,7 +93,7 @@ def normalise(pixels: Pixels) -> Tensor:
     return batch.to(torch.float32).div_(255).sub_(0.5).div_(0.5)
 
 
-def viewable(batch: Tensor) -> Pixels:
+def to_uint8(batch: Tensor) -> Pixels:
     """What a person sees of a batch: `((x + 1) / 2).clamp(0, 1)`, with no stretching.
 
     Args:
@@ -107,30 +107,30 @@ def viewable(batch: Tensor) -> Pixels:
 
 
 def train_loader(
-    images: ImageSet,
+    images: ImageStore,
     positions: Sequence[int],
     batch_size: int,
     seed: int,
     epoch: int,
     done: int = 0,
-    mirror: float = 0,
+    hflip: float = 0,
     shift: int = 0,
-    ranks: Ranks = ALONE,
+    ranks: World = SINGLE,
 ) -> Loader:
     """The train pictures in the order of epoch number `epoch`, which only the seed and that number decide.
 
-    The first `done` batches, which have been trained on before, are left out. The share `mirror` of the pictures,
+    The first `done` batches, which have been trained on before, are left out. The share `hflip` of the pictures,
     others in each epoch, is turned left to right, and each is moved by up to `shift` pixels. Of each batch it gives
     this process's share.
     """
     generator = rng.generator(seed, f"variations in epoch {epoch}")
-    pictures = Pictures(images, positions, Variations.drawn(len(positions), mirror, shift, generator))
+    pictures = Pictures(images, positions, Augmentation.drawn(len(positions), hflip, shift, generator))
     order = torch.randperm(len(pictures), generator=rng.generator(seed, f"order of epoch {epoch}"))
     shares = [[*ranks.share(batch.tolist())] for batch in torch.split(order, batch_size)[done:]]
     return DataLoader(pictures, batch_sampler=shares, collate_fn=_as_it_is)
 
 
-def ordered_loader(images: ImageSet, positions: Sequence[int]) -> Loader:
+def ordered_loader(images: ImageStore, positions: Sequence[int]) -> Loader:
     """The pictures at these positions, in that order, in batches that suit evaluation."""
     return DataLoader(Pictures(images, positions), EVALUATION_BATCH, collate_fn=_as_it_is)
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from PIL import Image
 
 from catae.data import downloads, synthetic
-from catae.errors import Unreadable, UserError
+from catae.errors import DecodeError, UserError
 
 # Enough cats for a model that restores and samples, few enough to draw and train on in minutes.
 DRAWN_COUNT = 2000
@@ -44,7 +44,7 @@ class Entry:
 
     Attributes:
         name: as it is shown.
-        read: gives its bytes, in another process as well; raises `Unreadable` where they are not to be had.
+        read: gives its bytes, in another process as well; raises `DecodeError` where they are not to be had.
         refusal: why it is not to be read, if it is not.
     """
 
@@ -236,12 +236,12 @@ def _read_file(path: Path) -> bytes:
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             about = os.fstat(file.fileno())
             if not stat.S_ISREG(about.st_mode):
-                raise Unreadable("it is no ordinary file")
+                raise DecodeError("it is no ordinary file")
             if about.st_size > MAX_FILE:
-                raise Unreadable(_too_large(about.st_size))
+                raise DecodeError(_too_large(about.st_size))
             return file.read(MAX_FILE)
     except OSError as error:
-        raise Unreadable(f"it can't be read: {error.strerror}") from error
+        raise DecodeError(f"it can't be read: {error.strerror}") from error
 
 
 def _zip(path: Path) -> Listing:
@@ -278,7 +278,7 @@ def _read_otherwise(archive: zipfile.ZipFile, member: zipfile.ZipInfo, refusal: 
 
 
 def _refuse(reason: str) -> bytes:
-    raise Unreadable(reason)
+    raise DecodeError(reason)
 
 
 class _Members:
@@ -312,11 +312,11 @@ class _Members:
             if method == zipfile.ZIP_DEFLATED:
                 data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size + 1)
         except OSError as error:
-            raise Unreadable(f"it can't be read: {error.strerror}") from error
+            raise DecodeError(f"it can't be read: {error.strerror}") from error
         except (struct.error, zlib.error, OverflowError) as error:
-            raise Unreadable(f"it can't be unpacked: {error}") from error
+            raise DecodeError(f"it can't be unpacked: {error}") from error
         if signature != b"PK\x03\x04" or len(data) != size or zlib.crc32(data) != crc:
-            raise Unreadable("it can't be unpacked: its checksum is not that of its bytes")
+            raise DecodeError("it can't be unpacked: its checksum is not that of its bytes")
         return data
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from catae.data.image_store import ImageSet
+from catae.data.image_store import ImageStore
 from catae.errors import UserError
 from catae.settings import DataSettings, TrainingSettings
 from catae.system import files, rng
@@ -109,7 +109,7 @@ def save(parts: Split, names: Sequence[str], path: Path) -> None:
     files.write_json(path, {part.name: [names[p] for p in getattr(parts, part.name)] for part in fields(Split)})
 
 
-def write(images: ImageSet, data: DataSettings, training: TrainingSettings, path: Path) -> dict[str, Any]:
+def write(images: ImageStore, data: DataSettings, training: TrainingSettings, path: Path) -> dict[str, Any]:
     """Divides a set and saves the split to `path`; gives its counts, and its digest.
 
     The split is kept beside the set's pictures: where the same was asked for before, and its file is there with the

@@ -14,7 +14,7 @@ import torch
 
 from catae.data import split
 from catae.data.decode import Pixels
-from catae.data.image_store import ImageSet
+from catae.data.image_store import ImageStore
 from catae.errors import UserError
 from catae.evaluation import samples
 from catae.latent import priors
@@ -83,10 +83,10 @@ def measure(run: Run, prior: priors.Name, seed: int, file: Path | None) -> tuple
         UserError: the package, the weights or the run's pictures are missing.
     """
     inception = network(file)
-    images = ImageSet(Path(run.read()["data"]["store"]))
+    images = ImageStore(Path(run.read()["data"]["store"]))
     parts = split.open_split(run.split, images.names)
     train, test = samples.real(images, parts, seed)
-    drawn = samples.samples(weights.load(run.model), priors.load(run.prior), prior, len(test), seed)
+    drawn = samples.samples(weights.load(run.model), priors.load(run.priors), prior, len(test), seed)
     return len(test), {prior: distance(inception, test, drawn), "train pictures": distance(inception, test, train)}
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from catae.data import loader
 from catae.data.decode import Pixels
-from catae.data.image_store import ImageSet
+from catae.data.image_store import ImageStore
 from catae.data.split import Split
 from catae.evaluation import sliced_wasserstein
 from catae.evaluation.sliced_wasserstein import Distance
@@ -19,8 +19,8 @@ from catae.latent import priors, space
 from catae.latent.priors import Priors
 from catae.model.autoencoder import AutoEncoder
 from catae.report import figures
-from catae.report.html import count
 from catae.system import rng
+from catae.system.text import count
 
 MOST = 512  # pictures of a set to measure distances of: 2.5 s of one CPU for two such sets of 64x64
 LOOKED_UP = 128  # pictures to look up the nearest of
@@ -70,7 +70,7 @@ class Generation:
     nearest: Nearest
 
 
-def measure(model: AutoEncoder, fitted: Priors, images: ImageSet, parts: Split, seed: int) -> Generation:
+def measure(model: AutoEncoder, fitted: Priors, images: ImageStore, parts: Split, seed: int) -> Generation:
     """Measures what a model makes of samples of each of its priors.
 
     Args:
@@ -98,7 +98,7 @@ def measure(model: AutoEncoder, fitted: Priors, images: ImageSet, parts: Split, 
     )
 
 
-def real(images: ImageSet, parts: Split, seed: int) -> tuple[Pixels, Pixels]:
+def real(images: ImageStore, parts: Split, seed: int) -> tuple[Pixels, Pixels]:
     """Train and test pictures to compare with, as many of one as of the other and at most 512, at random."""
     number = min(len(parts.train), len(parts.test), MOST)
     train, test = (_some(images, part, number, seed) for part in (parts.train, parts.test))
@@ -111,7 +111,7 @@ def samples(model: AutoEncoder, fitted: Priors, prior: priors.Name, number: int,
 
 
 def nearest(
-    pixels: Pixels, images: ImageSet, positions: Sequence[int]
+    pixels: Pixels, images: ImageStore, positions: Sequence[int]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """For each picture the one at `positions` that is nearest in its pixels (L2), and how far that is.
 
@@ -137,7 +137,7 @@ def nearest(
 
 
 def draw_nearest(
-    model: AutoEncoder, fitted: Priors, prior: priors.Name, images: ImageSet, parts: Split, seed: int, path: Path
+    model: AutoEncoder, fitted: Priors, prior: priors.Name, images: ImageStore, parts: Split, seed: int, path: Path
 ) -> None:
     """Draws samples of a prior over the train pictures that are nearest to them.
 
@@ -172,10 +172,10 @@ def summary(measured: Generation) -> str:
 @torch.inference_mode()
 def _restored(model: AutoEncoder, pixels: Pixels) -> Pixels:
     parts = np.split(pixels, range(AT_A_TIME, len(pixels), AT_A_TIME))
-    return np.concatenate([loader.viewable(model(loader.normalise(part))) for part in parts])
+    return np.concatenate([loader.to_uint8(model(loader.normalize(part))) for part in parts])
 
 
-def _some(images: ImageSet, positions: Sequence[int], number: int, seed: int) -> Pixels:
+def _some(images: ImageStore, positions: Sequence[int], number: int, seed: int) -> Pixels:
     """So many of the pictures at these positions, at random."""
     order = torch.randperm(len(positions), generator=rng.generator(seed, "pictures to compare with"))
     return images.take(np.asarray(positions, np.int64)[order[:number].numpy()])

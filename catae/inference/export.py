@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from catae.data import loader, split
-from catae.data.image_store import ImageSet
+from catae.data.image_store import ImageStore
 from catae.errors import UserError
 from catae.inference import model_card
 from catae.model import weights
@@ -99,9 +99,9 @@ def _test_pictures(source: Run) -> list[Tensor]:
     store = Path(source.read()["data"]["store"])
     if not store.is_dir():
         return []
-    images = ImageSet(store)
+    images = ImageStore(store)
     test = split.open_split(source.split, images.names).test
-    return [loader.normalise(images.take(test[:TRIED]))]
+    return [loader.normalize(images.take(test[:TRIED]))]
 
 
 def _safetensors(model: AutoEncoder, parts: Sequence[Part], out: Path) -> None:

@@ -9,8 +9,8 @@ import torch
 
 from catae.data import decode, loader, split
 from catae.data.decode import Pixels
-from catae.data.image_store import ImageSet
-from catae.errors import Unreadable, UserError
+from catae.data.image_store import ImageStore
+from catae.errors import DecodeError, UserError
 from catae.latent import priors, space
 from catae.latent.priors import Priors
 from catae.model import weights
@@ -37,8 +37,8 @@ def restore(model: AutoEncoder, pixels: Pixels, path: Path, what: str) -> None:
         path: the PNG to write.
         what: what the pictures are, for the title.
     """
-    pictures = loader.normalise(pixels)
-    restored = loader.viewable(model(pictures))
+    pictures = loader.normalize(pixels)
+    restored = loader.to_uint8(model(pictures))
     figures.pairs(pixels, restored, path, f"{len(pixels)} {what} (upper rows), as the model restores them (lower rows)")
 
 
@@ -91,7 +91,7 @@ def position_of(name: str, names: Sequence[str], test: Sequence[int]) -> int:
 
 def generate_from(run: Run, prior: priors.Name, count: int, seed: int, path: Path) -> None:
     """Draws pictures as `generate` does, with the model and the priors of a run."""
-    generate(weights.load(run.model), priors.load(run.prior), prior, count, seed, path)
+    generate(weights.load(run.model), priors.load(run.priors), prior, count, seed, path)
 
 
 def pictures(run: Run, wanted: Sequence[str], size: int) -> Pixels:
@@ -121,7 +121,7 @@ def _from_file(path: Path, size: int) -> Pixels:
         return decode.decode(path.read_bytes(), size)
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror}") from error
-    except Unreadable as error:
+    except DecodeError as error:
         raise UserError(f"{path}: {error}") from error
 
 
@@ -131,7 +131,7 @@ def _from_run(run: Run, name: str) -> Pixels:
         raise UserError(
             f"{name!r} is no file, and the run's pictures are gone from {store}; give the path of a picture"
         )
-    image_set = ImageSet(store)
+    image_set = ImageStore(store)
     parts = split.open_split(run.split, image_set.names)
     (taken,) = image_set.take([position_of(name, image_set.names, parts.test)])
     return np.asarray(taken)

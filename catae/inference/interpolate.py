@@ -43,7 +43,7 @@ def walk(model: AutoEncoder, ends: Pixels, steps: int, path: Walk = space.interp
     Returns:
         uint8 (steps, size, size, 3).
     """
-    a, b = model.encoder(loader.normalise(ends)).split(1)
+    a, b = model.encoder(loader.normalize(ends)).split(1)
     return space.decode(model, path(a, b, steps))
 
 
@@ -60,11 +60,11 @@ def between_four(model: AutoEncoder, corners: Pixels, side: int, path: Walk = sp
     Returns:
         uint8 (side * side, size, size, 3).
     """
-    return space.decode(model, space.between_four(model.encoder(loader.normalise(corners)), side, path))
+    return space.decode(model, space.between_four(model.encoder(loader.normalize(corners)), side, path))
 
 
 @torch.inference_mode()
-def along(model: AutoEncoder, picture: Pixels, having: Pixels, lacking: Pixels, steps: Sequence[float]) -> Pixels:
+def along(model: AutoEncoder, picture: Pixels, positives: Pixels, negatives: Pixels, steps: Sequence[float]) -> Pixels:
     """A picture with more and more of what tells one group of pictures from another.
 
     Args:
@@ -77,7 +77,9 @@ def along(model: AutoEncoder, picture: Pixels, having: Pixels, lacking: Pixels, 
     Returns:
         uint8 (steps, size, size, 3).
     """
-    code, having_codes, lacking_codes = (model.encoder(loader.normalise(part)) for part in (picture, having, lacking))
+    code, having_codes, lacking_codes = (
+        model.encoder(loader.normalize(part)) for part in (picture, positives, negatives)
+    )
     factors = torch.tensor(steps).view(-1, 1, 1, 1)
     return space.decode(model, code + factors * space.direction(having_codes, lacking_codes))
 
@@ -180,7 +182,7 @@ def grid_in(run: Run, wanted: Sequence[str], side: int, path: Path, way: str = "
     figures.grid(pixels, path, title, columns=side)
 
 
-def attribute_in(run: Run, wanted: str, having: Sequence[str], lacking: Sequence[str], path: Path) -> None:
+def attribute_in(run: Run, wanted: str, positives: Sequence[str], negatives: Sequence[str], path: Path) -> None:
     """Draws a picture with more and more of what tells one group of pictures from another, with the model of a run.
 
     Larsen et al. 2016 (https://arxiv.org/abs/1512.09300) find attributes so.
@@ -195,16 +197,16 @@ def attribute_in(run: Run, wanted: str, having: Sequence[str], lacking: Sequence
     Raises:
         UserError: there is no such picture, it can't be decoded, or the two groups are one.
     """
-    if set(having) == set(lacking):
+    if set(positives) == set(negatives):
         raise UserError("--with and --without name the same pictures, which nothing tells apart; name others")
     model = weights.load(run.model)
     picture, with_it, without = (
-        gallery.pictures(run, names, model.image_size) for names in ([wanted], having, lacking)
+        gallery.pictures(run, names, model.image_size) for names in ([wanted], positives, negatives)
     )
     steps = np.arange(-REACH, REACH + STEP, STEP).tolist()
     pixels = along(model, picture, with_it, without, steps)
     title = (
         f"{wanted} (first), and its latent plus k times a direction, k from {-REACH} to {REACH} in steps of {STEP};\n"
-        f"the direction is the mean latent of {len(having)} with it minus that of {len(lacking)} without it"
+        f"the direction is the mean latent of {len(positives)} with it minus that of {len(negatives)} without it"
     )
     figures.grid(np.concatenate([picture, pixels]), path, title, columns=1 + len(steps))

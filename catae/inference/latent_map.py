@@ -13,11 +13,11 @@ from torch import Tensor
 
 from catae.data import loader, split
 from catae.data.decode import Pixels
-from catae.data.image_store import ImageSet
+from catae.data.image_store import ImageStore
 from catae.errors import UserError
 from catae.evaluation.pca_baseline import principal
 from catae.latent import space, stats
-from catae.latent.stats import Clouds
+from catae.latent.stats import LatentReport
 from catae.report import figures
 from catae.run import Run
 from catae.system import rng
@@ -100,7 +100,7 @@ def evenly(positions: Sequence[int], most: int = MOST) -> list[int]:
     return [positions[number * len(positions) // count] for number in range(count)]
 
 
-def thumbnails(images: ImageSet, positions: Sequence[int], side: int) -> Pixels:
+def thumbnails(images: ImageStore, positions: Sequence[int], side: int) -> Pixels:
     """The pictures at these positions, made smaller where they are larger than `side`: uint8 (positions, s, s, 3)."""
     side = min(side, images.size)
     small: Pixels = np.empty((len(positions), side, side, 3), np.uint8)
@@ -110,7 +110,7 @@ def thumbnails(images: ImageSet, positions: Sequence[int], side: int) -> Pixels:
     return small
 
 
-def show(run: Run, images: ImageSet, test: Sequence[int], points: Tensor, clouds: Clouds) -> None:
+def show(run: Run, images: ImageStore, test: Sequence[int], points: Tensor, clouds: LatentReport) -> None:
     """Draws how wide a run's latents lie, and the map of its test pictures, at most `MOST` of them; writes the latter
     for TensorBoard's projector.
 
@@ -140,7 +140,7 @@ def draw(run: Run, projection: Projection, seed: int, path: Path) -> None:
     store = Path(run.read()["data"]["store"])
     if not store.is_dir():
         raise UserError(f"the pictures of run {run.id} are gone from {store}; train again, and they are read anew")
-    images = ImageSet(store)
+    images = ImageStore(store)
     shown = evenly(split.open_split(run.split, images.names).test)
     encoded = space.encode(trainer.kept(run.checkpoints), loader.ordered_loader(images, shown))
     flat = project(encoded, projection, seed)

@@ -27,8 +27,8 @@ from torch import Tensor
 
 from catae.data import decode, loader, split
 from catae.data.decode import Pixels
-from catae.data.image_store import ImageSet
-from catae.errors import Unreadable, UserError
+from catae.data.image_store import ImageStore
+from catae.errors import DecodeError, UserError
 from catae.evaluation import pca_baseline
 from catae.latent import priors, space
 from catae.latent.priors import Priors
@@ -37,6 +37,7 @@ from catae.model.autoencoder import AutoEncoder
 from catae.report import html
 from catae.run import Run
 from catae.system import rng
+from catae.system.text import visible
 
 TEMPLATES = Path(__file__).parent / "templates"
 STYLES = (Path(html.__file__).parent / "templates" / "style.css", TEMPLATES / "play.css")
@@ -54,7 +55,7 @@ FILES = {"/": ("play.html", "text/html"), "/play.js": ("play.js", "text/javascri
 
 
 @dataclass(frozen=True)
-class Toy:
+class Session:
     """What is played with.
 
     Attributes:
@@ -70,17 +71,17 @@ class Toy:
     model: AutoEncoder
     priors: Priors
     directions: Tensor
-    images: ImageSet | None
+    images: ImageStore | None
     test: Sequence[int]
 
 
-def open_run(run: Run) -> Toy:
+def open_run(run: Run) -> Session:
     """The model of a run that is over, its priors, and its test pictures if they are still where it read them."""
     model = weights.load(run.model)
     store = Path(run.read()["data"]["store"])
-    images = ImageSet(store) if store.is_dir() else None
+    images = ImageStore(store) if store.is_dir() else None
     test = split.open_split(run.split, images.names).test if images else []
-    return Toy(run.id, model, priors.load(run.prior), strongest(model, DIRECTIONS), images, test)
+    return Session(run.id, model, priors.load(run.priors), strongest(model, DIRECTIONS), images, test)
 
 
 @torch.inference_mode()
@@ -109,14 +110,14 @@ def strongest(model: AutoEncoder, count: int) -> Tensor:
     return directions.float()
 
 
-def application(toy: Toy, hosts: Sequence[str] | None = LOOPBACK) -> Starlette:
+def application(toy: Session, hosts: Sequence[str] | None = LOOPBACK) -> Starlette:
     """The page and what it asks for.
 
     Args:
         toy: what is played with.
         hosts: the names that a browser may call this server by; None for any.
     """
-    answers = Answers(toy)
+    answers = Handlers(toy)
     routes = [Route(path, _file) for path in (*FILES, "/play.css")]
     routes += [Route(f"/{name}", getattr(answers, name)) for name in ("model", "cats", "samples")]
     routes += [Route("/encode", answers.encode, methods=["POST"])]
@@ -127,10 +128,10 @@ def application(toy: Toy, hosts: Sequence[str] | None = LOOPBACK) -> Starlette:
     )
 
 
-class Answers:
+class Handlers:
     """What the page gets for what it asks."""
 
-    def __init__(self, toy: Toy) -> None:
+    def __init__(self, toy: Session) -> None:
         self.toy = toy
 
     async def model(self, request: Request) -> Response:
@@ -153,7 +154,7 @@ class Answers:
             return self._shown(self.toy.priors["randn"].sample(4, seed), ["a sample"] * 4)
         chances = torch.rand(4, generator=rng.generator(seed, "corners"))
         chosen = [test[int(chance * len(test))] for chance in chances]
-        return self._shown(self._codes(images.take(chosen)), [html.visible(images.names[place]) for place in chosen])
+        return self._shown(self._codes(images.take(chosen)), [visible(images.names[place]) for place in chosen])
 
     async def samples(self, request: Request) -> Response:
         """Twelve samples of the prior and the seed that are asked for."""
@@ -173,7 +174,7 @@ class Answers:
             data.write(part)
         try:
             pixels = decode.decode(data.getvalue(), self.toy.model.image_size)
-        except Unreadable as error:
+        except DecodeError as error:
             raise _Refused(415, str(error)) from error
         return self._shown(self._codes(pixels[None]), ["your picture"])
 
@@ -191,7 +192,7 @@ class Answers:
 
     @torch.inference_mode()
     def _codes(self, pixels: Pixels) -> Tensor:
-        codes: Tensor = self.toy.model.encoder(loader.normalise(pixels))
+        codes: Tensor = self.toy.model.encoder(loader.normalize(pixels))
         return codes
 
     def _shown(self, codes: Tensor, names: Sequence[str]) -> Response:
@@ -298,7 +299,7 @@ def listen(host: str, port: int) -> socket.socket:
         raise UserError(f"{host}:{port} can't be listened on: {why}; try --port 0, which takes a free one") from error
 
 
-def serve(toy: Toy, listening: socket.socket, hosts: Sequence[str] | None) -> None:
+def serve(toy: Session, listening: socket.socket, hosts: Sequence[str] | None) -> None:
     """Serves the page until a signal comes, and then raises what the signal would have raised."""
     config = uvicorn.Config(
         application(toy, hosts),

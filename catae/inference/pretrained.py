@@ -23,8 +23,8 @@ from torch import Tensor
 from catae import run, settings
 from catae.data import decode
 from catae.data.decode import Pixels
-from catae.data.loader import EVALUATION_BATCH, normalise, viewable
-from catae.errors import Unreadable, UserError
+from catae.data.loader import EVALUATION_BATCH, normalize, to_uint8
+from catae.errors import DecodeError, UserError
 from catae.latent import priors, space
 from catae.latent.priors import Normal, Priors
 from catae.model import weights
@@ -33,7 +33,7 @@ from catae.model.autoencoder import AutoEncoder
 Codes = npt.NDArray[np.float32]
 Kind = TypeVar("Kind", Image.Image, list[Image.Image], Pixels, Tensor)
 
-MODEL, PRIORS = "model.safetensors", "prior.safetensors"  # as in a run's folder
+MODEL, PRIORS = "model.safetensors", "priors.safetensors"  # as in a run's folder
 OUTSIDE = 1e-3  # how far beyond [-1, 1] a tensor may be: what arithmetic leaves, and not pixels of 0 to 255
 
 
@@ -174,8 +174,8 @@ class Pretrained:
         if not (isinstance(pictures, Sequence) and pictures and all(isinstance(one, Image.Image) for one in pictures)):
             raise TypeError(f"pictures are PIL pictures, arrays or tensors, at least one, and not {pictures!r:.80}")
         try:
-            return normalise(np.stack([decode.fit(one, self.size) for one in pictures]))
-        except Unreadable as error:
+            return normalize(np.stack([decode.fit(one, self.size) for one in pictures]))
+        except DecodeError as error:
             raise UserError(f"a picture can't be used: {error}") from error
 
     def _tensor(self, pictures: Tensor) -> Tensor:
@@ -228,11 +228,11 @@ def _like(given: Any, batch: Tensor) -> Any:
     """Pictures (n, 3, size, size) in [-1, 1], as what was given: a tensor, an array, or a list of PIL pictures."""
     if isinstance(given, Tensor):
         return batch
-    return viewable(batch) if isinstance(given, np.ndarray) else _pil(batch)
+    return to_uint8(batch) if isinstance(given, np.ndarray) else _pil(batch)
 
 
 def _pil(batch: Tensor) -> list[Image.Image]:
-    return [Image.fromarray(picture) for picture in viewable(batch)]
+    return [Image.fromarray(picture) for picture in to_uint8(batch)]
 
 
 def _is_single(pictures: Any) -> bool:

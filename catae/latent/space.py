@@ -9,7 +9,7 @@ from torch.linalg import vector_norm
 from torch.nn.functional import normalize
 
 from catae.data.decode import Pixels
-from catae.data.loader import Loader, viewable
+from catae.data.loader import Loader, to_uint8
 from catae.model.autoencoder import AutoEncoder
 
 Walk = Callable[[Tensor, Tensor, int], Tensor]
@@ -24,7 +24,7 @@ def encode(model: AutoEncoder, loader: Loader, dtype: torch.dtype = torch.float3
 @torch.inference_mode()
 def decode(model: AutoEncoder, codes: Tensor) -> Pixels:
     """The pictures that codes of (count, latent_dim, 1, 1) stand for: uint8 (count, size, size, 3)."""
-    return np.concatenate([viewable(model.decoder(part)) for part in torch.split(codes, 256)])
+    return np.concatenate([to_uint8(model.decoder(part)) for part in torch.split(codes, 256)])
 
 
 def interpolate(a: Tensor, b: Tensor, steps: int = 50) -> Tensor:
@@ -86,7 +86,7 @@ def between_four(corners: Tensor, side: int, walk: Walk = interpolate) -> Tensor
     return torch.cat([walk(left, right, side) for left, right in edges])
 
 
-def direction(having: Tensor, lacking: Tensor) -> Tensor:
+def direction(positives: Tensor, negatives: Tensor) -> Tensor:
     """What tells codes that have something from codes that lack it: the mean of the ones minus that of the others.
 
     Args:
@@ -96,4 +96,4 @@ def direction(having: Tensor, lacking: Tensor) -> Tensor:
     Returns:
         (1, latent_dim, 1, 1).
     """
-    return having.mean(0, keepdim=True) - lacking.mean(0, keepdim=True)
+    return positives.mean(0, keepdim=True) - negatives.mean(0, keepdim=True)

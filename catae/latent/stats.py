@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Cloud:
+class LatentStats:
     """The codes of some pictures, by the Gaussian that is fitted to them.
 
     Attributes:
@@ -31,20 +31,20 @@ class Cloud:
 
 
 @dataclass(frozen=True)
-class Clouds:
+class LatentReport:
     """The codes of train and test pictures as training left them, and the latter in the basis that is handed out.
 
     Beside them stand, measured alike, as many samples of N(0, I) as test pictures: what is left between these and
     N(0, I) itself is chance.
     """
 
-    train: Cloud
-    test: Cloud
-    folded: Cloud
-    normal: Cloud
+    train: LatentStats
+    test: LatentStats
+    folded: LatentStats
+    normal: LatentStats
 
 
-def compare(train: Cloud, test: Tensor, folded: Tensor, generator: torch.Generator) -> Clouds:
+def compare(train: LatentStats, test: Tensor, folded: Tensor, generator: torch.Generator) -> LatentReport:
     """Describes the codes of test pictures, before the fold and after, beside those of train pictures.
 
     Args:
@@ -54,10 +54,10 @@ def compare(train: Cloud, test: Tensor, folded: Tensor, generator: torch.Generat
         generator: for the samples of N(0, I) that they stand beside.
     """
     normal = torch.randn(test.shape, generator=generator)
-    return Clouds(train, describe(test), describe(folded), describe(normal))
+    return LatentReport(train, describe(test), describe(folded), describe(normal))
 
 
-def describe(codes: Tensor) -> Cloud:
+def describe(codes: Tensor) -> LatentStats:
     """Describes codes of (pictures, latent_dim, 1, 1), at least one."""
     points = codes.flatten(1).double()
     mean, covariance = moments(points)
@@ -66,7 +66,7 @@ def describe(codes: Tensor) -> Cloud:
     deviations = covariance.diagonal().sqrt().sort(descending=True).values.tolist()
     # Of two Gaussians whose covariances commute, as any does with I, the distance has no root of a matrix in it.
     squared = mean.square().sum() + (variances.sqrt() - 1).square().sum()
-    return Cloud(
+    return LatentStats(
         pictures=len(points),
         norm=points.norm(dim=1).mean().item(),
         effective_rank=torch.special.entr(shares).sum().exp().item(),

@@ -12,7 +12,7 @@ from torch import Tensor
 from catae.evaluation import pca_baseline
 from catae.latent.stats import moments
 from catae.model.autoencoder import AutoEncoder, convolutions
-from catae.model.layers import FromCode, ToCode
+from catae.model.layers import FromLatent, ToLatent
 
 FLOOR = 1e-6  # of the largest variance: what never varies isn't blown up, and noise along it shows nothing
 
@@ -34,8 +34,8 @@ def fold(model: AutoEncoder, codes: Tensor) -> Tensor:
     """
     *_, to_code = convolutions(model.encoder)
     from_code, *_ = convolutions(model.decoder)
-    assert isinstance(to_code, ToCode)
-    assert isinstance(from_code, FromCode)
+    assert isinstance(to_code, ToLatent)
+    assert isinstance(from_code, FromLatent)
     assert to_code.bias is not None
     points = codes.flatten(1).double()
     mean, covariance = moments(points)

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from catae.model.layers import KERNEL, Doubling, FromCode, Halving, ToCode
+from catae.model.layers import KERNEL, Downsample, FromLatent, ToLatent, Upsample
 from catae.settings import ModelSettings
 
 Activation = Literal["crelu", "relu"]
@@ -53,8 +53,8 @@ class Encoder(nn.Module):
         active, _ = ACTIVATIONS[activation]
         layers: list[nn.Module] = []
         for count, wanted in zip(given[:-1], made, strict=True):  # for 64x64: 32x32, 16x16, 8x8, 4x4
-            layers += [Halving(count, wanted), active()]
-        layers += [ToCode(given[-1], latent_dim)]  # 128x1x1
+            layers += [Downsample(count, wanted), active()]
+        layers += [ToLatent(given[-1], latent_dim)]  # 128x1x1
         self.layers = nn.Sequential(*layers)
 
     def forward(self, pictures: Tensor) -> Tensor:
@@ -70,9 +70,9 @@ class Decoder(nn.Module):
         super().__init__()
         given, made = channels(image_size, width, activation)[:0:-1], filters(image_size, width)[::-1]
         active, _ = ACTIVATIONS[activation]
-        layers: list[nn.Module] = [FromCode(latent_dim, made[0])]  # 4x4
+        layers: list[nn.Module] = [FromLatent(latent_dim, made[0])]  # 4x4
         for count, wanted in zip(given, made[1:], strict=True):  # for 64x64: 8x8, 16x16, 32x32, 3x64x64
-            layers += [active(), Doubling(count, wanted)]
+            layers += [active(), Upsample(count, wanted)]
         self.layers = nn.Sequential(*layers, nn.Tanh())
 
     def forward(self, codes: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from catae.model.autoencoder import AutoEncoder, convolutions
 
 
 @torch.no_grad()
-def initialise(model: AutoEncoder, init: Literal["torch", "kaiming"], generator: torch.Generator) -> None:
+def initialize(model: AutoEncoder, init: Literal["torch", "kaiming"], generator: torch.Generator) -> None:
     """Sets every weight of `model`; `mirrored` has the way that learns from pictures.
 
     'torch' is what PyTorch's layers start with themselves: uniform within 1 / sqrt(fan_in), weights and biases.

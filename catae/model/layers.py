@@ -22,7 +22,7 @@ KERNEL = 4  # `model` says why
 SMALL = 4  # the map's side up to which the gradient of the weights is a matrix product
 
 
-class Halving(nn.Conv2d):
+class Downsample(nn.Conv2d):
     """A convolution that halves height and width: (batch, in, 2h, 2w) to (batch, out, h, w)."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -34,7 +34,7 @@ class Halving(nn.Conv2d):
         return coarse
 
 
-class Doubling(nn.ConvTranspose2d):
+class Upsample(nn.ConvTranspose2d):
     """A transposed convolution that doubles height and width: (batch, in, h, w) to (batch, out, 2h, 2w)."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -46,7 +46,7 @@ class Doubling(nn.ConvTranspose2d):
         return fine
 
 
-class ToCode(nn.Conv2d):
+class ToLatent(nn.Conv2d):
     """A convolution over all of a map: (batch, in, 4, 4) to (batch, out, 1, 1)."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -59,7 +59,7 @@ class ToCode(nn.Conv2d):
         return code[:, :, None, None]
 
 
-class FromCode(nn.ConvTranspose2d):
+class FromLatent(nn.ConvTranspose2d):
     """A transposed convolution from a single place: (batch, in, 1, 1) to (batch, out, 4, 4).
 
     It has a bias for each of the 4x4 places, (out, 4, 4), where PyTorch's has one for all: so it is any affine map of

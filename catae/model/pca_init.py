@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from catae.data import loader
-from catae.data.image_store import ImageSet
+from catae.data.image_store import ImageStore
 from catae.evaluation import pca_baseline
 from catae.model.autoencoder import ACTIVATIONS, AutoEncoder, channels, convolutions
-from catae.model.layers import KERNEL, ToCode, patches
+from catae.model.layers import KERNEL, ToLatent, patches
 from catae.system import rng
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ def possible(model: AutoEncoder, pictures: int) -> bool:
     return not alone and _pairs(model)[0] <= 3 * KERNEL**2 and pictures >= model.latent_dim
 
 
-def start(model: AutoEncoder, images: ImageSet, positions: Sequence[int], seed: int) -> bool:
+def start(model: AutoEncoder, images: ImageStore, positions: Sequence[int], seed: int) -> bool:
     """Initialises a net by some of the pictures at these positions; says so, or that it isn't possible, and whether.
 
     Args:
@@ -62,13 +62,13 @@ def start(model: AutoEncoder, images: ImageSet, positions: Sequence[int], seed: 
     begun = time.perf_counter()
     order = torch.randperm(len(positions), generator=rng.generator(seed, "pictures to start"))
     chosen = [positions[place] for place in order[: max(PICTURES, model.latent_dim)].tolist()]
-    initialise(model, loader.normalise(images.take(chosen)).contiguous())
+    initialize(model, loader.normalize(images.take(chosen)).contiguous())
     logger.info("the net starts out linear, by %s pictures, after %.0f s", len(chosen), time.perf_counter() - begun)
     return True
 
 
 @torch.no_grad()
-def initialise(model: AutoEncoder, pictures: Tensor) -> None:
+def initialize(model: AutoEncoder, pictures: Tensor) -> None:
     """Sets every weight of `model`, for which it must be `possible`.
 
     Args:
@@ -116,7 +116,7 @@ def _balance(model: AutoEncoder, pictures: Tensor) -> None:
     values = pictures
     for layer in [*model.encoder.layers, *model.decoder.layers]:
         values = layer(values)
-        if layer not in following or isinstance(layer, ToCode):
+        if layer not in following or isinstance(layer, ToLatent):
             continue
         size = values.square().mean((0, 2, 3)).sqrt().clamp(min=1)
         values = values / size[:, None, None]

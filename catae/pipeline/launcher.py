@@ -20,7 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from catae import settings
-from catae.errors import Lost, UserError
+from catae.errors import UserError, WorkerLost
 from catae.pipeline import stages
 from catae.run import Run
 from catae.system import files, hardware, signals
@@ -77,7 +77,7 @@ def work(folder: Path) -> None:
     except UserError as error:
         _say(error=str(error))
         raise SystemExit(2) from error
-    except Lost as error:
+    except WorkerLost as error:
         logger.warning("%s", error)
         raise SystemExit(1) from error
 
@@ -96,7 +96,7 @@ def _train(run: Run) -> None:
             outcome = trainer.fit(images, parts, chosen, run.events, run.checkpoints, identity, tell, us)
             _say(outcome=asdict(outcome))
         else:
-            trainer.help_to_fit(images, parts, chosen, us)
+            trainer.fit_worker(images, parts, chosen, us)
 
 
 def _say(**message: object) -> None:

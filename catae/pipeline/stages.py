@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from catae.data import ingest, loader, split
-from catae.data.image_store import ImageSet
+from catae.data.image_store import ImageStore
 from catae.errors import UserError
 from catae.latent import priors, space, stats, whitening
 from catae.model import weights
@@ -37,7 +37,7 @@ def read(run: Run, settings: Settings) -> Path:
             raise UserError(f"{changed}; start a new run with --resume never (CATAE_RESUME)")
         logger.warning("%s: it begins anew", changed)  # a job on a schedule must not stand still
     files.write_json(run.data, data_report.to_dict())
-    inspection.draw_copies(image_set, data_report, run.copies)
+    inspection.draw_copies(image_set, data_report, run.duplicates)
     run.record(
         data={
             "source": settings.source,
@@ -55,18 +55,18 @@ def read(run: Run, settings: Settings) -> Path:
 
 def divide(run: Run, images_path: Path, settings: Settings) -> None:
     """Decides by content which picture is train and which is test."""
-    counts = split.write(ImageSet(images_path), settings, settings, run.split)
+    counts = split.write(ImageStore(images_path), settings, settings, run.split)
     digest = counts.pop("digest")
     run.record(split=counts, digests=run.read()["digests"] | {"split": digest})
 
 
-def divided(run: Run, images_path: Path) -> tuple[ImageSet, split.Split]:
+def divided(run: Run, images_path: Path) -> tuple[ImageStore, split.Split]:
     """The run's pictures, read from their folder, and their split."""
-    image_set = ImageSet(images_path)
+    image_set = ImageStore(images_path)
     return image_set, split.open_split(run.split, image_set.names)
 
 
-def hand_out(run: Run, images_path: Path, settings: Settings, outcome: Outcome) -> None:
+def finalize(run: Run, images_path: Path, settings: Settings, outcome: Outcome) -> None:
     """Keeps the weights of the best epoch, with codes like N(0, I), and the priors of the train codes."""
     image_set, parts = divided(run, images_path)
     model = trainer.kept(run.checkpoints)
@@ -76,7 +76,7 @@ def hand_out(run: Run, images_path: Path, settings: Settings, outcome: Outcome) 
     cloud = stats.describe(encoded)
     fitted = priors.fit(whitening.fold(model, encoded), settings.seed)
     weights.save(model, run.model)
-    priors.save(fitted, run.prior)
+    priors.save(fitted, run.priors)
     run.record(
         training=asdict(outcome),
         latents={"train": asdict(cloud)},  # here, since to encode all train pictures once more takes long

@@ -12,7 +12,7 @@ from catae.run import Run
 from catae.settings import Settings
 from catae.system import hardware
 from catae.training import distributed, metrics, trainer
-from catae.training.distributed import Ranks
+from catae.training.distributed import World
 
 
 def fit(chosen: Settings, origins: Mapping[str, str]) -> Run | None:
@@ -36,7 +36,7 @@ def fit(chosen: Settings, origins: Mapping[str, str]) -> Run | None:
         return None
 
 
-def _lead(us: Ranks, chosen: Settings, origins: Mapping[str, str]) -> Run:
+def _lead(us: World, chosen: Settings, origins: Mapping[str, str]) -> Run:
     # Started again by torchrun, it goes on with what it began.
     resume = "auto" if distributed.restarted() and chosen.resume == "never" else chosen.resume
     with tracking.recorded(chosen.model_copy(update={"resume": resume}), origins) as new:
@@ -45,15 +45,15 @@ def _lead(us: Ranks, chosen: Settings, origins: Mapping[str, str]) -> Run:
         with cache.in_use(images_path):
             stages.divide(new, images_path, chosen)
             images, parts = stages.divided(new, images_path)
-            us.told({"facts": settings.decisive(chosen) | {"pictures": images.digest}, "split": vars(parts)})
+            us.told({"facts": settings.hyperparameters(chosen) | {"pictures": images.digest}, "split": vars(parts)})
             identity = new.identity(chosen)
             after_epoch = tracking.telling(new, metrics.log)
             outcome = trainer.fit(images, parts, chosen, new.events, new.checkpoints, identity, after_epoch, us)
-            stages.hand_out(new, images_path, chosen, outcome)
+            stages.finalize(new, images_path, chosen, outcome)
     return new
 
 
-def _follow(us: Ranks, chosen: Settings) -> None:
+def _follow(us: World, chosen: Settings) -> None:
     if us.local > 0:
         us.wait()  # until the first of this host has read
     images, _ = ingest.read(chosen.source, chosen.output_dir / "cache", chosen.image_size, chosen.on_reject)
@@ -61,11 +61,11 @@ def _follow(us: Ranks, chosen: Settings) -> None:
         us.wait()
     with cache.in_use(images.path):
         told = us.told(None)
-        _compare(settings.decisive(chosen) | {"pictures": images.digest}, told["facts"], us)
-        trainer.help_to_fit(images, Split(**told["split"]), chosen, us)
+        _compare(settings.hyperparameters(chosen) | {"pictures": images.digest}, told["facts"], us)
+        trainer.fit_worker(images, Split(**told["split"]), chosen, us)
 
 
-def _compare(ours: Mapping[str, Any], firsts: Mapping[str, Any], us: Ranks) -> None:
+def _compare(ours: Mapping[str, Any], firsts: Mapping[str, Any], us: World) -> None:
     """Looks whether this process is about the same as the first one.
 
     Raises:

@@ -16,7 +16,7 @@ from catae import run
 from catae.data import sources
 from catae.errors import UserError
 from catae.run import Run
-from catae.settings import Settings, decisive
+from catae.settings import Settings, hyperparameters
 from catae.system import files
 from catae.training import tensorboard
 from catae.training.metrics import Epoch
@@ -210,7 +210,7 @@ def _begin(run: Run, tracker: Tracker, settings: Settings) -> None:
     before = run.read().get("tracking")
     if not before or before["library"] != settings.tracking:
         before = {"library": settings.tracking, "id": None, "epoch": 0}
-    told = decisive(settings) | {"source": sources.label(settings.source)}
+    told = hyperparameters(settings) | {"source": sources.label(settings.source)}
     try:
         known_as = tracker.begin(run, before["id"], told)
     except tracker.errors as error:

@@ -20,10 +20,10 @@ from catae import run
 from catae.data import sources
 from catae.errors import UserError
 from catae.report import figures, html, run_report, run_summary
-from catae.report.html import count, duration, visible
 from catae.report.run_summary import Scores, Summary
 from catae.run import Run
-from catae.settings import HARMLESS
+from catae.settings import RESUME_SAFE
+from catae.system.text import count, duration, visible
 from catae.training import tensorboard
 
 NONE = "\N{EN DASH}"
@@ -91,7 +91,7 @@ def compare(names: Sequence[str], output_dir: Path) -> Comparison:
     if not entries:
         raise UserError(f"none of these runs can be read: {' '.join(notes)}")
     everything = {name: None for entry in entries for name in entry.settings}
-    deciding = [name for name in everything if name not in HARMLESS or name == "source"]
+    deciding = [name for name in everything if name not in RESUME_SAFE or name == "source"]
     return Comparison(
         entries=tuple(entries),
         differing=tuple(name for name in deciding if len({repr(entry.settings.get(name)) for entry in entries}) > 1),

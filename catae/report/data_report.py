@@ -13,10 +13,10 @@ from rich.text import Text
 
 from catae.data import sources
 from catae.data.decode import Pixels
-from catae.data.image_store import ImageSet
+from catae.data.image_store import ImageStore
 from catae.data.ingest import DataReport
 from catae.report import figures, html
-from catae.report.html import count, visible
+from catae.system.text import count, share, visible
 
 SHEET = 96  # pictures
 SIDE = 64  # pixels, of a picture on the page: 200 pictures of that size have 1 MB, whatever size the set has
@@ -37,7 +37,7 @@ def text(report: DataReport) -> RenderableType:
     return Group(*blocks)
 
 
-def draw_copies(images: ImageSet, report: DataReport, path: Path) -> bool:
+def draw_copies(images: ImageStore, report: DataReport, path: Path) -> bool:
     """Draws the largest groups of copies, one a row, to the PNG `path`; without any there is no file, and False."""
     groups = [group[: html.COPIES] for group in report.groups[: html.GROUPS]]
     if not groups:
@@ -50,7 +50,7 @@ def draw_copies(images: ImageSet, report: DataReport, path: Path) -> bool:
     return True
 
 
-def write_html(images: ImageSet, report: DataReport, path: Path) -> None:
+def write_html(images: ImageStore, report: DataReport, path: Path) -> None:
     """Writes the report as one self-contained page, with a sample of the pictures and the largest groups of copies."""
     positions = np.linspace(0, len(images) - 1, min(SHEET, len(images))).astype(np.int64)
     tiles = _shrunk(images.take(positions))
@@ -69,10 +69,10 @@ def write_html(images: ImageSet, report: DataReport, path: Path) -> None:
     )
 
 
-def _copies(images: ImageSet, report: DataReport) -> dict[str, html.Picture]:
+def _copies(images: ImageStore, report: DataReport) -> dict[str, html.Picture]:
     """The figure of copies for the page, if there are any."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "copies.png"
+        path = Path(folder) / "duplicates.png"
         return {path.name: html.embed(path, lossy=html.QUALITY)} if draw_copies(images, report, path) else {}
 
 
@@ -91,7 +91,7 @@ def _headline(report: DataReport) -> str:
     copies = report.pictures - report.distinct + report.mirrored + report.near
     words = "No picture is a copy of another."
     if copies:
-        words = f"{html.share(copies / report.pictures)} of the pictures are copies of others."
+        words = f"{share(copies / report.pictures)} of the pictures are copies of others."
     return f"{words} {count(len(report.rejects), 'file')} can't be read." if report.rejects else words
 
 

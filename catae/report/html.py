@@ -5,7 +5,6 @@ import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,14 @@ from PIL import Image, ImageSequence
 
 from catae.data.decode import Pixels
 from catae.system import files
+from catae.system.text import count, duration, moment, share, visible
 
 NAMES = 20  # of files in a table
 FEW = 5  # names in a line
 KINDS = 8  # of sizes and of modes
 WEBP_LIMIT = 16383  # pixels, in both directions
 QUALITY = 80  # of a picture that shows what is there, not how well
-GROUPS, COPIES = 12, 8  # of copies, and in each: what `copies.png` has room for
+GROUPS, COPIES = 12, 8  # of copies, and in each: what `duplicates.png` has room for
 
 
 @dataclass(frozen=True)
@@ -103,21 +103,6 @@ def digest(script: str) -> str:
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
-def count(number: int, noun: str) -> str:
-    """A number of things, like '1 picture' or '1,690 pictures'."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def duration(seconds: float) -> str:
-    """A time for people, like '0.73 s', '42 s', '12 min 30 s' or '1 h 5 min'."""
-    if seconds < 10:
-        return f"{seconds:.2g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes == 0:
-        return f"{rest} s"
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
 def first(items: Sequence[Any] | Mapping[str, Any], limit: int) -> tuple[list[Any], int]:
     """The first items (of a mapping, its pairs), and how many more there are."""
     everything = list(items.items()) if isinstance(items, Mapping) else list(items)
@@ -127,21 +112,3 @@ def first(items: Sequence[Any] | Mapping[str, Any], limit: int) -> tuple[list[An
 def leak(part: float) -> str:
     """What a plain random split would have done to the test pictures, of which `part` would have a copy in train."""
     return f"A plain random split would have left {share(part)} of the test pictures with a copy in train"
-
-
-def moment(iso: str) -> str:
-    """A time of `run.json` for people, like '24 November 2026, 17:18 UTC'."""
-    then = datetime.fromisoformat(iso).astimezone(UTC)
-    return f"{then.day} {then:%B %Y, %H:%M} UTC"
-
-
-def share(part: float) -> str:
-    """A share in per cent; only none is 0%, and only all is 100%."""
-    if 0 < part < 0.01:
-        return "less than 1%"
-    return "more than 99%" if 0.99 < part < 1 else f"{part:.0%}"
-
-
-def visible(text: str) -> str:
-    """`text` with an escape like '\\x1b' in the place of what steers a terminal or hides: controls, bidi marks."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

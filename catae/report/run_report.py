@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from catae.data import sources
 from catae.report import animation, figures, html
-from catae.report.html import count
 from catae.run import Run
 from catae.system import files
+from catae.system.text import count
 
 Side = Literal["below", "level with", "above"]
 
@@ -27,16 +27,16 @@ LEFT = {
     "run.json": "the facts of the run, for machines",
     "settings.json": "every setting, and where it came from",
     "data.json": "what was read, and what was not",
-    "copies.png": "the largest groups of copies",
+    "duplicates.png": "the largest groups of copies",
     "split.json": "the names of the train, test, validation and dropped pictures",
     "model.safetensors": "the weights of the epoch that was kept",
-    "prior.safetensors": "the priors fitted to the train latents",
+    "priors.safetensors": "the priors fitted to the train latents",
     "checkpoints/": "the training as it stood after the best epoch and after the last",
     "events/": "the log for TensorBoard",
     "curves.png": "the losses, epoch by epoch",
     "reconstructions.png": "test pictures and their restorations",
     "generated.png": "pictures of random latents of N(0, I)",
-    "generated-unfolded.png": "what the same latents gave before the codes were folded to N(0, I)",
+    "generated-unwhitened.png": "what the same latents gave before the codes were folded to N(0, I)",
     "generated-gaussian.png": "pictures of random latents of the Gaussian",
     "generated-best.png": "pictures of random latents of the prior that comes nearest to test pictures",
     "nearest.png": "random pictures, and the train pictures nearest to them",
@@ -100,7 +100,7 @@ def _pictures(run: Run) -> dict[str, html.Picture]:
     drawn = (run.curves, run.reconstructions, run.generated, run.interpolation)
     pictures = {path.name: html.embed(path) for path in drawn}
     pictures[run.animation.name] = html.embed(run.animation, enlarged=animation.SCALE)
-    beside = (run.latents, run.generated_unfolded, run.generated_best, run.nearest, run.copies)
+    beside = (run.latents, run.generated_unwhitened, run.generated_best, run.nearest, run.duplicates)
     return pictures | {path.name: html.embed(path, lossy=html.QUALITY) for path in beside if path.exists()}
 
 

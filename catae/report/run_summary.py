@@ -23,7 +23,7 @@ class Training(BaseModel):
     epochs: int
     best_epoch: int
     best_loss: float
-    judged_on: str
+    monitor: str
     seconds: float
     precision: str
 

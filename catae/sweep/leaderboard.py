@@ -17,10 +17,10 @@ from rich.text import Text
 
 from catae import run
 from catae.report import html, run_report, run_summary
-from catae.report.html import count, duration, visible
 from catae.report.run_summary import Scores, Summary, Training
 from catae.sweep.plan import Point, Sweep
 from catae.system import files
+from catae.system.text import count, duration, visible
 
 NONE = "\N{EN DASH}"
 
@@ -88,7 +88,7 @@ class Leaderboard:
         entries: the best one first, by the loss that decides; those that lack seeds after the others.
         over: the settings in which the entries differ.
         seeds: how many runs each entry has.
-        judged_on: 'test' or 'validation', the pictures whose loss decides.
+        monitor: 'test' or 'validation', the pictures whose loss decides.
         pictures: how many test pictures a run has.
         comparable: whether the runs of each seed have the same test pictures.
         notes: a sentence on each run that failed.
@@ -98,7 +98,7 @@ class Leaderboard:
     entries: tuple[Entry, ...]
     over: tuple[str, ...]
     seeds: int
-    judged_on: str
+    monitor: str
     pictures: int
     comparable: bool
     notes: tuple[str, ...]
@@ -143,7 +143,7 @@ def read(sweep: Sweep) -> Leaderboard:
         entries=tuple(sorted(entries, key=_order)),
         over=over,
         seeds=max((len(entry.points) for entry in entries), default=0),
-        judged_on=next((each.training.judged_on for each in runs.values() if each.training), "test"),
+        monitor=next((each.training.monitor for each in runs.values() if each.training), "test"),
         pictures=next((each.scores.pictures for each in runs.values() if each.scores), 0),
         comparable=_comparable(points, runs),
         notes=tuple(_note(point) for point in points if point.state == "failed"),
@@ -171,7 +171,7 @@ def _reached(points: Sequence[Point], runs: dict[int, Summary]) -> Reached | Non
 
 def _judged(scores: Scores, training: Training) -> float:
     """L1 on the pictures that decided: the test ones as scored, since training computes it in its own precision."""
-    return scores.model.l1 if training.judged_on == "test" else training.best_loss
+    return scores.model.l1 if training.monitor == "test" else training.best_loss
 
 
 def _order(entry: Entry) -> tuple[int, float]:
@@ -202,7 +202,7 @@ def headline(board: Leaderboard) -> str:
         return "The entries can't be ranked: their runs have different test pictures."
     best, reached = known[0]
     of = f", the mean of {count(reached.runs, 'seed')}" if reached.runs > 1 else ""
-    start = f"With {best.name} the L1 error on {board.judged_on} pictures is lowest: {reached.judged_l1.text(4)}{of}"
+    start = f"With {best.name} the L1 error on {board.monitor} pictures is lowest: {reached.judged_l1.text(4)}{of}"
     if len(known) == 1:
         return f"{start}."
     second, behind = known[1]
@@ -214,7 +214,7 @@ def headline(board: Leaderboard) -> str:
 
 def header(board: Leaderboard) -> list[str]:
     """The columns of the table."""
-    judged = [] if board.judged_on == "test" else ["Validation L1"]
+    judged = [] if board.monitor == "test" else ["Validation L1"]
     scores = ["Test L1", "against PCA", "PSNR, dB", "SSIM", "Epochs", "Took"]
     return ["", *board.over, *judged, *scores, "Runs"]
 
@@ -231,7 +231,7 @@ def _row(board: Leaderboard, place: int, entry: Entry) -> list[str]:
     return [
         str(place) if board.comparable else NONE,
         *values,
-        *([] if board.judged_on == "test" else [reached.judged_l1.text(4)]),
+        *([] if board.monitor == "test" else [reached.judged_l1.text(4)]),
         reached.l1.text(4),
         run_report.difference(reached.l1.value, reached.pca_l1.value),
         f"{reached.psnr.value:.2f}",
@@ -255,7 +255,7 @@ def explanation(board: Leaderboard) -> str:
     over_seeds = f"Means of {count(board.seeds, 'seed')}, of L1 ± standard deviation. " if board.seeds > 1 else ""
     return (
         f"{over_seeds}Scores on {count(board.pictures, 'test picture')} of each run, none of them trained on; L1 of "
-        f"pixels in [-1, 1]. The order is that of the L1 error on {board.judged_on} pictures. "
+        f"pixels in [-1, 1]. The order is that of the L1 error on {board.monitor} pictures. "
         "PCA has as many components as the run's code has numbers."
     )
 

@@ -16,7 +16,7 @@ from catae import run, settings
 from catae.data import sources
 from catae.errors import UserError
 from catae.run import Run
-from catae.settings import Settings, decisive
+from catae.settings import Settings, hyperparameters
 from catae.sweep import search, search_space
 from catae.sweep.search import Trial
 from catae.sweep.search_space import Choice
@@ -51,7 +51,7 @@ class Plan:
         It is the same on every runner. How many runs there are at once is a part of it for a search only, which learns
         from the runs before.
         """
-        shared = {name: value for name, value in decisive(self.base).items() if name not in self.over}
+        shared = {name: value for name, value in hyperparameters(self.base).items() if name not in self.over}
         return {
             "settings": shared | {"source": self.base.source},
             "over": {name: search_space.plain(choice) for name, choice in self.over.items()},
@@ -248,7 +248,7 @@ def batches(sweep: Sweep, plan: Plan) -> Iterator[list[Point]]:
 def _choose(plan: Plan, held: ExitStack) -> Sweep:
     """The sweep to do, locked until `held` ends. One process at a time chooses."""
     sweeps = plan.base.output_dir / "sweeps"
-    with files.telling_of(plan.base.output_dir):
+    with files.explain_os_errors(plan.base.output_dir):
         sweeps.mkdir(parents=True, exist_ok=True)
         with files.locked(sweeps):
             sweep = _to_resume(sweeps, plan) or _create(sweeps, plan)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from catae.errors import Hopeless, UserError
+from catae.errors import TrialPruned, UserError
 from catae.run import Run
 from catae.sweep.search_space import Choice, Span
 from catae.system import rng
@@ -77,7 +77,7 @@ def propose(over: Mapping[str, Choice], earlier: Sequence[Trial], count: int, se
     return proposed
 
 
-def is_hopeless(losses: Losses, earlier: Sequence[Trial]) -> bool:
+def should_prune(losses: Losses, earlier: Sequence[Trial]) -> bool:
     """Whether a run's best loss is above the median of what the earlier runs that ended by themselves had by then.
 
     So Golovin et al. 2017, "Google Vizier" (section 3.2.2), with the median of the losses themselves, as Optuna has it.
@@ -98,14 +98,14 @@ def watching(run: Run, earlier: Sequence[Trial], told: Callable[[Epoch, int], No
     """What is to be called after each epoch of a run of a search; it passes the epoch on to `told`.
 
     Raises:
-        Hopeless: by the epochs before an interruption, as later by each further one: the run is to be given up.
+        TrialPruned: by the epochs before an interruption, as later by each further one: the run is to be given up.
     """
     losses = dict(judged(run))
 
     def judge() -> None:
-        if losses and is_hopeless(losses, earlier):
+        if losses and should_prune(losses, earlier):
             last = max(losses)
-            raise Hopeless(f"given up after epoch {last}: half of the earlier runs had a lower loss by then")
+            raise TrialPruned(f"given up after epoch {last}: half of the earlier runs had a lower loss by then")
 
     def after_epoch(epoch: Epoch, max_epochs: int) -> None:
         told(epoch, max_epochs)

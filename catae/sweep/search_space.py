@@ -7,7 +7,7 @@ from typing import Any
 
 from catae import settings
 from catae.errors import UserError
-from catae.settings import HARMLESS, Settings
+from catae.settings import RESUME_SAFE, Settings
 
 NUMBER = r"[+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?"
 RANGE = re.compile(rf"\s*({NUMBER})\.\.({NUMBER})\s*", re.IGNORECASE)
@@ -46,7 +46,7 @@ def parse(name: str, said: Any) -> Choice:
     Raises:
         UserError: a value is out of the setting's range, or the range is upside down.
     """
-    if name not in Settings.model_fields or name in HARMLESS or not isinstance(said, str):
+    if name not in Settings.model_fields or name in RESUME_SAFE or not isinstance(said, str):
         return [_checked(name, said)]
     numeric = Settings.model_fields[name].annotation in (int, float)
     if numeric and (ends := RANGE.fullmatch(said)):

@@ -48,7 +48,7 @@ def locked(folder: Path, wait: bool = True) -> Iterator[None]:
 
 
 @contextmanager
-def telling_of(path: Path, size: int = 0) -> Iterator[None]:
+def explain_os_errors(path: Path, size: int = 0) -> Iterator[None]:
     """Turns what a disk answers to a writing of `path`, of so many bytes, into one line for the user.
 
     Raises:
@@ -83,7 +83,7 @@ def check_place(folder: Path) -> None:
     Raises:
         UserError: nothing can.
     """
-    with telling_of(folder):
+    with explain_os_errors(folder):
         tempfile.TemporaryFile(dir=_existing(folder)).close()
 
 
@@ -107,13 +107,13 @@ def _existing(path: Path) -> Path:
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
-    """Writes `data` to `path`: a reader sees the old file or the new one, never a part. Raises as `replacing` does."""
-    with replacing(path, size=len(data)) as file:
+    """Write `data` to `path` atomically; a reader sees the old file or the new one. Raise like `atomic_write`."""
+    with atomic_write(path, size=len(data)) as file:
         file.write(data)
 
 
 @contextmanager
-def replacing(path: Path, size: int = 0, before: Path | None = None) -> Iterator[BinaryIO]:
+def atomic_write(path: Path, size: int = 0, before: Path | None = None) -> Iterator[BinaryIO]:
     """A file to write that gets the name `path` at the end: a reader sees the old file or the new one, never a part.
 
     The new bytes are on the disk before they get their name, and the name after that. An error leaves the old file as
@@ -128,7 +128,7 @@ def replacing(path: Path, size: int = 0, before: Path | None = None) -> Iterator
         UserError: the disk is full, read-only or broken, or the folder is closed.
     """
     temporary = path.with_name(f"{WRITING}{os.getpid()}-{path.name}")
-    with telling_of(path, size):
+    with explain_os_errors(path, size):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as file:

@@ -95,7 +95,7 @@ def memory_left(cgroup: Path = CGROUP, meminfo: Path = Path("/proc/meminfo")) ->
 
 
 @contextmanager
-def telling_of_memory(what: str, needed: float, advice: str) -> Iterator[None]:
+def explain_oom(what: str, needed: float, advice: str) -> Iterator[None]:
     """Looks for the memory that is needed, and turns the want of it into one line for the user.
 
     Args:

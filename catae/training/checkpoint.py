@@ -23,7 +23,7 @@ DIGEST = 32  # bytes of SHA-256, of the state between it and the magic
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
     """Writes `state` to `path`, whole or not at all; what was there before is then in the file beside it."""
-    with files.replacing(path, before=previous(path)) as file:
+    with files.atomic_write(path, before=previous(path)) as file:
         file.write(MAGIC)
         hashed = _Hashed(file)
         try:

@@ -17,13 +17,13 @@ from torch import Tensor, distributed
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from catae.errors import Lost
+from catae.errors import WorkerLost
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Ranks:
+class World:
     """This process among those that train together.
 
     Attributes:
@@ -47,7 +47,7 @@ class Ranks:
         """Those of the items that are this process's: each is some process's, and no two have the same."""
         return items[self.rank :: self.count]
 
-    def add_up(self, parameters: Sequence[Tensor], loss: Tensor) -> Tensor:
+    def all_reduce_gradients(self, parameters: Sequence[Tensor], loss: Tensor) -> Tensor:
         """Puts the sum of all processes' gradients in the place of each one's own; gives the sum of their losses.
 
         It is one message, where DistributedDataParallel sends several while gradients are still being computed. That
@@ -105,7 +105,7 @@ class Ranks:
         self.totals(0)
 
 
-ALONE = Ranks()
+SINGLE = World()
 
 
 def launched() -> bool:
@@ -119,14 +119,14 @@ def restarted() -> bool:
 
 
 @contextmanager
-def joined() -> Iterator[Ranks]:
+def joined() -> Iterator[World]:
     """This process among those that `torchrun` has started; alone, if it was not started so.
 
     Raises:
         Lost: here or later, another process has ended or can't be reached.
     """
     if not launched():
-        yield ALONE
+        yield SINGLE
         return
     with _telling_of_loss():
         store, rank, count = next(rendezvous("env://"))
@@ -137,7 +137,7 @@ def joined() -> Iterator[Ranks]:
             store = PrefixStore(f"start {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
         distributed.init_process_group("gloo", store=store, rank=rank, world_size=count)
     try:
-        yield Ranks(rank, count, int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]))
+        yield World(rank, count, int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]))
     finally:
         distributed.destroy_process_group()
 
@@ -152,7 +152,7 @@ def _telling_of_loss() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise Lost(
+        raise WorkerLost(
             "another process of this training has ended or can't be reached: its last lines say why "
             f"({str(error).splitlines()[0]})"
         ) from error

@@ -40,7 +40,7 @@ def enough_memory(settings: Settings, batch: int) -> AbstractContextManager[None
     Raises:
         UserError: on entering, or when it runs out later.
     """
-    return hardware.telling_of_memory(
+    return hardware.explain_oom(
         f"training {settings.width} wide on batches of {batch:,}",
         memory(settings, batch),
         "lower CATAE_BATCH_SIZE or CATAE_WIDTH, or give it more",

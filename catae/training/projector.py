@@ -13,8 +13,8 @@ from tensorboard.plugins.projector.projector_config_pb2 import EmbeddingInfo, Pr
 from torch import Tensor
 
 from catae.data.decode import Pixels
-from catae.report.html import visible
 from catae.system import files
+from catae.system.text import visible
 from catae.training import tensorboard
 
 SIDE = 64  # pixels of a picture: a sheet of 1,000 has 2,048, and the projector takes up to 8,192

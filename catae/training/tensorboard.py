@@ -61,7 +61,7 @@ def writing(folder: Path, first_epoch: int = 1) -> Iterator[EventLog]:
 
     What an earlier process has logged of `first_epoch` and later ones counts no more, in TensorBoard as well.
     """
-    with files.telling_of(folder), _quiet_threads(), ExitStack() as stack:
+    with files.explain_os_errors(folder), _quiet_threads(), ExitStack() as stack:
         _put_first(folder)
         scalars, pictures = (
             stack.enter_context(SummaryWriter(folder / part, purge_step=first_epoch)) for part in (SCALARS, PICTURES)

@@ -15,17 +15,17 @@ from torch import Tensor, nn
 from torch.optim import Adam
 from torch.optim.lr_scheduler import StepLR
 
-from catae.data.image_store import ImageSet
+from catae.data.image_store import ImageStore
 from catae.data.loader import Loader, ordered_loader, train_loader
 from catae.data.split import Split
 from catae.errors import UserError
 from catae.model import init, pca_init, weights
 from catae.model.autoencoder import AutoEncoder
-from catae.report.html import count
 from catae.settings import Settings
 from catae.system import files, hardware, progress, rng
+from catae.system.text import count
 from catae.training import checkpoint, metrics, preflight, tensorboard
-from catae.training.distributed import ALONE, Ranks
+from catae.training.distributed import SINGLE, World
 from catae.training.early_stopping import EarlyStopping
 from catae.training.ema import Average
 from catae.training.metrics import Epoch
@@ -40,13 +40,13 @@ NO_IDENTITY: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a training ended. `judged_on`, 'test' or 'validation', are the pictures whose loss decided it."""
+    """How a training ended. `monitor`, 'test' or 'validation', are the pictures whose loss decided it."""
 
     epochs: int
     best_epoch: int
     best_loss: float
-    judged_on: str
-    stopped_because: str
+    monitor: str
+    stop_reason: str
     seconds: float
     seconds_per_epoch: float
     precision: str
@@ -60,13 +60,13 @@ class Training:
     that train together each has all of it, to the same bytes, and its share of the pictures; a state is of any number.
     """
 
-    def __init__(self, settings: Settings, identity: Mapping[str, str] = NO_IDENTITY, ranks: Ranks = ALONE) -> None:
+    def __init__(self, settings: Settings, identity: Mapping[str, str] = NO_IDENTITY, ranks: World = SINGLE) -> None:
         self.settings, self.identity, self.ranks = settings, dict(identity), ranks
         self.precision, self.precision_because = hardware.precision(settings.precision)
         self.dtype = PRECISIONS[self.precision]
         self.model = AutoEncoder.of(settings, settings.image_size)
         drawn = "kaiming" if settings.init == "pca" else settings.init  # until there are pictures to learn from
-        init.initialise(self.model, drawn, rng.generator(settings.seed, "initialisation"))
+        init.initialize(self.model, drawn, rng.generator(settings.seed, "initialisation"))
         # The pictures come channels-last, and oneDNN's convolutions are 1.1 times as fast on that layout in fp32.
         self.model.to(memory_format=torch.channels_last)
         self.optimizer = Adam(
@@ -78,13 +78,13 @@ class Training:
             fused=True,
         )
         self.schedule = StepLR(self.optimizer, settings.lr_step_size, settings.lr_gamma)
-        self.average = Average(self.model, self.optimizer, settings.averaging) if settings.averaging else None
+        self.average = Average(self.model, self.optimizer, settings.ema_decay) if settings.ema_decay else None
         self.stopping = EarlyStopping(settings.patience, settings.min_delta)
-        self.judged_on = "validation" if settings.validation_fraction else "test"
+        self.monitor = "validation" if settings.validation_fraction else "test"
         self.epoch = 0  # epochs that are over
-        self.under_way = EpochUnderWay()
+        self.under_way = EpochProgress()
 
-    def start_linear(self, images: ImageSet, positions: Sequence[int]) -> None:
+    def start_linear(self, images: ImageStore, positions: Sequence[int]) -> None:
         """Starts from the weights that some of the pictures at these positions make the net linear with."""
         if pca_init.start(self.model, images, positions, self.settings.seed) and self.average:
             self.average.restart()
@@ -99,14 +99,14 @@ class Training:
         """Why there is no further epoch, or None if there is one."""
         if self.stopping.should_stop:
             return (
-                f"the {self.judged_on} loss fell by no more than {self.stopping.min_delta:.2%} "
+                f"the {self.monitor} loss fell by no more than {self.stopping.min_delta:.2%} "
                 f"for {self.stopping.patience} epochs in a row"
             )
         if self.epoch >= self.settings.max_epochs:
             return f"the {self.settings.max_epochs} epochs allowed by max_epochs are over"
         return None
 
-    def run_epoch(self, images: ImageSet, split: Split, save: Callable[[], None] = lambda: None) -> Epoch:
+    def run_epoch(self, images: ImageStore, split: Split, save: Callable[[], None] = lambda: None) -> Epoch:
         """Trains on every train picture once, in the epoch's order, and evaluates on the test and validation pictures.
 
         Args:
@@ -136,7 +136,7 @@ class Training:
                 count(self.under_way.returns, "time"),
             )
         self.schedule.step()
-        trained_seconds, self.under_way, self.epoch = self.under_way.seconds, EpochUnderWay(), number
+        trained_seconds, self.under_way, self.epoch = self.under_way.seconds, EpochProgress(), number
         return Epoch(
             number=number,
             train_loss=train_loss,
@@ -148,11 +148,11 @@ class Training:
             is_best=self.stopping.update(number, judged),
         )
 
-    def _train(self, images: ImageSet, split: Split, number: int, save: Callable[[], None]) -> None:
+    def _train(self, images: ImageStore, split: Split, number: int, save: Callable[[], None]) -> None:
         """Takes the steps of epoch `number` that have not been taken yet."""
         now, size, seed = self.under_way, self.settings.batch_size, self.settings.seed
-        mirror, shift = self.settings.mirror, self.settings.shift
-        loader = train_loader(images, split.train, size, seed, number, now.batches, mirror, shift, self.ranks)
+        hflip, shift = self.settings.hflip, self.settings.shift
+        loader = train_loader(images, split.train, size, seed, number, now.batches, hflip, shift, self.ranks)
         self.model.train()
         saved = last = time.perf_counter()
         for batch in progress.track(loader, f"epoch {number}", len(loader)):
@@ -171,7 +171,7 @@ class Training:
                 save()
                 saved = last = time.perf_counter()
 
-    def _evaluate(self, images: ImageSet, positions: Sequence[int]) -> float:
+    def _evaluate(self, images: ImageStore, positions: Sequence[int]) -> float:
         return evaluate(self.judged, ordered_loader(images, self.ranks.share(positions)), self.dtype, self.ranks)
 
     def state_dict(self) -> dict[str, object]:
@@ -198,7 +198,7 @@ class Training:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from what `state_dict` gave."""
         self.epoch = state["epoch"]
-        self.under_way = EpochUnderWay(**state["under_way"])
+        self.under_way = EpochProgress(**state["under_way"])
         self.model.load_state_dict(state["model"])
         if self.average:
             self.average.load_state_dict(state["average"])
@@ -208,7 +208,7 @@ class Training:
 
 
 @dataclass
-class EpochUnderWay:
+class EpochProgress:
     """How far the epoch has come: batches, pictures, the sum of the losses of those pictures, and seconds.
 
     `returns` is how often the weights got lost in it, and went back to their average.
@@ -226,7 +226,7 @@ def step(
     batch: Tensor,
     optimizer: torch.optim.Optimizer,
     dtype: torch.dtype = torch.float32,
-    ranks: Ranks = ALONE,
+    ranks: World = SINGLE,
     pictures: int | None = None,
 ) -> Tensor:
     """Takes one step of the optimizer; gives the mean L1 loss as it was before.
@@ -244,13 +244,13 @@ def step(
     optimizer.zero_grad()
     loss = l1(model, batch, dtype, len(batch) if pictures is None else pictures)
     loss.backward()  # type: ignore[no-untyped-call]
-    loss = ranks.add_up([*model.parameters()], loss.detach())
+    loss = ranks.all_reduce_gradients([*model.parameters()], loss.detach())
     optimizer.step()
     return loss
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, loader: Loader, dtype: torch.dtype = torch.float32, ranks: Ranks = ALONE) -> float:
+def evaluate(model: nn.Module, loader: Loader, dtype: torch.dtype = torch.float32, ranks: World = SINGLE) -> float:
     """The mean L1 loss over the pictures of all processes' loaders, in [-1, 1]."""
     model.eval()
     losses = [l1(model, batch, dtype, len(batch)).item() * len(batch) for batch in loader]
@@ -269,14 +269,14 @@ def l1(model: nn.Module, batch: Tensor, dtype: torch.dtype, pictures: int) -> Te
 
 
 def fit(
-    images: ImageSet,
+    images: ImageStore,
     split: Split,
     settings: Settings,
     events_dir: Path,
     checkpoints_dir: Path,
     identity: Mapping[str, str] = NO_IDENTITY,
     after_epoch: Callable[[Epoch, int], None] = metrics.log,
-    ranks: Ranks = ALONE,
+    ranks: World = SINGLE,
 ) -> Outcome:
     """Trains an autoencoder until its loss on the test pictures, or the validation ones, hardly decreases.
 
@@ -292,7 +292,7 @@ def fit(
         checkpoints_dir: for the states.
         identity: of which training it is, by digests of what made it; a state of another is not gone on from.
         after_epoch: called when all of an epoch is on the disk, with the epoch and how many there are at most.
-        ranks: the processes that train together; this is the first of them, and the others `help_to_fit`.
+        ranks: the processes that train together; this is the first of them, and the others `fit_worker`.
 
     Raises:
         UserError: the loss is no longer a number, or something can't be written.
@@ -324,8 +324,8 @@ def fit(
         epochs=training.epoch,
         best_epoch=training.stopping.best_epoch,
         best_loss=float(training.stopping.best or 0),
-        judged_on=training.judged_on,
-        stopped_because=reason,
+        monitor=training.monitor,
+        stop_reason=reason,
         seconds=sum(speeds),
         seconds_per_epoch=speeds[len(speeds) // 2],
         precision=training.precision,
@@ -333,7 +333,7 @@ def fit(
     )
 
 
-def help_to_fit(images: ImageSet, split: Split, settings: Settings, ranks: Ranks) -> None:
+def fit_worker(images: ImageStore, split: Split, settings: Settings, ranks: World) -> None:
     """Does this process's share of the training that the first of them does with `fit`; writes nothing.
 
     It begins with the state that the first one gives it: another host may not see that one's disk, and may compute
@@ -369,12 +369,12 @@ def kept(checkpoints_dir: Path) -> AutoEncoder:
     return model.eval()
 
 
-def _enough_memory(settings: Settings, split: Split, ranks: Ranks) -> AbstractContextManager[None]:
+def _enough_memory(settings: Settings, split: Split, ranks: World) -> AbstractContextManager[None]:
     return preflight.enough_memory(settings, math.ceil(min(settings.batch_size, len(split.train)) / ranks.count))
 
 
 def _begun(
-    settings: Settings, identity: Mapping[str, str], ranks: Ranks, last: Path, images: ImageSet, split: Split
+    settings: Settings, identity: Mapping[str, str], ranks: World, last: Path, images: ImageStore, split: Split
 ) -> Training:
     """The training as it stands in its last state, or at its beginning, if there is none."""
     training = Training(settings, identity, ranks)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from catae.data import loader
-from catae.data.image_store import ImageSet
-from catae.data.loader import viewable
+from catae.data.image_store import ImageStore
+from catae.data.loader import to_uint8
 from catae.data.split import Split
 from catae.model.autoencoder import AutoEncoder
 from catae.settings import Settings
@@ -26,11 +26,11 @@ class Watch:
     noise: Tensor
 
     @classmethod
-    def of(cls, images: ImageSet, split: Split, settings: Settings) -> "Watch":
+    def of(cls, images: ImageStore, split: Split, settings: Settings) -> "Watch":
         """The first test pictures, and noise that stays the same from epoch to epoch."""
         generator = rng.generator(settings.seed, "noise to watch")
         noise = torch.randn(PICTURES, settings.latent_dim, 1, 1, generator=generator)
-        return cls(loader.normalise(images.take(split.test[:PICTURES])), noise)
+        return cls(loader.normalize(images.take(split.test[:PICTURES])), noise)
 
     @torch.inference_mode()
     def write(self, model: AutoEncoder, epoch: int, log: tensorboard.EventLog) -> None:
@@ -38,5 +38,5 @@ class Watch:
         if epoch != 1 and epoch % EVERY:
             return
         model.eval()
-        log.pictures(epoch, "restored", viewable(model(self.pictures)))
-        log.pictures(epoch, "noise_decoded", viewable(model.decoder(self.noise)))
+        log.pictures(epoch, "restored", to_uint8(model(self.pictures)))
+        log.pictures(epoch, "noise_decoded", to_uint8(model.decoder(self.noise)))

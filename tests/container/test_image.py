@@ -134,7 +134,7 @@ def test_stopped_and_killed_and_started_again_it_ends_with_the_weights_of_an_und
     assert "going on after epoch" in ended.stderr
     said = manifest(artifacts)
     assert (said["state"], said["attempts"]) == ("finished", 3)
-    for file in ("model.safetensors", "prior.safetensors", "split.json", "curves.png", "interpolation.gif"):
+    for file in ("model.safetensors", "priors.safetensors", "split.json", "curves.png", "interpolation.gif"):
         assert (artifacts / "latest" / file).read_bytes() == (trained / "latest" / file).read_bytes(), file
 
 

@@ -10,7 +10,7 @@ from PIL import Image, features
 from catae.data import decode, sources
 from catae.data.decode import Decoded, Rejected
 from catae.data.sources import Entry
-from catae.errors import Unreadable
+from catae.errors import DecodeError
 
 RED = (255, 0, 0)
 
@@ -100,7 +100,7 @@ def test_what_is_no_picture_is_told_why() -> None:
         (bomb, "it has 12000x12000 pixels, more than the 64,000,000"),
         (deep, "floating-point"),
     ]:
-        with pytest.raises(Unreadable, match=reason):
+        with pytest.raises(DecodeError, match=reason):
             decode.decode(data, 16)
 
 

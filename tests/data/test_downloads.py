@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from catae.data import downloads
-from catae.errors import Unreadable, UserError
+from catae.errors import DecodeError, UserError
 
 PICTURES = {"cats/1.jpg": b"one", "cats/2.jpg": b"two"}
 # The statuses with which the server refuses the data sets of these owners; it has those of "owner".
@@ -345,7 +345,7 @@ def test_a_broken_box_is_that_pictures_fault_alone(root: Path, broken: str | Non
     first.annotation.unlink()
     if broken is not None:
         first.annotation.write_text(broken)
-    with pytest.raises(Unreadable, match=said):
+    with pytest.raises(DecodeError, match=said):
         downloads.crop(first.path, first.annotation)
     assert all(downloads.crop(head.path, head.annotation) for head in others)
 
@@ -355,7 +355,7 @@ def test_a_broken_or_missing_picture_is_that_pictures_fault_alone(root: Path) ->
     first.path.write_bytes(first.path.read_bytes()[:700])
     second.path.unlink()
     for head in (first, second):
-        with pytest.raises(Unreadable, match="it can't be decoded"):
+        with pytest.raises(DecodeError, match="it can't be decoded"):
             downloads.crop(head.path, head.annotation)
 
 

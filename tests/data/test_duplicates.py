@@ -9,7 +9,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from catae.data import duplicates, split, synthetic
 from catae.data.duplicates import Copies, Pair
-from catae.data.image_store import ImageSet
+from catae.data.image_store import ImageStore
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -200,7 +200,7 @@ def test_a_million_pictures_take_a_hundred_odd_bands() -> None:
 
 
 @pytest.mark.cats
-def test_the_copies_among_the_real_cats_are_found_and_each_is_on_one_side(cats_set: ImageSet) -> None:
+def test_the_copies_among_the_real_cats_are_found_and_each_is_on_one_side(cats_set: ImageStore) -> None:
     copies = duplicates.find(cats_set.take, cats_set.digests)
     assert copies.identical == 6444
     assert 9215 <= len(set(copies.groups.tolist())) <= 9231  # measured: 9,223 on one machine

@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 
 from catae.data import ingest
-from catae.data.image_store import ImageSet
+from catae.data.image_store import ImageStore
 from catae.errors import UserError
 from catae.system import files
 
 
 @pytest.fixture
-def image_set(tmp_path: Path) -> ImageSet:
+def image_set(tmp_path: Path) -> ImageStore:
     return ingest.read("drawn:9", tmp_path, 16)[0]
 
 
-def test_pictures_are_taken_by_position_in_any_order_and_are_copies(image_set: ImageSet) -> None:
+def test_pictures_are_taken_by_position_in_any_order_and_are_copies(image_set: ImageStore) -> None:
     everything = image_set.take(range(9))
     assert everything.shape == (9, 16, 16, 3)
     assert everything.tobytes() == (image_set.path / "pixels.u8").read_bytes()
@@ -31,7 +31,7 @@ def test_a_long_way_through_a_large_set_keeps_little_of_it_in_memory(tmp_path: P
         pixels.truncate(count * 64 * 64 * 3)
     (tmp_path / "digests.u8").write_bytes(bytes(32 * count))
     files.write_json(tmp_path / "index.json", {"size": 64, "count": count, "digest": ""})
-    images = ImageSet(tmp_path)
+    images = ImageStore(tmp_path)
     order = np.random.default_rng(0).permutation(count)
     before, highest = resident(), 0
     for start in range(0, count, 64):
@@ -45,33 +45,33 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
-def test_names_digests_and_keys_are_one_a_picture(image_set: ImageSet) -> None:
+def test_names_digests_and_keys_are_one_a_picture(image_set: ImageStore) -> None:
     assert image_set.names[0] == "drawn/000001.png"
     assert len(image_set.names) == len(image_set.digests) == len(image_set.keys) == len(image_set) == 9
     assert image_set.keys == image_set.digests  # without copies
 
 
-def test_copies_share_a_key_that_pictures_added_later_dont_change(image_set: ImageSet) -> None:
+def test_copies_share_a_key_that_pictures_added_later_dont_change(image_set: ImageStore) -> None:
     groups = np.arange(9)
     groups[[3, 8]] = 3
     groups[7] = 1
     groups.tofile(image_set.path / "groups.i64")
-    keys = ImageSet(image_set.path).keys
+    keys = ImageStore(image_set.path).keys
     assert keys[3] == keys[8] == min(image_set.digests[3], image_set.digests[8])
     assert keys[1] == keys[7]
     assert len(set(keys)) == 7
 
 
-def test_a_set_that_is_not_whole_is_told(image_set: ImageSet, tmp_path: Path) -> None:
+def test_a_set_that_is_not_whole_is_told(image_set: ImageStore, tmp_path: Path) -> None:
     with (image_set.path / "pixels.u8").open("r+b") as file:
         file.truncate(100)
     with pytest.raises(UserError, match=r"pixels\.u8 has 100 bytes in place of 6,912"):
-        ImageSet(image_set.path)
+        ImageStore(image_set.path)
     with pytest.raises(UserError, match=r"index\.json can't be read"):
-        ImageSet(tmp_path / "nowhere")
+        ImageStore(tmp_path / "nowhere")
 
 
-def test_a_set_that_gets_shorter_while_it_is_open_is_told(image_set: ImageSet) -> None:
+def test_a_set_that_gets_shorter_while_it_is_open_is_told(image_set: ImageStore) -> None:
     image_set.take([0])
     with (image_set.path / "pixels.u8").open("r+b") as file:
         file.truncate(100)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from catae.data import ingest, sources, synthetic
-from catae.data.image_store import ImageSet
+from catae.data.image_store import ImageStore
 from catae.errors import UserError
 from catae.system import files
 
@@ -204,11 +204,11 @@ def test_two_members_of_one_name_are_two_pictures(tmp_path: Path) -> None:
 def test_the_cache_can_be_moved(tmp_path: Path) -> None:
     image_set, _ = ingest.read("drawn:5", tmp_path / "cache", 16)
     shutil.move(tmp_path / "cache", tmp_path / "moved")
-    assert len(ImageSet(tmp_path / "moved" / image_set.path.name)) == 5
+    assert len(ImageStore(tmp_path / "moved" / image_set.path.name)) == 5
 
 
 @pytest.mark.cats
-def test_every_real_cat_is_read_and_the_copies_among_them_are_counted(cats_zip: Path, cats_set: ImageSet) -> None:
+def test_every_real_cat_is_read_and_the_copies_among_them_are_counted(cats_zip: Path, cats_set: ImageStore) -> None:
     _, report = ingest.read(str(cats_zip), cats_set.path.parent)
     assert (report.pictures, report.distinct, report.rejects) == (15_747, 9_303, [])
     assert 0.70 < report.plain_split_leak < 0.78

@@ -7,7 +7,7 @@ from PIL import Image
 
 from catae.data import decode, jpeg, sources, synthetic
 from catae.data.decode import Decoded
-from catae.data.image_store import ImageSet
+from catae.data.image_store import ImageStore
 from catae.data.sources import Entry
 
 
@@ -61,7 +61,7 @@ def test_a_header_that_claims_more_than_the_size_is_not_decoded() -> None:
 
 
 @pytest.mark.cats
-def test_every_tenth_real_cat_is_as_pillow_reads_it(cats_zip: object, cats_set: ImageSet) -> None:
+def test_every_tenth_real_cat_is_as_pillow_reads_it(cats_zip: object, cats_set: ImageStore) -> None:
     entries = [entry for entry in sources.entries(str(cats_zip)) if entry.name.endswith("7.jpg")]
     by_name = {name: position for position, name in enumerate(cats_set.names)}
     for entry in entries:

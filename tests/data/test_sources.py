@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from catae.data import sources
-from catae.errors import Unreadable, UserError
+from catae.errors import DecodeError, UserError
 
 ASTRAY = ("/etc/abs.png", "../up.png", "a/../../b.png", "..\\dos.png", "C:/drive.png")
 FILES = {"b.png": b"two", "a/c.png": b"three", "a/a.jpg": b"one"}
@@ -52,7 +52,7 @@ def refused(source: Path | str) -> dict[str, str]:
         try:
             reasons[entry.name] = entry.refusal
             entry.read()
-        except Unreadable as error:
+        except DecodeError as error:
             reasons[entry.name] = str(error)
     return reasons
 
@@ -228,7 +228,7 @@ def test_a_file_or_folder_that_may_not_be_read_is_told(tmp_path: Path) -> None:
 def test_a_file_that_vanishes_between_listing_and_reading_is_told(tmp_path: Path) -> None:
     listed = list(sources.entries(str(folder(tmp_path / "cats"))))
     (tmp_path / "cats" / "b.png").unlink()
-    with pytest.raises(Unreadable, match="can't be read: No such file"):
+    with pytest.raises(DecodeError, match="can't be read: No such file"):
         next(entry for entry in listed if entry.name == "b.png").read()
 
 

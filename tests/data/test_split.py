@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from catae.data import split
-from catae.data.image_store import ImageSet
+from catae.data.image_store import ImageStore
 from catae.data.split import Split
 from catae.errors import UserError
 from catae.settings import Settings
@@ -82,7 +82,7 @@ def test_a_split_is_the_same_after_writing_and_reading(tmp_path: Path) -> None:
 
 
 @pytest.mark.cats
-def test_no_real_test_cat_stands_in_train(cats_set: ImageSet) -> None:
+def test_no_real_test_cat_stands_in_train(cats_set: ImageStore) -> None:
     parts = split.split(cats_set.keys)
     assert split.shared(parts, cats_set.digests) == 0
     assert split.shared(parts, cats_set.keys) == 0
@@ -124,9 +124,9 @@ def test_what_a_plain_random_split_leaks_is_measured() -> None:
 
 
 def test_a_split_is_kept_and_taken_again_while_it_is_whole_and_the_same_is_asked_for(
-    drawn_set: ImageSet, small: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    drawn_set: ImageStore, small: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    copied = ImageSet(Path(shutil.copytree(drawn_set.path, tmp_path / "set")))
+    copied = ImageStore(Path(shutil.copytree(drawn_set.path, tmp_path / "set")))
     caplog.set_level("INFO", "catae")
 
     def write(name: str, **changed: Any) -> tuple[dict[str, Any], bytes, str]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from catae.__main__ import main
-from catae.data.image_store import ImageSet
+from catae.data.image_store import ImageStore
 from catae.errors import UserError
 from catae.evaluation import fid
 from catae.settings import Settings
@@ -49,7 +49,7 @@ def test_weights_that_are_missing_or_others_are_told(tmp_path: Path) -> None:
         fid.network(tmp_path / "other.pth")
 
 
-def test_fid_is_that_of_the_definition_and_both_grow_with_a_change_of_the_colours(drawn_set: ImageSet) -> None:
+def test_fid_is_that_of_the_definition_and_both_grow_with_a_change_of_the_colours(drawn_set: ImageStore) -> None:
     a, b = drawn_set.take(range(60)), drawn_set.take(range(60, 120))
     found = fid.distance(Colours(), a, b)
     one, two = (pixels.mean((1, 2)) / 255 for pixels in (a, b))

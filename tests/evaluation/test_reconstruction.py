@@ -7,18 +7,18 @@ from sklearn import decomposition
 from torch import Tensor
 
 from catae.data import loader as batches
-from catae.data.image_store import ImageSet
+from catae.data.image_store import ImageStore
 from catae.evaluation import pca_baseline, reconstruction
 from catae.model.autoencoder import AutoEncoder
 from catae.system import rng
 
 
-def flat(images: ImageSet, positions: range) -> Tensor:
+def flat(images: ImageStore, positions: range) -> Tensor:
     return torch.cat(list(batches.ordered_loader(images, positions))).flatten(1)
 
 
 @pytest.mark.parametrize("components", [1, 16, 60])
-def test_pca_restores_as_well_as_an_exact_one(drawn_set: ImageSet, components: int) -> None:
+def test_pca_restores_as_well_as_an_exact_one(drawn_set: ImageStore, components: int) -> None:
     train, test = range(90), range(90, 120)
     fitted = pca_baseline.fit(batches.ordered_loader(drawn_set, train), components, rng.generator(0, "PCA"))
     exact = decomposition.PCA(components, svd_solver="full").fit(flat(drawn_set, train).numpy())
@@ -29,14 +29,14 @@ def test_pca_restores_as_well_as_an_exact_one(drawn_set: ImageSet, components: i
     torch.testing.assert_close(fitted.directions @ fitted.directions.T, torch.eye(components), atol=1e-4, rtol=0)
 
 
-def test_pca_of_fewer_pictures_than_components_has_as_many_as_the_pictures_span(drawn_set: ImageSet) -> None:
+def test_pca_of_fewer_pictures_than_components_has_as_many_as_the_pictures_span(drawn_set: ImageStore) -> None:
     fitted = pca_baseline.fit(batches.ordered_loader(drawn_set, range(5)), 128, rng.generator(0, "PCA"))
     assert len(fitted.directions) == 5
     pictures = flat(drawn_set, range(5)).view(-1, 3, 32, 32)
     torch.testing.assert_close(fitted.restore(pictures), pictures, atol=1e-3, rtol=0)
 
 
-def test_scores_are_what_their_definitions_give(drawn_set: ImageSet) -> None:
+def test_scores_are_what_their_definitions_give(drawn_set: ImageStore) -> None:
     loader = batches.ordered_loader(drawn_set, range(120))
     found = reconstruction.score(loader, lambda batch: (batch + 0.1).clamp(-1, 1))
     pictures = flat(drawn_set, range(120)).double()
@@ -47,13 +47,13 @@ def test_scores_are_what_their_definitions_give(drawn_set: ImageSet) -> None:
     assert 0.5 < found.ssim < 1
 
 
-def test_a_perfect_restoration_scores_perfectly(drawn_set: ImageSet) -> None:
+def test_a_perfect_restoration_scores_perfectly(drawn_set: ImageStore) -> None:
     found = reconstruction.score(batches.ordered_loader(drawn_set, range(20)), lambda batch: batch)
     assert (found.l1, found.ssim) == (0, pytest.approx(1, abs=1e-4))
     assert found.psnr == math.inf
 
 
-def test_structural_similarity_is_that_of_wang_et_al(drawn_set: ImageSet) -> None:
+def test_structural_similarity_is_that_of_wang_et_al(drawn_set: ImageStore) -> None:
     """By the definition, in float64: an 11x11 Gaussian window of 1.5 pixels, at every place where it fits."""
     batch = next(iter(batches.ordered_loader(drawn_set, range(8))))
     noise = torch.randn(batch.shape, generator=rng.generator(0, "noise"))
@@ -74,7 +74,7 @@ def test_structural_similarity_is_that_of_wang_et_al(drawn_set: ImageSet) -> Non
     assert found.ssim == pytest.approx(expected, abs=1e-4)
 
 
-def test_the_model_stands_beside_pca_and_the_mean_picture_of_train(drawn_set: ImageSet) -> None:
+def test_the_model_stands_beside_pca_and_the_mean_picture_of_train(drawn_set: ImageStore) -> None:
     train, test = (batches.ordered_loader(drawn_set, part) for part in (range(90), range(90, 120)))
     found = reconstruction.compare(AutoEncoder(32, 16, 4), train, test, rng.generator(0, "PCA"))
     mean = flat(drawn_set, range(90)).mean(0)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from catae.data import loader, split
 from catae.data.decode import Pixels
-from catae.data.image_store import ImageSet
+from catae.data.image_store import ImageStore
 from catae.data.split import Split
 from catae.evaluation import samples as generation
 from catae.evaluation import sliced_wasserstein
@@ -21,7 +21,7 @@ from catae.model.autoencoder import AutoEncoder
 from catae.settings import Settings
 from catae.system.rng import generator
 
-Trained = tuple[AutoEncoder, Priors, ImageSet, Split]
+Trained = tuple[AutoEncoder, Priors, ImageStore, Split]
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +33,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
             output_dir=tmp_path_factory.mktemp("artifacts"),
         )
     )  # fmt: skip
-    images = ImageSet(Path(run.read()["data"]["store"]))
-    return weights.load(run.model), priors.load(run.prior), images, split.open_split(run.split, images.names)
+    images = ImageStore(Path(run.read()["data"]["store"]))
+    return weights.load(run.model), priors.load(run.priors), images, split.open_split(run.split, images.names)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_a_distance_is_that_of_the_pictures_that_generate_draws(trained: Trained
 
 
 def test_nearest_pictures_are_those_that_comparing_with_each_finds(
-    drawn_set: ImageSet, monkeypatch: pytest.MonkeyPatch
+    drawn_set: ImageStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(generation, "AT_A_TIME", 7)
     positions = [3, 50, 51, 52, 110, *range(60, 80)]
@@ -113,10 +113,10 @@ def test_how_near_train_pictures_are_is_told_of_samples_beside_real_and_restored
     near, number = measured.nearest, measured.nearest.pictures
     assert near.test == pytest.approx(mean(images.take(parts.test)), abs=1e-6)
     assert near.samples == pytest.approx(mean(generation.samples(model, fitted, measured.best, number, 0)), abs=1e-6)
-    restored = loader.viewable(model(loader.normalise(images.take(parts.test))).detach())
+    restored = loader.to_uint8(model(loader.normalize(images.take(parts.test))).detach())
     assert near.restorations == pytest.approx(mean(restored), abs=1e-4)
     assert near.restorations < near.test  # smooth pictures are nearer to everything
-    restored = loader.viewable(model(loader.normalise(images.take(parts.train))).detach())
+    restored = loader.to_uint8(model(loader.normalize(images.take(parts.train))).detach())
     assert near.copies == pytest.approx(mean(restored), rel=0.3)  # of some of them
 
 

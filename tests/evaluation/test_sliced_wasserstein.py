@@ -10,7 +10,7 @@ from scipy import ndimage
 from scipy.stats import wasserstein_distance
 
 from catae.data.decode import Pixels
-from catae.data.image_store import ImageSet
+from catae.data.image_store import ImageStore
 from catae.evaluation import sliced_wasserstein
 from catae.system import rng
 
@@ -25,7 +25,7 @@ def plain(*colours: tuple[int, int, int], size: int = 32) -> Pixels:
 
 
 @pytest.fixture(scope="module")
-def cats(drawn_set: ImageSet) -> Pixels:
+def cats(drawn_set: ImageStore) -> Pixels:
     return drawn_set.take(range(120))
 
 

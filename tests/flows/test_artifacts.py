@@ -97,4 +97,4 @@ def test_the_table_has_a_row_an_epoch_and_marks_the_one_whose_weights_were_kept(
 
 
 def test_tasks_that_are_called_as_functions_ask_no_server(done: Run) -> None:
-    assert "not_shown" not in done.read()
+    assert "unpublished" not in done.read()

@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 from servers import SMALL, environment
 
-ALONE = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "alone"]
+SINGLE = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "alone"]
 
 
 @pytest.mark.slow
 def test_nobody_is_called(tmp_path: Path) -> None:
     variables = environment(tmp_path / "home")
     del variables["PREFECT_SERVER_ANALYTICS_ENABLED"]  # the default is what is tested
-    if subprocess.run([*ALONE, "true"], capture_output=True, check=False).returncode:
+    if subprocess.run([*SINGLE, "true"], capture_output=True, check=False).returncode:
         pytest.skip("no network namespace can be made here: unshare --net needs root")
     calls = tmp_path / "calls"
     watched = ["strace", "-f", "--seccomp-bpf", "-e", "trace=connect,sendto,sendmsg,sendmmsg", "-o", str(calls)]
     job = [sys.executable, "-m", "catae", "train", "--source", "drawn:80", *SMALL]
-    command = [*ALONE, *(watched if shutil.which("strace") else []), *job]
+    command = [*SINGLE, *(watched if shutil.which("strace") else []), *job]
     ended = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300, check=False)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.endswith("report.html\n")

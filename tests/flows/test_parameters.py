@@ -8,14 +8,14 @@ from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import validate
 
 from catae.inference import interpolate as walks
-from catae.settings import HARMLESS, DataSettings, ModelSettings, PictureSettings, TrainingSettings, describe
+from catae.settings import RESUME_SAFE, DataSettings, ModelSettings, OutputSettings, TrainingSettings, describe
 from flows import parameters
 from flows.generate import generate
 from flows.interpolate import interpolate
 from flows.sweep import catae_sweep
 from flows.train import catae
 
-FORMS = {"Data": DataSettings, "Model": ModelSettings, "Training": TrainingSettings, "Pictures": PictureSettings}
+FORMS = {"Data": DataSettings, "Model": ModelSettings, "Training": TrainingSettings, "Pictures": OutputSettings}
 
 
 def forms(flow: Any) -> dict[str, dict[str, Any]]:
@@ -68,7 +68,7 @@ def test_the_flow_gets_what_was_filled_in_as_plain_values() -> None:
 def test_a_sweep_is_asked_for_in_texts_of_which_each_setting_that_decides_what_is_learned_has_one() -> None:
     shown = forms(catae_sweep)
     assert set(shown) == {"Over", "Spread", *FORMS}
-    assert set(shown["Over"]) == {name for form in FORMS for name in shown[form]} - HARMLESS
+    assert set(shown["Over"]) == {name for form in FORMS for name in shown[form]} - RESUME_SAFE
     assert {field["type"] for field in shown["Over"].values()} == {"string"}
     got = catae_sweep.validate_parameters({"over": {"seed": "0..4"}, "spread": {"workers": "3"}, "trials": 7})
     assert (got["over"], got["spread"], got["trials"]) == ({"seed": "0..4"}, {"workers": 3}, 7)

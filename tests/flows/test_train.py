@@ -48,8 +48,8 @@ def test_the_whole_job_runs_in_one_command_and_as_a_module_to_the_same_bytes(pre
     assert ended.returncode == 0, ended.stderr
     for file in (
         "split.json", "data.json", "model.safetensors", "curves.png", "reconstructions.png", "generated.png",
-        "generated-gaussian.png", "generated-unfolded.png", "interpolation.png", "interpolation.gif",
-        "prior.safetensors", "nearest.png", "latents.png",
+        "generated-gaussian.png", "generated-unwhitened.png", "interpolation.png", "interpolation.gif",
+        "priors.safetensors", "nearest.png", "latents.png",
     ):  # fmt: skip
         assert Path("one/latest", file).read_bytes() == Path("two/latest", file).read_bytes(), file
 

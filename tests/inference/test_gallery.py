@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from catae.data import loader
-from catae.data.image_store import ImageSet
+from catae.data.image_store import ImageStore
 from catae.errors import UserError
 from catae.inference import gallery
 from catae.latent import priors, space
@@ -21,7 +21,7 @@ def model() -> AutoEncoder:
 
 
 @pytest.fixture(scope="module")
-def fitted(model: AutoEncoder, drawn_set: ImageSet) -> Priors:
+def fitted(model: AutoEncoder, drawn_set: ImageStore) -> Priors:
     return priors.fit(space.encode(model, loader.ordered_loader(drawn_set, range(120))), 0)
 
 
@@ -36,7 +36,7 @@ def test_the_same_seed_gives_the_same_file_and_another_seed_or_prior_another(
     assert len({made(prior, seed) for prior in fitted for seed in (3, 4)}) == 8
 
 
-def test_two_test_pictures_are_taken_by_seed_or_by_name(drawn_set: ImageSet) -> None:
+def test_two_test_pictures_are_taken_by_seed_or_by_name(drawn_set: ImageStore) -> None:
     test = [4, 9, 30, 77]
     names = drawn_set.names
     by_seed = gallery.pair(names, test, "", 0)
@@ -56,7 +56,7 @@ def test_pictures_that_cant_be_read_are_told_by_path(tmp_path: Path) -> None:
         gallery.pictures(Run(tmp_path), [str(tmp_path / "words.jpg")], 32)
 
 
-def test_a_picture_of_the_users_is_read_as_those_of_the_source(drawn_set: ImageSet, tmp_path: Path) -> None:
+def test_a_picture_of_the_users_is_read_as_those_of_the_source(drawn_set: ImageStore, tmp_path: Path) -> None:
     data = io.BytesIO()
     Image.fromarray(drawn_set.take([7])[0]).save(data, "PNG")
     (tmp_path / "tom.png").write_bytes(data.getvalue())

@@ -11,7 +11,7 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 
 from catae.__main__ import main
-from catae.data.image_store import ImageSet
+from catae.data.image_store import ImageStore
 from catae.errors import UserError
 from catae.inference import latent_map
 from catae.report import figures
@@ -51,7 +51,7 @@ def test_pictures_are_taken_from_all_over() -> None:
     assert len(set(latent_map.evenly(range(1690)))) == 1000
 
 
-def test_thumbnails_are_the_pictures_made_smaller_and_never_larger(drawn_set: ImageSet) -> None:
+def test_thumbnails_are_the_pictures_made_smaller_and_never_larger(drawn_set: ImageStore) -> None:
     positions = list(range(70, 0, -1))
     assert np.array_equal(latent_map.thumbnails(drawn_set, positions, 64), drawn_set.take(positions))
     small = latent_map.thumbnails(drawn_set, positions, 16)

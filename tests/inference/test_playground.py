@@ -19,7 +19,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from catae import settings
 from catae.inference import playground
-from catae.inference.playground import Toy
+from catae.inference.playground import Session
 from catae.latent import space
 from catae.run import Run
 
@@ -38,12 +38,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.fixture(scope="module")
-def toy(trained: Run) -> Toy:
+def toy(trained: Run) -> Session:
     return playground.open_run(trained)
 
 
 @pytest.fixture
-def client(toy: Toy) -> TestClient:
+def client(toy: Session) -> TestClient:
     return TestClient(playground.application(toy), base_url=LOCAL)
 
 
@@ -53,7 +53,7 @@ def png(size: tuple[int, int] = (90, 60)) -> bytes:
     return file.getvalue()
 
 
-def test_a_code_comes_back_as_the_picture_that_the_model_makes_of_it(client: TestClient, toy: Toy) -> None:
+def test_a_code_comes_back_as_the_picture_that_the_model_makes_of_it(client: TestClient, toy: Session) -> None:
     code = client.get("/samples", params={"seed": 3}).json()[5]["code"]
     with client.websocket_connect(FRAMES) as frames:
         frames.send_bytes(np.array(code, "<f4").tobytes())
@@ -115,7 +115,7 @@ def test_the_page_allows_itself_no_script_but_its_own(client: TestClient) -> Non
     assert not re.search(r" style=| on\w+=|<style|https?://", answer.text)
 
 
-def test_the_first_direction_changes_pictures_more_than_the_last_and_they_are_orthonormal(toy: Toy) -> None:
+def test_the_first_direction_changes_pictures_more_than_the_last_and_they_are_orthonormal(toy: Session) -> None:
     directions = playground.strongest(toy.model, 16)
     assert torch.allclose(directions @ directions.T, torch.eye(16), atol=1e-4)
     with torch.inference_mode():
@@ -126,8 +126,8 @@ def test_the_first_direction_changes_pictures_more_than_the_last_and_they_are_or
     assert most > 2 * least
 
 
-def test_without_the_pictures_of_the_run_the_corners_are_samples(toy: Toy) -> None:
-    bare = Toy(toy.name, toy.model, toy.priors, toy.directions, None, [])
+def test_without_the_pictures_of_the_run_the_corners_are_samples(toy: Session) -> None:
+    bare = Session(toy.name, toy.model, toy.priors, toy.directions, None, [])
     shown = TestClient(playground.application(bare), base_url=LOCAL).get("/cats").json()
     assert [one["name"] for one in shown] == ["a sample"] * 4
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 import catae
 from catae import run, settings
 from catae.data import decode
-from catae.data.loader import normalise, viewable
+from catae.data.loader import normalize, to_uint8
 from catae.errors import UserError
 from catae.inference.pretrained import Pretrained
 from catae.latent import priors, space
@@ -30,7 +30,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Run:
     new = run.create(Settings(output_dir=tmp_path_factory.mktemp("artifacts")), settings.origins())
     weights.save(AutoEncoder(SIZE, LATENT, 4), new.model)
     codes = torch.randn(40, LATENT, 1, 1, generator=rng.generator(0, "codes"))
-    priors.save(priors.fit(codes, 0), new.prior)
+    priors.save(priors.fit(codes, 0), new.priors)
     return new
 
 
@@ -72,17 +72,17 @@ def test_what_is_no_model_is_told(source: Run, monkeypatch: pytest.MonkeyPatch, 
 def test_tensors_give_tensors_arrays_arrays_and_pil_pictures_pil_pictures(
     model: Pretrained, pixels: decode.Pixels
 ) -> None:
-    tensor, pictures = normalise(pixels), [Image.fromarray(one) for one in pixels]
+    tensor, pictures = normalize(pixels), [Image.fromarray(one) for one in pixels]
     with torch.no_grad():
         codes, restored = model.model.encoder(tensor), model.model(tensor)
     assert torch.equal(model.encode(tensor), codes)
     assert np.array_equal(model.encode(pixels), codes.numpy())
     assert np.array_equal(model.encode(pictures), codes.numpy())
     assert torch.equal(model.reconstruct(tensor), restored)
-    assert np.array_equal(model.reconstruct(pixels), viewable(restored))
-    assert same(model.reconstruct(pictures), [Image.fromarray(one) for one in viewable(restored)])
+    assert np.array_equal(model.reconstruct(pixels), to_uint8(restored))
+    assert same(model.reconstruct(pictures), [Image.fromarray(one) for one in to_uint8(restored)])
     assert torch.equal(model.decode(codes), model.decode(codes.flatten(1)))
-    assert np.array_equal(model.decode(codes.numpy()), viewable(restored))
+    assert np.array_equal(model.decode(codes.numpy()), to_uint8(restored))
     assert not codes.requires_grad
 
 
@@ -90,7 +90,7 @@ def test_one_picture_in_is_one_picture_out(model: Pretrained, pixels: decode.Pix
     several = model.reconstruct(pixels[:1])
     assert np.array_equal(model.reconstruct(pixels[0]), several[0])
     assert model.reconstruct(Image.fromarray(pixels[0])).tobytes() == several[0].tobytes()
-    assert model.reconstruct(normalise(pixels[:1])[0]).shape == (3, SIZE, SIZE)
+    assert model.reconstruct(normalize(pixels[:1])[0]).shape == (3, SIZE, SIZE)
     assert model.encode(Image.fromarray(pixels[0])).shape == (1, LATENT, 1, 1)
 
 
@@ -139,8 +139,8 @@ def test_a_walk_goes_from_one_restored_picture_to_the_other(model: Pretrained, p
     codes = model.encode(pixels[:2])
     assert np.abs(walk[2].astype(int) - model.decode(codes.mean(0, keepdims=True))[0]).max() <= 1
     assert same(model.interpolate(Image.fromarray(a), Image.fromarray(b), 5), [Image.fromarray(one) for one in walk])
-    tensors = model.interpolate(normalise(pixels[:1]), normalise(pixels[1:2])[0], 5)
-    assert np.array_equal(viewable(tensors), walk)
+    tensors = model.interpolate(normalize(pixels[:1]), normalize(pixels[1:2])[0], 5)
+    assert np.array_equal(to_uint8(tensors), walk)
 
 
 @pytest.mark.parametrize(

@@ -110,8 +110,8 @@ def test_copies_are_no_neighbours() -> None:
 def test_few_pictures_and_numbers_that_never_vary_still_give_samples(count: int, tmp_path: Path) -> None:
     codes = normal(count, 50)
     codes[:, 7] = 2.5
-    priors.save(priors.fit(codes, 0), tmp_path / "prior.safetensors")
-    for name, prior in priors.load(tmp_path / "prior.safetensors").items():
+    priors.save(priors.fit(codes, 0), tmp_path / "priors.safetensors")
+    for name, prior in priors.load(tmp_path / "priors.safetensors").items():
         samples = prior.sample(20, 1).flatten(1)
         assert samples.isfinite().all(), name
         if name in FITTED:
@@ -138,17 +138,17 @@ def test_directions_without_a_mixture_keep_their_variance(monkeypatch: pytest.Mo
 
 def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     fitted = priors.fit(clusters(300, 4, 20), 0)
-    priors.save(fitted, tmp_path / "prior.safetensors")
-    loaded = priors.load(tmp_path / "prior.safetensors")
+    priors.save(fitted, tmp_path / "priors.safetensors")
+    loaded = priors.load(tmp_path / "priors.safetensors")
     assert list(loaded) == list(fitted)
     assert all(torch.equal(loaded[name].sample(9, 1), prior.sample(9, 1)) for name, prior in fitted.items())
-    first = (tmp_path / "prior.safetensors").read_bytes()
-    priors.save(priors.fit(clusters(300, 4, 20), 0), tmp_path / "prior.safetensors")
-    assert (tmp_path / "prior.safetensors").read_bytes() == first
+    first = (tmp_path / "priors.safetensors").read_bytes()
+    priors.save(priors.fit(clusters(300, 4, 20), 0), tmp_path / "priors.safetensors")
+    assert (tmp_path / "priors.safetensors").read_bytes() == first
 
 
 def test_what_holds_no_priors_is_told(tmp_path: Path) -> None:
-    path = tmp_path / "prior.safetensors"
+    path = tmp_path / "priors.safetensors"
 
     def refused() -> str:
         with pytest.raises(UserError, match=r"prior\.safetensors doesn't hold priors of this version") as told:

@@ -4,13 +4,13 @@ import torch
 from torch.nn.functional import cosine_similarity, normalize
 
 from catae.data import loader
-from catae.data.image_store import ImageSet
+from catae.data.image_store import ImageStore
 from catae.latent import space
 from catae.model.autoencoder import AutoEncoder
 from catae.system import rng
 
 
-def test_codes_are_those_of_the_pictures_in_their_order(drawn_set: ImageSet) -> None:
+def test_codes_are_those_of_the_pictures_in_their_order(drawn_set: ImageStore) -> None:
     model = AutoEncoder(32, 16, 4).eval()
     codes = space.encode(model, loader.ordered_loader(drawn_set, [5, 2, 9]))
     alone = space.encode(model, loader.ordered_loader(drawn_set, [2]))
@@ -18,12 +18,12 @@ def test_codes_are_those_of_the_pictures_in_their_order(drawn_set: ImageSet) -> 
     torch.testing.assert_close(codes[1:2], alone, atol=1e-6, rtol=1e-5)
 
 
-def test_decoded_pictures_are_what_the_decoder_gives(drawn_set: ImageSet) -> None:
+def test_decoded_pictures_are_what_the_decoder_gives(drawn_set: ImageStore) -> None:
     model = AutoEncoder(32, 16, 4).eval()
     codes = torch.randn(300, 16, 1, 1, generator=rng.generator(0, "codes"))
     pixels = space.decode(model, codes)
     assert pixels.shape == (300, 32, 32, 3)
-    assert np.array_equal(pixels[-1:], loader.viewable(model.decoder(codes[-1:])))
+    assert np.array_equal(pixels[-1:], loader.to_uint8(model.decoder(codes[-1:])))
 
 
 def test_a_walk_is_the_straight_line_between_the_two_codes() -> None:
@@ -84,5 +84,5 @@ def test_codes_between_four_are_bilinear_in_them() -> None:
 
 
 def test_a_direction_leads_from_the_mean_of_the_ones_without_to_that_of_the_ones_with() -> None:
-    having, lacking = (torch.randn(n, 6, 1, 1, generator=rng.generator(n, "codes")) for n in (3, 5))
-    torch.testing.assert_close(lacking.mean(0) + space.direction(having, lacking)[0], having.mean(0))
+    positives, negatives = (torch.randn(n, 6, 1, 1, generator=rng.generator(n, "codes")) for n in (3, 5))
+    torch.testing.assert_close(negatives.mean(0) + space.direction(positives, negatives)[0], positives.mean(0))

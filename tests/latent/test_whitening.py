@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from catae.data import loader
-from catae.data.image_store import ImageSet
+from catae.data.image_store import ImageStore
 from catae.latent import space, whitening
 from catae.model.autoencoder import AutoEncoder
 
 
 @pytest.fixture(scope="module")
-def pictures(drawn_set: ImageSet) -> torch.Tensor:
-    return loader.normalise(drawn_set.take(range(120)))
+def pictures(drawn_set: ImageStore) -> torch.Tensor:
+    return loader.normalize(drawn_set.take(range(120)))
 
 
 def net() -> AutoEncoder:

@@ -10,7 +10,7 @@ from catae.system import rng
 
 def initialised(init: Literal["torch", "kaiming"], seed: int) -> AutoEncoder:
     model = AutoEncoder(width=8)
-    initial.initialise(model, init, rng.generator(seed, "initialisation"))
+    initial.initialize(model, init, rng.generator(seed, "initialisation"))
     return model
 
 
@@ -25,7 +25,7 @@ def test_the_seed_alone_decides_the_weights(init: Literal["torch", "kaiming"]) -
 
 def test_torch_is_what_pytorchs_layers_start_with() -> None:
     ours = AutoEncoder(width=8)
-    initial.initialise(ours, "torch", torch.Generator().manual_seed(5))
+    initial.initialize(ours, "torch", torch.Generator().manual_seed(5))
     torch.manual_seed(5)
     theirs = AutoEncoder(width=8)
     for layer, same in zip(convolutions(ours), convolutions(theirs), strict=True):
@@ -37,7 +37,7 @@ def test_torch_is_what_pytorchs_layers_start_with() -> None:
 
 def test_kaiming_keeps_the_variance_through_the_relus() -> None:
     model = AutoEncoder(width=32)
-    initial.initialise(model, "kaiming", rng.generator(0, "initialisation"))
+    initial.initialize(model, "kaiming", rng.generator(0, "initialisation"))
     noise = torch.randn(64, 3, 64, 64, generator=rng.generator(0, "noise"))
     with torch.inference_mode():
         code = model.encoder(noise)

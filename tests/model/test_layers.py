@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from catae.model.layers import Doubling, FromCode, Halving, ToCode
+from catae.model.layers import Downsample, FromLatent, ToLatent, Upsample
 
-PLAIN = {Halving: nn.Conv2d, ToCode: nn.Conv2d, Doubling: nn.ConvTranspose2d, FromCode: nn.ConvTranspose2d}
+PLAIN = {Downsample: nn.Conv2d, ToLatent: nn.Conv2d, Upsample: nn.ConvTranspose2d, FromLatent: nn.ConvTranspose2d}
 # Each kind of layer, with the side of what goes in: both ways to the gradient of the weights, and pictures' 3 channels.
 CASES = [
-    (Halving, 3, 5, 64), (Halving, 6, 8, 16), (Halving, 6, 8, 8), (ToCode, 6, 5, 4),
-    (FromCode, 5, 6, 1), (Doubling, 8, 6, 4), (Doubling, 8, 6, 8), (Doubling, 5, 3, 32),
+    (Downsample, 3, 5, 64), (Downsample, 6, 8, 16), (Downsample, 6, 8, 8), (ToLatent, 6, 5, 4),
+    (FromLatent, 5, 6, 1), (Upsample, 8, 6, 4), (Upsample, 8, 6, 8), (Upsample, 5, 3, 32),
 ]  # fmt: skip
 
 
@@ -43,7 +43,7 @@ def test_a_layer_and_its_gradients_are_those_of_pytorchs_own(
     layer = kind(narrow, wide).double()
     given = torch.randn(3, narrow, side, side, dtype=torch.float64)
     plain: nn.Module = PLAIN[kind](narrow, wide, 4, stride=layer.stride, padding=layer.padding).double()
-    if kind is FromCode:
+    if kind is FromLatent:
         nn.init.normal_(layer.bias)  # type: ignore[arg-type]
         plain = BiasAtEachPlace(narrow, wide).double()
     plain.load_state_dict(layer.state_dict())

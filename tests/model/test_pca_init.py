@@ -4,7 +4,7 @@ from sklearn.decomposition import PCA
 from torch.nn import functional
 
 from catae.data import loader
-from catae.data.image_store import ImageSet
+from catae.data.image_store import ImageStore
 from catae.model import pca_init
 from catae.model.autoencoder import Activation, AutoEncoder, convolutions
 
@@ -12,8 +12,8 @@ PAIRS = {"crelu": (8, 16, 32), "relu": (4, 8, 16)}  # of 8 filters, and twice as
 
 
 @pytest.fixture(scope="module")
-def pictures(drawn_set: ImageSet) -> torch.Tensor:
-    return loader.normalise(drawn_set.take(range(120)))
+def pictures(drawn_set: ImageStore) -> torch.Tensor:
+    return loader.normalize(drawn_set.take(range(120)))
 
 
 @pytest.fixture(scope="module", params=["crelu", "relu"])
@@ -23,7 +23,7 @@ def model(pictures: torch.Tensor, request: pytest.FixtureRequest) -> AutoEncoder
 
 def initialised(pictures: torch.Tensor, activation: Activation) -> AutoEncoder:
     model = AutoEncoder(pictures.shape[-1], latent_dim=16, width=8, activation=activation)
-    pca_init.initialise(model, pictures)
+    pca_init.initialize(model, pictures)
     return model
 
 
@@ -106,10 +106,10 @@ def test_it_is_possible_only_with_a_partner_for_each_channel_and_a_direction_for
 
 @torch.inference_mode()
 def test_a_code_of_more_numbers_than_the_usual_pictures_is_learned_from_more(
-    drawn_set: ImageSet, monkeypatch: pytest.MonkeyPatch
+    drawn_set: ImageStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pca_init, "PICTURES", 16)
     model = AutoEncoder(32, latent_dim=24, width=8)
     assert pca_init.start(model, drawn_set, range(120), seed=0)
-    codes = model.encoder(loader.normalise(drawn_set.take(range(120)))).flatten(1)
+    codes = model.encoder(loader.normalize(drawn_set.take(range(120)))).flatten(1)
     assert torch.linalg.matrix_rank(codes - codes.mean(0)) >= 23  # 24 pictures span no more

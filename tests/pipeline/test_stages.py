@@ -12,7 +12,7 @@ from PIL import Image
 
 from catae import run, settings
 from catae.data import loader, split, synthetic
-from catae.data.image_store import ImageSet
+from catae.data.image_store import ImageStore
 from catae.errors import UserError
 from catae.latent import space
 from catae.model import weights
@@ -38,8 +38,9 @@ def test_a_run_leaves_behind_what_the_readme_lists(done: Run, pytestconfig: pyte
     readme = (pytestconfig.rootpath / "README.md").read_text()
     assert left == {
         "run.json", "settings.json", "data.json", "split.json", "events", "checkpoints", "model.safetensors",
-        "prior.safetensors", "curves.png", "reconstructions.png", "generated.png", "generated-gaussian.png",
-        "interpolation.png", "interpolation.gif", "latents.png", "report.html", "nearest.png", "generated-unfolded.png",
+        "priors.safetensors", "curves.png", "reconstructions.png", "generated.png", "generated-gaussian.png",
+        "interpolation.png", "interpolation.gif", "latents.png", "report.html", "nearest.png",
+        "generated-unwhitened.png",
     } | ({"generated-best.png"} if done.generated_best.exists() else set())  # fmt: skip
     assert not [name for name in left if f"`{name}" not in readme]
 
@@ -52,9 +53,9 @@ def test_the_manifest_has_counts_scores_and_digests(done: Run) -> None:
     assert said["split"]["test"] == len(split["test"]) == said["scores"]["pictures"]
     assert said["split"]["test_pixels_in_train"] == 0
     assert said["training"]["epochs"] == 2
-    assert said["training"]["stopped_because"]
+    assert said["training"]["stop_reason"]
     assert said["digests"] == {
-        "data": ImageSet(Path(said["data"]["store"])).digest,
+        "data": ImageStore(Path(said["data"]["store"])).digest,
         "split": files.digest(done.split),
         "weights": files.digest(done.model),
     }
@@ -69,7 +70,7 @@ def test_the_models_score_is_the_loss_of_its_best_epoch(done: Run) -> None:
 @torch.inference_mode()
 def test_train_pictures_have_codes_like_n_0_i_in_the_model_that_is_handed_out(done: Run) -> None:
     """To 2 %: they were measured in training's arithmetic, which may be bfloat16, and are looked at in float32."""
-    images = ImageSet(Path(done.read()["data"]["store"]))
+    images = ImageStore(Path(done.read()["data"]["store"]))
     train = split.open_split(done.split, images.names).train
     codes = space.encode(weights.load(done.model), loader.ordered_loader(images, train)).flatten(1)
     torch.testing.assert_close(codes.mean(0), torch.zeros(codes.shape[1]), atol=0.02, rtol=0)
@@ -78,7 +79,7 @@ def test_train_pictures_have_codes_like_n_0_i_in_the_model_that_is_handed_out(do
 
 def test_every_picture_of_the_run_opens_and_is_no_plain_area(done: Run) -> None:
     for path in (
-        done.curves, done.reconstructions, done.generated, done.generated_unfolded, done.generated_gaussian,
+        done.curves, done.reconstructions, done.generated, done.generated_unwhitened, done.generated_gaussian,
         done.interpolation, done.animation,
         done.nearest,
         done.latents,

@@ -12,7 +12,7 @@ from conftest import ROOT
 from torchrun import EPOCHS, chosen
 
 from catae import settings
-from catae.data.image_store import ImageSet
+from catae.data.image_store import ImageStore
 from catae.pipeline import torchrun as together
 from catae.run import Run
 from catae.training import tensorboard
@@ -42,7 +42,7 @@ def without_its_last_epoch(run: Run, folder: Path) -> Path:
     return folder
 
 
-def test_two_processes_take_the_steps_of_one(drawn_set: ImageSet) -> None:
+def test_two_processes_take_the_steps_of_one(drawn_set: ImageStore) -> None:
     """Rounding apart, which float64 shows; float32's grows as Adam divides small gradients by themselves."""
     command = [*torchrun.TORCHRUN, *torchrun.ON_ONE_HOST, "--nproc-per-node", "2"]
     done = subprocess.run(

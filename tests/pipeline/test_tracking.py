@@ -17,7 +17,7 @@ from conftest import ROOT
 from servers import background, free_port, until
 
 from catae import settings
-from catae.errors import Hopeless, UserError
+from catae.errors import TrialPruned, UserError
 from catae.pipeline import torchrun, tracking
 from catae.run import Run
 from catae.settings import Settings
@@ -176,7 +176,7 @@ def test_mlflow_gets_settings_epochs_scores_and_files_and_goes_on(small: Setting
 @needs_server
 @pytest.mark.usefixtures("server")
 def test_mlflow_is_told_how_runs_end(small: Settings) -> None:
-    for error, status in ((OSError("broken"), "FAILED"), (Hopeless("worse than others"), "KILLED")):
+    for error, status in ((OSError("broken"), "FAILED"), (TrialPruned("worse than others"), "KILLED")):
         with suppress(type(error)), followed(small, "mlflow") as new, tensorboard.writing(new.events, 1):
             raise error  # before an epoch is done
         assert told_by_mlflow(new.read()["tracking"]["id"]).info.status == status

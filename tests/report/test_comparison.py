@@ -261,7 +261,7 @@ def test_nothing_on_the_page_is_wider_than_it(
 def test_settings_that_decide_nothing_are_no_difference(copied: Callable[[str, str], Run]) -> None:
     a, b = copied("a", "one"), copied("a", "two")
     values = files.read_json(b.settings)
-    for name in settings.HARMLESS - {"source"}:
+    for name in settings.RESUME_SAFE - {"source"}:
         values[name]["value"] = "another"
     files.write_json(b.settings, values)
     assert compared(a, b).differing == ()

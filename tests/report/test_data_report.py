@@ -15,7 +15,7 @@ from PIL import Image
 from rich.console import Console
 
 from catae.data.decode import Pixels
-from catae.data.image_store import ImageSet
+from catae.data.image_store import ImageStore
 from catae.data.ingest import DataReport
 from catae.report import data_report
 
@@ -27,7 +27,7 @@ def noise(count: int, size: int = 16) -> Pixels:
     return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), np.uint8)
 
 
-def make_set(folder: Path, pixels: Pixels, names: list[str] | None = None) -> ImageSet:
+def make_set(folder: Path, pixels: Pixels, names: list[str] | None = None) -> ImageStore:
     """A set of these pictures, each in a group of its own."""
     folder.mkdir(exist_ok=True)
     names = names or [f"{number:03}.jpg" for number in range(len(pixels))]
@@ -36,7 +36,7 @@ def make_set(folder: Path, pixels: Pixels, names: list[str] | None = None) -> Im
     (folder / "names.jsonl").write_text("".join(json.dumps(name) + "\n" for name in names))
     np.arange(len(pixels)).tofile(folder / "groups.i64")
     (folder / "index.json").write_text(json.dumps({"size": pixels.shape[1], "count": len(pixels), "digest": "d"}))
-    return ImageSet(folder)
+    return ImageStore(folder)
 
 
 def make_report(**facts: Any) -> DataReport:
@@ -143,8 +143,8 @@ def test_text_folds_a_long_name_and_loses_no_part_of_it() -> None:
 def test_draws_the_largest_groups_a_row_each(tmp_path: Path) -> None:
     pixels = noise(200, 64)
     groups = [[f"{n + 10 * g:03}.jpg" for n in range(10)] for g in range(14)]
-    assert data_report.draw_copies(make_set(tmp_path, pixels), make_report(groups=groups), tmp_path / "copies.png")
-    with Image.open(tmp_path / "copies.png") as figure:
+    assert data_report.draw_copies(make_set(tmp_path, pixels), make_report(groups=groups), tmp_path / "duplicates.png")
+    with Image.open(tmp_path / "duplicates.png") as figure:
         canvas = np.asarray(figure.convert("RGB"))
         assert figure.width == 8 * 68 - 4 + 2 * 16
     for group in range(12):
@@ -154,9 +154,9 @@ def test_draws_the_largest_groups_a_row_each(tmp_path: Path) -> None:
 
 
 def test_draws_nothing_where_there_are_no_copies(tmp_path: Path) -> None:
-    (tmp_path / "copies.png").write_bytes(b"of an earlier run")
-    assert not data_report.draw_copies(make_set(tmp_path, noise(3)), make_report(), tmp_path / "copies.png")
-    assert not (tmp_path / "copies.png").exists()
+    (tmp_path / "duplicates.png").write_bytes(b"of an earlier run")
+    assert not data_report.draw_copies(make_set(tmp_path, noise(3)), make_report(), tmp_path / "duplicates.png")
+    assert not (tmp_path / "duplicates.png").exists()
 
 
 # As a page

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from catae.report import html
+from catae.system.text import count, duration, share, visible
 
 
 @pytest.mark.parametrize(
@@ -20,11 +21,11 @@ from catae.report import html
     ],
 )
 def test_durations_are_for_people(seconds: float, words: str) -> None:
-    assert html.duration(seconds) == words
+    assert duration(seconds) == words
 
 
 def test_one_picture_is_no_plural() -> None:
-    assert [html.count(n, "picture") for n in (0, 1, 1690)] == ["0 pictures", "1 picture", "1,690 pictures"]
+    assert [count(n, "picture") for n in (0, 1, 1690)] == ["0 pictures", "1 picture", "1,690 pictures"]
 
 
 @pytest.mark.parametrize(
@@ -32,12 +33,12 @@ def test_one_picture_is_no_plural() -> None:
     [(0, "0%"), (0.001, "less than 1%"), (0.724, "72%"), (0.998, "more than 99%"), (1, "100%")],
 )
 def test_a_share_is_0_only_if_there_is_none_and_100_only_if_there_is_no_other(part: float, words: str) -> None:
-    assert html.share(part) == words
+    assert share(part) == words
 
 
 def test_what_would_steer_a_terminal_is_shown_as_an_escape() -> None:
-    assert html.visible("a\x1b[31m\n\x9b\u202egnp.jpg\udc80") == r"a\x1b[31m\n\x9b\u202egnp.jpg\udc80"
-    assert html.visible("Kätzchen 猫 [bold].jpg") == "Kätzchen 猫 [bold].jpg"
+    assert visible("a\x1b[31m\n\x9b\u202egnp.jpg\udc80") == r"a\x1b[31m\n\x9b\u202egnp.jpg\udc80"
+    assert visible("Kätzchen 猫 [bold].jpg") == "Kätzchen 猫 [bold].jpg"
 
 
 def test_the_first_of_many_and_how_many_more_there_are() -> None:

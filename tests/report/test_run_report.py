@@ -23,14 +23,14 @@ PICTURES = (
     "curves.png",
     "reconstructions.png",
     "latents.png",
-    "generated-unfolded.png",
+    "generated-unwhitened.png",
     "generated.png",
     "generated-best.png",
     "nearest.png",
     "interpolation.gif",
     "interpolation.png",
 )  # in the order of the page
-COMPRESSED = {"latents.png", "generated-unfolded.png", "generated-best.png", "nearest.png"}
+COMPRESSED = {"latents.png", "generated-unwhitened.png", "generated-best.png", "nearest.png"}
 
 MANIFEST: dict[str, Any] = {
     "id": "20261124-171815",
@@ -58,8 +58,8 @@ MANIFEST: dict[str, Any] = {
         "epochs": 31,
         "best_epoch": 28,
         "best_loss": 0.09234,
-        "judged_on": "test",
-        "stopped_because": "the test loss fell by no more than 0.1% for 3 epochs in a row",
+        "monitor": "test",
+        "stop_reason": "the test loss fell by no more than 0.1% for 3 epochs in a row",
         "seconds": 750.3,
         "seconds_per_epoch": 24.2,
         "precision": "bf16",
@@ -233,7 +233,7 @@ def test_stays_under_3_mb_with_a_gif_of_more_than_1_mb(tmp_path: Path) -> None:
     frames = [Image.fromarray(frame) for frame in noise]
     frames[0].save(run.animation, save_all=True, append_images=frames[1:], duration=60, loop=0)
     assert run.animation.stat().st_size > 1_000_000
-    Image.fromarray(random.integers(0, 256, (998, 572, 3), np.uint8)).save(run.copies)  # as large as it gets
+    Image.fromarray(random.integers(0, 256, (998, 572, 3), np.uint8)).save(run.duplicates)  # as large as it gets
     run_report.write(run)
     assert run.report.stat().st_size < 3_000_000
 
@@ -384,7 +384,7 @@ def test_warns_when_a_test_picture_has_a_copy_in_train(tmp_path: Path, parts: di
 
 
 def test_says_that_the_scores_are_unbiased_where_validation_pictures_decided(tmp_path: Path) -> None:
-    validated = {"split": {"validation": 1500}, "training": {"judged_on": "validation"}}
+    validated = {"split": {"validation": 1500}, "training": {"monitor": "validation"}}
     page = written(tmp_path, manifest=validated)
     assert "The test pictures had no part in training or stopping: 1,500 validation pictures decided when" in page.text
     assert "So the scores are unbiased." in page.text
@@ -454,14 +454,14 @@ def test_names_the_largest_groups_of_copies_and_counts_the_rest(tmp_path: Path) 
 
 
 def test_shows_the_largest_groups_of_copies_where_the_run_has_drawn_them(tmp_path: Path) -> None:
-    assert "copies.png" not in written(tmp_path).html
-    Image.new("RGB", (572, 998)).save(tmp_path / "copies.png")
+    assert "duplicates.png" not in written(tmp_path).html
+    Image.new("RGB", (572, 998)).save(tmp_path / "duplicates.png")
     page = written(tmp_path)
     assert len(page.all("img")) == len(PICTURES) + 1
     assert {"alt": "Rows of pictures, each a group of copies.", "width": "572", "height": "998"}.items() <= {
         name: value for image in page.all("img") for name, value in image.items() if "copies" in str(image["alt"])
     }.items()
-    assert "copies.png" in [a["href"] for a in page.all("a")]
+    assert "duplicates.png" in [a["href"] for a in page.all("a")]
 
 
 def test_says_that_there_are_no_copies_and_no_rejects(tmp_path: Path) -> None:
@@ -521,7 +521,7 @@ def test_latents_say_of_how_many_pictures_they_are_and_what_n_0_i_would_have(tmp
 def test_browser_shows_every_picture_with_nothing_sideways_and_no_request(tmp_path: Path, scheme: str) -> None:
     rejects = [{"name": f"{HOSTILE}{'long' * 40}", "reason": "no picture " * 20}]
     run = make_run(tmp_path, data={"rejects": rejects, "source": f"/data/{'cats' * 60}.zip"})
-    Image.new("RGB", (572, 998)).save(run.copies)
+    Image.new("RGB", (572, 998)).save(run.duplicates)
     run_report.write(run)
     check_in_browser(
         run.report, scheme, len(PICTURES) + 1, whole=".settings td:last-child, .settings tr:not(.given) td"

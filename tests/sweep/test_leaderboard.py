@@ -14,7 +14,7 @@ from catae.sweep import plan as sweep
 from catae.sweep.leaderboard import Leaderboard, Mean
 from catae.sweep.plan import Sweep
 from catae.system import files
-from flows import publish
+from flows import artifacts
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_table_page_json_and_markdown_say_the_same(done: Sweep, board: Leaderboa
     console = Console(width=140, file=io.StringIO())
     console.print(leaderboard.text(board))
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    html, markdown = done.page.read_text(), publish.write_leaderboard(done, board)
+    html, markdown = done.page.read_text(), artifacts.write_leaderboard(done, board)
     said = json.loads(done.board.read_text())
     assert said["headline"] == leaderboard.headline(board)
     assert [entry["settings"]["latent_dim"] for entry in said["entries"]] == [2, 16]
@@ -93,7 +93,7 @@ def test_validation_pictures_decide_where_there_are_some(tmp_path: Path) -> None
             for point in batch:
                 do(new, plan, point)
     board = leaderboard.read(new)
-    assert board.judged_on == "validation"
+    assert board.monitor == "validation"
     assert "Validation L1" in leaderboard.header(board)
     losses = [entry.reached.judged_l1.value for entry in board.entries if entry.reached]
     assert losses == sorted(losses)

@@ -60,13 +60,13 @@ GOOD = [ended({}, 0.5, 0.4, 0.3, 0.2, 0.1) for _ in range(4)]
 
 
 def test_a_run_is_given_up_when_its_best_loss_is_above_the_median_of_the_earlier_ones() -> None:
-    assert search.is_hopeless({1: 0.5, 2: 0.45, 3: 0.42, 4: 0.41}, GOOD)
-    assert not search.is_hopeless({1: 0.9, 2: 0.5, 3: 0.2, 4: 0.15}, GOOD)
-    assert not search.is_hopeless({1: 0.9, 2: 0.1, 3: 0.5, 4: 0.6}, GOOD)  # its best counts
+    assert search.should_prune({1: 0.5, 2: 0.45, 3: 0.42, 4: 0.41}, GOOD)
+    assert not search.should_prune({1: 0.9, 2: 0.5, 3: 0.2, 4: 0.15}, GOOD)
+    assert not search.should_prune({1: 0.9, 2: 0.1, 3: 0.5, 4: 0.6}, GOOD)  # its best counts
 
 
 def test_a_run_is_not_given_up_in_its_first_epochs_nor_while_few_runs_have_ended() -> None:
-    assert not search.is_hopeless({1: 9.0, 2: 9.0, 3: 9.0}, GOOD)
-    assert not search.is_hopeless({1: 9.0, 2: 9.0, 3: 9.0, 4: 9.0}, GOOD[:3])
+    assert not search.should_prune({1: 9.0, 2: 9.0, 3: 9.0}, GOOD)
+    assert not search.should_prune({1: 9.0, 2: 9.0, 3: 9.0, 4: 9.0}, GOOD[:3])
     given_up = Trial({}, {1: 0.1, 2: 0.1, 3: 0.1, 4: 0.1}, None)
-    assert not search.is_hopeless({1: 9.0, 2: 9.0, 3: 9.0, 4: 9.0}, [given_up] * 9)
+    assert not search.should_prune({1: 9.0, 2: 9.0, 3: 9.0, 4: 9.0}, [given_up] * 9)

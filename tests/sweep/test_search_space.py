@@ -38,7 +38,7 @@ def test_a_flag_is_one_value_or_several_or_a_range_and_a_path_is_a_path(name: st
         ("latent_dim", "32,,64", "--latent-dim is '': it must be a valid integer"),
         ("latent_dim", "32,many", "--latent-dim is 'many': it must be a valid integer"),
         ("init", "pca,zeros", "--init is 'zeros': it must be 'torch', 'kaiming' or 'pca'"),
-        ("latnt_dim", "32", "'latnt_dim' is no setting: did you mean latent_dim"),
+        ("latnt_dim", "32", "'latnt_dim' is not a setting: did you mean latent_dim"),
     ],
 )
 def test_what_can_not_be_meant_is_one_line_with_the_flag(name: str, said: str, why: str) -> None:

@@ -24,7 +24,7 @@ def test_nothing_is_left_of_a_look_at_the_place_to_write(tmp_path: Path) -> None
 
 def test_what_was_there_before_can_be_kept(tmp_path: Path) -> None:
     for content in (b"1", b"2", b"3"):
-        with files.replacing(tmp_path / "new", before=tmp_path / "old") as file:
+        with files.atomic_write(tmp_path / "new", before=tmp_path / "old") as file:
             file.write(content)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"new": b"3", "old": b"2"}
 

@@ -99,11 +99,11 @@ def test_only_the_want_of_memory_is_told_as_such() -> None:
     with pytest.raises(RuntimeError, match="shape"), tight():
         torch.zeros(3) @ torch.zeros(4, 4)
     with pytest.raises(UserError, match=r"a batch takes about [\d,]+\.0 GB of memory, and [\d.]+ are free; take"):
-        hardware.telling_of_memory("a batch", 1e30, "take less").__enter__()
+        hardware.explain_oom("a batch", 1e30, "take less").__enter__()
 
 
 def tight() -> AbstractContextManager[None]:
-    return hardware.telling_of_memory("a batch", 0, "take less")
+    return hardware.explain_oom("a batch", 0, "take less")
 
 
 def test_a_process_is_told_from_one_of_the_same_number_before_the_machine_was_started_again() -> None:

@@ -1,27 +1,27 @@
 import torch
 
 from catae.data import loader
-from catae.data.image_store import ImageSet
+from catae.data.image_store import ImageStore
 from catae.training import distributed
-from catae.training.distributed import ALONE, Ranks
+from catae.training.distributed import SINGLE, World
 
 
 def test_every_item_is_one_processs_share() -> None:
     items = list(range(17))
     for count in (1, 2, 3, 20):
-        shares = [Ranks(rank, count).share(items) for rank in range(count)]
+        shares = [World(rank, count).share(items) for rank in range(count)]
         assert sorted(item for share in shares for item in share) == items
         assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-def test_the_shares_of_a_batch_are_the_batch_of_one_process(drawn_set: ImageSet) -> None:
+def test_the_shares_of_a_batch_are_the_batch_of_one_process(drawn_set: ImageStore) -> None:
     """Also of the last one, of 1 picture, which two of three processes have none of; and in the midst of an epoch."""
 
-    def batches_of(us: Ranks) -> list[torch.Tensor]:
+    def batches_of(us: World) -> list[torch.Tensor]:
         return list(loader.train_loader(drawn_set, range(97), 32, 5, 2, 1, 0.5, 2, us))
 
-    whole = batches_of(ALONE)
-    shares = [batches_of(Ranks(rank, 3)) for rank in range(3)]
+    whole = batches_of(SINGLE)
+    shares = [batches_of(World(rank, 3)) for rank in range(3)]
     assert [len(batch) for batch in whole] == [32, 32, 1]
     assert [len(share[-1]) for share in shares] == [1, 0, 0]
     for number, batch in enumerate(whole):
@@ -31,7 +31,7 @@ def test_the_shares_of_a_batch_are_the_batch_of_one_process(drawn_set: ImageSet)
 
 def test_a_process_that_torchrun_has_not_started_is_alone() -> None:
     with distributed.joined() as us:
-        assert us == ALONE
+        assert us == SINGLE
         assert us.first
         assert us.told({"a": 1}) == {"a": 1}
         assert us.totals(0.1, 2) == [0.1, 2]

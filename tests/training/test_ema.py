@@ -6,7 +6,7 @@ from torch import nn
 
 from catae.data import loader as batches
 from catae.data import split
-from catae.data.image_store import ImageSet
+from catae.data.image_store import ImageStore
 from catae.data.split import Split
 from catae.settings import Settings
 from catae.training import trainer
@@ -14,16 +14,16 @@ from catae.training.trainer import Training
 
 
 @pytest.fixture(scope="module")
-def parts(drawn_set: ImageSet) -> Split:
+def parts(drawn_set: ImageStore) -> Split:
     return split.split(drawn_set.keys, test_fraction=0.3)
 
 
-def test_what_is_judged_and_kept_is_the_moving_average_of_the_weights(drawn_set: ImageSet, small: Settings) -> None:
-    settings = small.model_copy(update={"averaging": 0.5, "batch_size": 8, "precision": "fp32"})
+def test_what_is_judged_and_kept_is_the_moving_average_of_the_weights(drawn_set: ImageStore, small: Settings) -> None:
+    settings = small.model_copy(update={"ema_decay": 0.5, "batch_size": 8, "precision": "fp32"})
     parts = Split(train=tuple(range(80)), test=tuple(range(80, 100)))
     state = Training(settings)
     averages = [weight.detach().clone() for weight in state.model.parameters()]
-    other = Training(settings.model_copy(update={"averaging": 0}))
+    other = Training(settings.model_copy(update={"ema_decay": 0}))
     for number, batch in enumerate(batches.train_loader(drawn_set, parts.train, 8, settings.seed, 1, 0, 0.5, 1)):
         trainer.step(other.model, batch, other.optimizer)
         for average, weight in zip(averages, other.model.parameters(), strict=True):
@@ -39,7 +39,7 @@ def test_what_is_judged_and_kept_is_the_moving_average_of_the_weights(drawn_set:
 
 
 @pytest.fixture
-def settled(drawn_set: ImageSet, parts: Split, small: Settings) -> Training:
+def settled(drawn_set: ImageStore, parts: Split, small: Settings) -> Training:
     """A training of 135 steps, whose loss has come down."""
     state = Training(small.model_copy(update={"batch_size": 4}))
     for _ in range(5):
@@ -55,7 +55,7 @@ def lose(model: nn.Module) -> None:
 
 
 def test_weights_that_get_lost_go_back_to_their_average_and_training_goes_on(
-    drawn_set: ImageSet, parts: Split, settled: Training, caplog: pytest.LogCaptureFixture
+    drawn_set: ImageStore, parts: Split, settled: Training, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = trainer.evaluate(settled.model, batches.ordered_loader(drawn_set, parts.test))
     lose(settled.model.decoder)
@@ -65,7 +65,7 @@ def test_weights_that_get_lost_go_back_to_their_average_and_training_goes_on(
 
 
 def test_where_the_average_is_as_bad_they_do_not_go_back_for_ever(
-    drawn_set: ImageSet, parts: Split, settled: Training, caplog: pytest.LogCaptureFixture
+    drawn_set: ImageStore, parts: Split, settled: Training, caplog: pytest.LogCaptureFixture
 ) -> None:
     lose(settled.model.decoder)
     lose(settled.judged.decoder)
@@ -74,7 +74,7 @@ def test_where_the_average_is_as_bad_they_do_not_go_back_for_ever(
 
 
 def test_a_training_that_goes_on_knows_what_loss_is_usual(
-    drawn_set: ImageSet, parts: Split, settled: Training, caplog: pytest.LogCaptureFixture
+    drawn_set: ImageStore, parts: Split, settled: Training, caplog: pytest.LogCaptureFixture
 ) -> None:
     other = Training(settled.settings)
     other.load_state_dict(settled.state_dict())

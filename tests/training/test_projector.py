@@ -17,7 +17,7 @@ from servers import background, free_port, until
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from catae.data import loader
-from catae.data.image_store import ImageSet
+from catae.data.image_store import ImageStore
 from catae.inference import latent_map
 from catae.latent import space
 from catae.run import Run
@@ -115,7 +115,7 @@ def test_the_projector_has_the_codes_names_and_pictures_of_test_pictures(
     shown = until(lambda: httpx.get(f"{there}/runs").json(), 30)
     assert sorted(shown) == sorted(f"{name}/events/final" for name in runs)
     for name, run in runs.items():
-        image_set, test = ImageSet(images(run)), files.read_json(run.split)["test"]
+        image_set, test = ImageStore(images(run)), files.read_json(run.split)["test"]
         asked = {"run": f"{name}/events/final"}
         (embedding,) = httpx.get(f"{there}/info", params=asked).json()["embeddings"]
         asked["name"] = embedding["tensorName"]

@@ -14,7 +14,7 @@ from torch import nn
 
 from catae.data import loader as batches
 from catae.data import split
-from catae.data.image_store import ImageSet
+from catae.data.image_store import ImageStore
 from catae.data.split import Split
 from catae.errors import UserError
 from catae.settings import Settings
@@ -24,11 +24,11 @@ from catae.training.trainer import Outcome, Training
 
 
 @pytest.fixture(scope="module")
-def parts(drawn_set: ImageSet) -> Split:
+def parts(drawn_set: ImageStore) -> Split:
     return split.split(drawn_set.keys, test_fraction=0.3)
 
 
-def fit(images: ImageSet, parts: Split, settings: Settings, folder: Path) -> Outcome:
+def fit(images: ImageStore, parts: Split, settings: Settings, folder: Path) -> Outcome:
     return trainer.fit(images, parts, settings, folder / "events", folder / "checkpoints")
 
 
@@ -45,7 +45,7 @@ def test_optimizer_schedule_and_stopping_are_those_of_the_recipe() -> None:
     assert (state.stopping.patience, state.stopping.min_delta) == (3, 0.0003)
 
 
-def test_an_evaluation_is_the_mean_over_pictures_and_not_over_batches(drawn_set: ImageSet) -> None:
+def test_an_evaluation_is_the_mean_over_pictures_and_not_over_batches(drawn_set: ImageStore) -> None:
     model = nn.Identity()
 
     class Black(nn.Module):
@@ -61,7 +61,7 @@ def test_an_evaluation_is_the_mean_over_pictures_and_not_over_batches(drawn_set:
     assert trainer.evaluate(model, loader) == 0
 
 
-def test_a_training_step_is_pytorchs_own(drawn_set: ImageSet, small: Settings) -> None:
+def test_a_training_step_is_pytorchs_own(drawn_set: ImageStore, small: Settings) -> None:
     """The same batches through a loop as everyone writes it: plain layout, plain Adam, losses by hand."""
     state = Training(small)
     plain = Training(small).model.to(memory_format=torch.contiguous_format)
@@ -83,7 +83,7 @@ def test_a_training_step_is_pytorchs_own(drawn_set: ImageSet, small: Settings) -
 
 
 def test_training_in_bfloat16_learns_what_training_in_float32_does(
-    drawn_set: ImageSet, parts: Split, small: Settings, tmp_path: Path
+    drawn_set: ImageStore, parts: Split, small: Settings, tmp_path: Path
 ) -> None:
     losses = {}
     for precision in ("fp32", "bf16"):
@@ -100,7 +100,7 @@ def test_training_in_bfloat16_learns_what_training_in_float32_does(
 
 
 def test_a_net_that_starts_out_linear_is_ahead_from_the_first_epoch_and_the_same_each_time(
-    drawn_set: ImageSet, parts: Split, small: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    drawn_set: ImageStore, parts: Split, small: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     losses = {}
@@ -113,7 +113,7 @@ def test_a_net_that_starts_out_linear_is_ahead_from_the_first_epoch_and_the_same
 
 
 def test_where_it_cant_start_out_linear_that_is_said(
-    drawn_set: ImageSet, parts: Split, small: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    drawn_set: ImageStore, parts: Split, small: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = small.model_copy(update={"activation": "relu", "width": 3, "max_epochs": 1})
     fit(drawn_set, parts, settings, tmp_path)
@@ -122,7 +122,7 @@ def test_where_it_cant_start_out_linear_that_is_said(
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_same_seed_gives_the_same_bytes(
-    drawn_set: ImageSet, parts: Split, small: Settings, tmp_path: Path, precision: str
+    drawn_set: ImageStore, parts: Split, small: Settings, tmp_path: Path, precision: str
 ) -> None:
     small = small.model_copy(update={"precision": precision})
     for name in ("one", "two"):
@@ -135,7 +135,7 @@ def test_the_same_seed_gives_the_same_bytes(
 
 
 def test_training_makes_the_loss_fall_and_logs_each_epoch(
-    drawn_set: ImageSet, parts: Split, small: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    drawn_set: ImageStore, parts: Split, small: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     settings = small.model_copy(update={"max_epochs": 6, "lr_step_size": 4, "batch_size": 8})
@@ -147,18 +147,18 @@ def test_training_makes_the_loss_fall_and_logs_each_epoch(
     assert curves["loss/test"][6] < curves["loss/test"][1]
     assert list(curves["learning_rate"].values()) == pytest.approx([0.001] * 4 + [0.0005] * 2)
     assert outcome.best_loss == pytest.approx(min(curves["loss/test"].values()), rel=1e-6)
-    assert outcome.stopped_because == "the 6 epochs allowed by max_epochs are over"
+    assert outcome.stop_reason == "the 6 epochs allowed by max_epochs are over"
     assert sum(message.startswith("epoch ") for message in caplog.messages) == 6
 
 
 def test_it_stops_early_and_keeps_the_weights_of_the_best_epoch(
-    drawn_set: ImageSet, parts: Split, small: Settings, tmp_path: Path
+    drawn_set: ImageStore, parts: Split, small: Settings, tmp_path: Path
 ) -> None:
     # Nothing is better by 90 %: the first epoch stays the best.
     settings = small.model_copy(update={"max_epochs": 50, "min_delta": 0.9, "patience": 2})
     outcome = fit(drawn_set, parts, settings, tmp_path)
     assert (outcome.epochs, outcome.best_epoch) == (3, 1)
-    assert outcome.stopped_because == "the test loss fell by no more than 90.00% for 2 epochs in a row"
+    assert outcome.stop_reason == "the test loss fell by no more than 90.00% for 2 epochs in a row"
 
     best = Training(settings)
     best.model.load_state_dict(weights(tmp_path, "best.pt"))
@@ -170,13 +170,13 @@ def test_it_stops_early_and_keeps_the_weights_of_the_best_epoch(
 
 
 def test_with_validation_pictures_they_decide_and_the_test_pictures_dont(
-    drawn_set: ImageSet, small: Settings, tmp_path: Path
+    drawn_set: ImageStore, small: Settings, tmp_path: Path
 ) -> None:
     settings = small.model_copy(update={"validation_fraction": 0.3, "max_epochs": 4})
     parts = split.split(drawn_set.keys, test_fraction=0.3, validation_fraction=0.3)
     outcome = fit(drawn_set, parts, settings, tmp_path)
     curves = tensorboard.read_scalars(tmp_path / "events")
-    assert outcome.judged_on == "validation"
+    assert outcome.monitor == "validation"
     assert outcome.best_loss == pytest.approx(min(curves["loss/validation"].values()), rel=1e-6)
 
     other = Split(parts.train, test=parts.test[:3], validation=parts.validation)
@@ -186,7 +186,7 @@ def test_with_validation_pictures_they_decide_and_the_test_pictures_dont(
 
 
 def test_a_loss_that_is_no_number_stops_the_training_and_says_what_to_do(
-    drawn_set: ImageSet, parts: Split, small: Settings, tmp_path: Path
+    drawn_set: ImageStore, parts: Split, small: Settings, tmp_path: Path
 ) -> None:
     with pytest.raises(
         UserError, match=r"the loss is .*nan.* in epoch 1: .* lower CATAE_LEARNING_RATE, which is 1e\+30"
@@ -195,7 +195,7 @@ def test_a_loss_that_is_no_number_stops_the_training_and_says_what_to_do(
 
 
 def test_the_log_shows_pictures_in_a_folder_of_their_own(
-    drawn_set: ImageSet, parts: Split, small: Settings, tmp_path: Path
+    drawn_set: ImageStore, parts: Split, small: Settings, tmp_path: Path
 ) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -216,7 +216,7 @@ def test_an_epochs_line_fits_a_terminal_and_tells_the_time_that_is_left_at_the_m
 
 
 def test_a_training_that_goes_on_from_a_state_ends_with_the_same_bytes(
-    drawn_set: ImageSet, parts: Split, small: Settings, tmp_path: Path
+    drawn_set: ImageStore, parts: Split, small: Settings, tmp_path: Path
 ) -> None:
     """Interrupted between two epochs, and within one, at every batch."""
     settings = small.model_copy(update={"max_epochs": 2, "batch_size": 20, "lr_step_size": 1})
@@ -264,7 +264,7 @@ def state_of(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_training_that_was_over_trains_no_more(
-    drawn_set: ImageSet, parts: Split, small: Settings, tmp_path: Path
+    drawn_set: ImageStore, parts: Split, small: Settings, tmp_path: Path
 ) -> None:
     first = fit(drawn_set, parts, small, tmp_path)
     before = (tmp_path / "checkpoints/last.pt").read_bytes()
@@ -274,7 +274,7 @@ def test_a_training_that_was_over_trains_no_more(
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "another's", "gone"])
 def test_from_a_damaged_state_the_one_before_is_gone_on_from(
-    drawn_set: ImageSet, parts: Split, small: Settings, tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+    drawn_set: ImageStore, parts: Split, small: Settings, tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     fit(drawn_set, parts, small, tmp_path / "whole")
     fit(drawn_set, parts, small, tmp_path / "hurt")
@@ -299,7 +299,7 @@ def test_from_a_damaged_state_the_one_before_is_gone_on_from(
 
 
 def test_a_disk_with_too_little_room_is_told_before_anything_is_trained(
-    drawn_set: ImageSet, parts: Split, small: Settings, tiny_disk: Path
+    drawn_set: ImageStore, parts: Split, small: Settings, tiny_disk: Path
 ) -> None:
     wide = small.model_copy(update={"width": 32})
     with pytest.raises(UserError, match=r"has [34]\.\d MB free, and \d+\.\d MB are needed; free some"):
@@ -308,7 +308,7 @@ def test_a_disk_with_too_little_room_is_told_before_anything_is_trained(
 
 
 def test_a_full_disk_is_told_and_the_training_goes_on_once_there_is_room(
-    drawn_set: ImageSet, parts: Split, small: Settings, tiny_disk: Path, tmp_path: Path
+    drawn_set: ImageStore, parts: Split, small: Settings, tiny_disk: Path, tmp_path: Path
 ) -> None:
     settings = small.model_copy(update={"max_epochs": 4, "width": 4})
     fit(drawn_set, parts, settings, tmp_path / "whole")
@@ -334,7 +334,7 @@ def test_a_full_disk_is_told_and_the_training_goes_on_once_there_is_room(
 
 
 def test_a_batch_that_is_too_large_for_the_memory_is_told_before_it_is_tried(
-    drawn_set: ImageSet, parts: Split, small: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    drawn_set: ImageStore, parts: Split, small: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hardware, "memory_left", lambda: 2e6)
     said = r"training 8 wide on batches of \d+ takes about 0\.0 GB of memory, and 0\.0 are free; lower CATAE_BATCH"
@@ -363,7 +363,7 @@ def test_memory_that_runs_out_in_mid_training_is_told_in_one_line(tmp_path: Path
 
 
 def test_a_whole_state_that_isnt_this_trainings_is_told(
-    drawn_set: ImageSet, parts: Split, small: Settings, tmp_path: Path
+    drawn_set: ImageStore, parts: Split, small: Settings, tmp_path: Path
 ) -> None:
     fit(drawn_set, parts, small, tmp_path)
     last = tmp_path / "checkpoints/last.pt"
