@@ -105,7 +105,7 @@ def test_settings_are_frozen() -> None:
 def test_a_hostile_env_file_is_told_and_runs_nothing() -> None:
     for content in (b"CATAE_SEED=\xff\xfe", b"\x00\x80" * 1000):
         Path(".env").write_bytes(content)
-        with pytest.raises(UserError, match=r"\.env is no text in UTF-8"):
+        with pytest.raises(UserError, match=r"\.env is not valid UTF-8"):
             settings.load()
     for content in (b"CATAE_SEED=$(touch pwned)", b"CATAE_SEED=`touch pwned`", b"export CATAE_SEED='1; touch pwned'"):
         Path(".env").write_bytes(content)
