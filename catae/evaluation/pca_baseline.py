@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from catae.data.loader import Loader
+from catae.model.linalg import principal
 
 OVERSAMPLING = 32
 ITERATIONS = 6
@@ -72,22 +73,3 @@ def fit(loader: Loader, components: int, generator: torch.Generator) -> PCA:
 def _rows(pictures: Tensor) -> Tensor:
     """Pictures (batch, 3, size, size) as rows of numbers, without a copy where they are channels-last."""
     return pictures.permute(0, 2, 3, 1).flatten(1)
-
-
-def principal(second: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The leading directions of a matrix of second moments, and the mean square along each.
-
-    Args:
-        second: float64 (features, features), symmetric.
-        count: how many directions.
-
-    Returns:
-        float64 (count, features), orthonormal rows, and (count,), the largest first.
-    """
-    values, vectors = torch.linalg.eigh(second)
-    return signed(vectors.flip(1)[:, :count].T), values.flip(0)[:count]
-
-
-def signed(directions: Tensor) -> Tensor:
-    """Directions (count, features) whose signs, which are anyone's choice, make the largest entry of each positive."""
-    return directions * directions.gather(1, directions.abs().argmax(1, keepdim=True)).sign()

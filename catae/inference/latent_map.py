@@ -15,9 +15,9 @@ from catae.data import loader, split
 from catae.data.decode import Pixels
 from catae.data.image_store import ImageStore
 from catae.errors import UserError
-from catae.evaluation.pca_baseline import principal
-from catae.latent import space, stats
+from catae.latent import space
 from catae.latent.stats import LatentReport
+from catae.model.linalg import moments, principal
 from catae.report import figures
 from catae.run import Run
 from catae.system import rng
@@ -56,7 +56,7 @@ def project(points: Tensor, projection: Projection, seed: int) -> Map:
 def pca(points: Tensor) -> Map:
     """The map onto the two directions in which codes of (count, latent_dim, 1, 1) vary most."""
     flat = points.flatten(1).double()
-    mean, covariance = stats.moments(flat)
+    mean, covariance = moments(flat)
     directions, variances = principal(covariance, 2)
     shares = (variances / covariance.trace()).nan_to_num().tolist()
     placed = (flat - mean) @ directions.T

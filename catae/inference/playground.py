@@ -29,11 +29,11 @@ from catae.data import decode, loader, split
 from catae.data.decode import Pixels
 from catae.data.image_store import ImageStore
 from catae.errors import DecodeError, UserError
-from catae.evaluation import pca_baseline
 from catae.latent import priors, space
 from catae.latent.priors import Priors
 from catae.model import weights
 from catae.model.autoencoder import AutoEncoder
+from catae.model.linalg import principal
 from catae.report import html
 from catae.run import Run
 from catae.system import rng
@@ -106,7 +106,7 @@ def strongest(model: AutoEncoder, count: int) -> Tensor:
         moments += codes.T @ codes
         products += codes.T @ model.decoder(codes[..., None, None]).flatten(1)
     coefficients = torch.linalg.lstsq(moments, products).solution.double()
-    directions, _ = pca_baseline.principal(coefficients @ coefficients.T, count)
+    directions, _ = principal(coefficients @ coefficients.T, count)
     return directions.float()
 
 

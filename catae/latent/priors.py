@@ -18,8 +18,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from catae.errors import UserError
-from catae.evaluation.pca_baseline import principal
-from catae.latent.stats import moments
+from catae.model.linalg import moments, principal
 from catae.system import files, rng
 
 Name = Literal["randn", "gaussian", "mixture", "neighbours"]

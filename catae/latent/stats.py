@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from catae.model.linalg import moments
+
 
 @dataclass(frozen=True)
 class LatentStats:
@@ -73,9 +75,3 @@ def describe(codes: Tensor) -> LatentStats:
         distance=(squared / len(mean)).sqrt().item(),
         deviations=tuple(round(deviation, 4) for deviation in deviations),
     )
-
-
-def moments(points: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean and the covariance of points of (count, dimensions): (dimensions,) and (dimensions, dimensions)."""
-    mean = points.mean(0)
-    return mean, (points - mean).T @ (points - mean) / max(1, len(points) - 1)

@@ -9,10 +9,9 @@ fitted to the train codes would give. Their mean is 0.
 import torch
 from torch import Tensor
 
-from catae.evaluation import pca_baseline
-from catae.latent.stats import moments
 from catae.model.autoencoder import AutoEncoder, convolutions
 from catae.model.layers import FromLatent, ToLatent
+from catae.model.linalg import moments, principal
 
 FLOOR = 1e-6  # of the largest variance: what never varies isn't blown up, and noise along it shows nothing
 
@@ -39,7 +38,7 @@ def fold(model: AutoEncoder, codes: Tensor) -> Tensor:
     assert to_code.bias is not None
     points = codes.flatten(1).double()
     mean, covariance = moments(points)
-    directions, variances = pca_baseline.principal(covariance, len(mean))
+    directions, variances = principal(covariance, len(mean))
     deviations = variances.clamp(min=max(FLOOR * variances[0].item(), torch.finfo(torch.float32).tiny)).sqrt()
     there, back = directions / deviations[:, None], directions * deviations[:, None]
 

@@ -21,9 +21,9 @@ from torch.nn import functional
 
 from catae.data import loader
 from catae.data.image_store import ImageStore
-from catae.evaluation import pca_baseline
 from catae.model.autoencoder import ACTIVATIONS, AutoEncoder, channels, convolutions
 from catae.model.layers import KERNEL, ToLatent, patches
+from catae.model.linalg import principal, signed
 from catae.system import rng
 
 logger = logging.getLogger(__name__)
@@ -146,7 +146,7 @@ def _principal(signal: Tensor, count: int) -> tuple[Tensor, Tensor]:
         rows = patches(part)
         total, second = total + rows.sum(0).double(), second + (rows.T @ rows).double()
     mean = total / (places * len(signal))
-    directions, squares = pca_baseline.principal(second / (places * len(signal)) - mean.outer(mean), count)
+    directions, squares = principal(second / (places * len(signal)) - mean.outer(mean), count)
     # One scale for all: were each direction's mean square 1, the next layer would keep noise as dearly as what is seen.
     directions = directions / squares.mean().sqrt()
     weight = directions.view(count, KERNEL, KERNEL, -1).permute(0, 3, 1, 2)
@@ -165,8 +165,8 @@ def _few_directions(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
     At 4x4 a picture has 4,096 features, and the eigenvectors of a matrix of that size take 20 s.
     """
-    weights, squares = pca_baseline.principal((rows.double() @ rows.T.double()) / len(rows), count)
-    return pca_baseline.signed(functional.normalize(weights @ rows.double())).float(), squares.float()
+    weights, squares = principal((rows.double() @ rows.T.double()) / len(rows), count)
+    return signed(functional.normalize(weights @ rows.double())).float(), squares.float()
 
 
 def _back(signal: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
