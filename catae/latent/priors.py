@@ -76,7 +76,7 @@ class Gaussian:
         """
         mean, variances, directions = _principal(codes)
         factor = directions * variances.sqrt() @ directions.T
-        return cls(mean.float(), factor.float())
+        return cls(mean.float(), factor.float().contiguous())
 
     def sample(self, count: int, seed: int) -> Tensor:
         """The samples of N(0, I) of the same seed, given this mean and covariance: (count, latent_dim, 1, 1)."""
@@ -121,7 +121,8 @@ class Mixture:
         points = _distinct(codes, seed).double() - mean
         chance = rng.number(seed, "components") % 2**32  # all that scikit-learn takes
         weights, centres, factors = _mixture(points @ directions[:, :mixed], variances[:mixed], chance)
-        return cls(mean.float(), (directions * variances.sqrt()).float(), weights, centres, factors)
+        basis = (directions * variances.sqrt()).float().contiguous()  # as from a file: a transposed one rounds differently
+        return cls(mean.float(), basis, weights, centres, factors.contiguous())
 
     def sample(self, count: int, seed: int) -> Tensor:
         """Samples of the mixture: (count, latent_dim, 1, 1)."""

@@ -151,7 +151,7 @@ def test_what_holds_no_priors_is_told(tmp_path: Path) -> None:
     path = tmp_path / "priors.safetensors"
 
     def refused() -> str:
-        with pytest.raises(UserError, match=r"prior\.safetensors doesn't hold priors of this version") as told:
+        with pytest.raises(UserError, match=r"priors\.safetensors doesn't hold priors of this version") as told:
             priors.load(path)
         return str(told.value)
 
@@ -181,6 +181,6 @@ def test_fourteen_thousand_codes_are_fitted_in_seconds() -> None:
 
 
 def test_scikit_learn_is_imported_by_nothing_but_fitting() -> None:
-    code = "import sys, catae.__main__, catae.gallery; print('sklearn' in sys.modules)"
+    code = "import sys, catae.__main__, catae.inference.gallery; print('sklearn' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert found.stdout.strip() == "False"
