@@ -121,7 +121,9 @@ class Mixture:
         points = _distinct(codes, seed).double() - mean
         chance = rng.number(seed, "components") % 2**32  # all that scikit-learn takes
         weights, centres, factors = _mixture(points @ directions[:, :mixed], variances[:mixed], chance)
-        basis = (directions * variances.sqrt()).float().contiguous()  # as from a file: a transposed one rounds differently
+        basis = (
+            (directions * variances.sqrt()).float().contiguous()
+        )  # as loaded from a file: a transposed one may round otherwise
         return cls(mean.float(), basis, weights, centres, factors.contiguous())
 
     def sample(self, count: int, seed: int) -> Tensor:

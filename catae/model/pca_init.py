@@ -11,7 +11,7 @@ the encoder's signal of the same size, and the last one to atanh of the pixels.
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import pairwise, product
 from typing import Literal
 
@@ -19,16 +19,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from catae.data import loader
-from catae.data.image_store import ImageStore
 from catae.model.autoencoder import ACTIVATIONS, AutoEncoder, channels, convolutions
 from catae.model.layers import KERNEL, ToLatent, patches
 from catae.model.linalg import principal, signed
-from catae.system import rng
+from catae.system.text import count
 
 logger = logging.getLogger(__name__)
 
-PICTURES = 1024  # to learn from: twice as many take twice the time and memory, and win nothing after an epoch
+IMAGES = 1024  # to learn from: twice as many take twice the time and memory, and win nothing after an epoch
 FEW = 256  # of them, which are enough where each is seen in many places
 SEEN = 16_384  # places in which a kernel is looked through, at least: 16 each of 1,024 pictures, on the smallest map
 AT_A_TIME = 64  # pictures: what the kernels see of them takes 4 times their memory
@@ -38,48 +36,48 @@ FLOOR = 1e-6  # of the largest mean square, so that a direction in which nothing
 LIMIT = 0.97  # of a pixel whose atanh is a target: that of 1 is infinite
 
 
-def possible(model: AutoEncoder, pictures: int) -> bool:
-    """Whether each channel can have a partner, and each pair, and each number of the code, a direction of its own."""
-    alone = model.activation == "relu" and model.width % 2 == 1
-    return not alone and _pairs(model)[0] <= 3 * KERNEL**2 and pictures >= model.latent_dim
+def possible(model: AutoEncoder, images: int) -> bool:
+    """Return whether so many images give every pair of channels, and every latent dimension, its own direction."""
+    odd = model.activation == "relu" and model.width % 2 == 1
+    return not odd and _pairs(model)[0] <= 3 * KERNEL**2 and images >= model.latent_dim
 
 
-def start(model: AutoEncoder, images: ImageStore, positions: Sequence[int], seed: int) -> bool:
-    """Initialises a net by some of the pictures at these positions; says so, or that it isn't possible, and whether.
+def sample_size(model: AutoEncoder) -> int:
+    """Return the number of training images to initialize from; fewer do where the training set has fewer."""
+    return max(IMAGES, model.latent_dim)
+
+
+def initialize(model: AutoEncoder, images: Tensor) -> bool:
+    """Set every weight of the model, or log a warning and leave it unchanged where that is not `possible`.
 
     Args:
-        model: the net; where it isn't possible, its weights stay as they are.
-        images: all pictures.
-        positions: of the train pictures.
-        seed: decides which of them are learned from.
+        model: the model.
+        images: training images, float32 (`sample_size`, 3, size, size) in [-1, 1].
+
+    Returns:
+        Whether the model is initialized.
     """
-    if not possible(model, len(positions)):
+    if not possible(model, len(images)):
         logger.warning(
-            "CATAE_INIT=pca needs a CATAE_WIDTH of at most 48 (with CATAE_ACTIVATION=relu an even one of at most 96), "
-            "and as many train pictures as CATAE_LATENT_DIM: training starts from the weights of `kaiming`"
+            "CATAE_INIT=pca needs a CATAE_WIDTH of at most 48 (with CATAE_ACTIVATION=relu, an even one of at most 96) "
+            "and at least CATAE_LATENT_DIM training images: using the `kaiming` initialization instead"
         )
         return False
-    begun = time.perf_counter()
-    order = torch.randperm(len(positions), generator=rng.generator(seed, "pictures to start"))
-    chosen = [positions[place] for place in order[: max(PICTURES, model.latent_dim)].tolist()]
-    initialize(model, loader.normalize(images.take(chosen)).contiguous())
-    logger.info("the net starts out linear, by %s pictures, after %.0f s", len(chosen), time.perf_counter() - begun)
+    start = time.perf_counter()
+    _initialize(model, images)
+    logger.info(
+        "initialized a linear autoencoder from %s in %.0f s", count(len(images), "image"), time.perf_counter() - start
+    )
     return True
 
 
 @torch.no_grad()
-def initialize(model: AutoEncoder, pictures: Tensor) -> None:
-    """Sets every weight of `model`, for which it must be `possible`.
-
-    Args:
-        model: the net.
-        pictures: to learn from, float32 (count, 3, size, size) in [-1, 1]; some thousand.
-    """
+def _initialize(model: AutoEncoder, pictures: Tensor) -> None:
     *halvings, to_code = convolutions(model.encoder)
     from_code, *doublings = convolutions(model.decoder)
     signals = [pictures]  # signed, of each size, in half as many channels as go on from there
-    for count, layer in zip(_pairs(model), halvings, strict=True):
-        weight, bias = _principal(signals[-1], count)
+    for pairs, layer in zip(_pairs(model), halvings, strict=True):
+        weight, bias = _principal(signals[-1], pairs)
         _set(layer, weight, bias)
         signals.append(functional.conv2d(signals[-1], weight, bias, stride=2, padding=1))
 

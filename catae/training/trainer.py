@@ -16,7 +16,7 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import StepLR
 
 from catae.data.image_store import ImageStore
-from catae.data.loader import Loader, ordered_loader, train_loader
+from catae.data.loader import Loader, normalize, ordered_loader, train_loader
 from catae.data.split import Split
 from catae.errors import UserError
 from catae.model import init, pca_init, weights
@@ -85,8 +85,10 @@ class Training:
         self.under_way = EpochProgress()
 
     def start_linear(self, images: ImageStore, positions: Sequence[int]) -> None:
-        """Starts from the weights that some of the pictures at these positions make the net linear with."""
-        if pca_init.start(self.model, images, positions, self.settings.seed) and self.average:
+        """Initialize the model as a linear autoencoder from a random sample of the training images."""
+        order = torch.randperm(len(positions), generator=rng.generator(self.settings.seed, "pictures to start"))
+        sample = [positions[place] for place in order[: pca_init.sample_size(self.model)].tolist()]
+        if pca_init.initialize(self.model, normalize(images.take(sample)).contiguous()) and self.average:
             self.average.restart()
 
     @property

@@ -108,8 +108,9 @@ def test_it_is_possible_only_with_a_partner_for_each_channel_and_a_direction_for
 def test_a_code_of_more_numbers_than_the_usual_pictures_is_learned_from_more(
     drawn_set: ImageStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pca_init, "PICTURES", 16)
+    monkeypatch.setattr(pca_init, "IMAGES", 16)
     model = AutoEncoder(32, latent_dim=24, width=8)
-    assert pca_init.start(model, drawn_set, range(120), seed=0)
-    codes = model.encoder(loader.normalize(drawn_set.take(range(120)))).flatten(1)
+    images = loader.normalize(drawn_set.take(range(120)))
+    assert pca_init.initialize(model, images[: pca_init.sample_size(model)])
+    codes = model.encoder(images).flatten(1)
     assert torch.linalg.matrix_rank(codes - codes.mean(0)) >= 23  # 24 pictures span no more

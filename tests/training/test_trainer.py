@@ -109,7 +109,7 @@ def test_a_net_that_starts_out_linear_is_ahead_from_the_first_epoch_and_the_same
         losses[name] = fit(drawn_set, parts, settings, tmp_path / name).best_loss
     assert losses["pca"] < 0.8 * losses["torch"]
     assert losses["again"] == losses["pca"]
-    assert any(message.startswith("the net starts out linear, by ") for message in caplog.messages)
+    assert any(message.startswith("initialized a linear autoencoder from ") for message in caplog.messages)
 
 
 def test_where_it_cant_start_out_linear_that_is_said(
