@@ -70,11 +70,13 @@ def _train(options: argparse.Namespace) -> None:
 def _sweep(options: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from catae.sweep import leaderboard, plan
+    from catae.sweep import leaderboard
+    from catae.sweep.plan import plan_sweep
+    from catae.sweep.state import Sweep
 
     _be_heard_alone()
     given = _given(options, settings.GROUPS)
-    base = plan.plan(given, options.trials).base
+    base = plan_sweep(given, options.trials).base
     files.check_place(base.output_dir)
     from flows import server, task_runners
 
@@ -83,14 +85,14 @@ def _sweep(options: argparse.Namespace) -> None:
         with server.spoken_to(base.output_dir):
             from flows.sweep import once
 
-            done = plan.Sweep(once(given, options.trials))
+            done = Sweep(once(given, options.trials))
     except server.Unreported as error:
         signals.at_once(2, str(error))
     board = leaderboard.read(done)
     Console().print(leaderboard.text(board))
     print(done.page)
-    if failed := sum(point.state == "failed" for point in done.points()):
-        raise UserError(f"{failed} of {len(done.points())} runs failed; the same command tries them again")
+    if failed := sum(trial.state == "failed" for trial in done.trials()):
+        raise UserError(f"{failed} of {len(done.trials())} runs failed; the same command tries them again")
 
 
 def _fit(options: argparse.Namespace) -> None:

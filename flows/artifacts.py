@@ -29,7 +29,7 @@ from catae.report import html, run_report
 from catae.run import Run
 from catae.sweep import leaderboard
 from catae.sweep.leaderboard import Leaderboard
-from catae.sweep.plan import Sweep
+from catae.sweep.state import Sweep
 from catae.system import files
 from catae.system.text import count, duration, visible
 from catae.training import tensorboard

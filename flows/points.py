@@ -16,8 +16,8 @@ from catae.errors import TrialPruned
 from catae.pipeline import tracking
 from catae.settings import Settings
 from catae.sweep import search
-from catae.sweep.plan import ENDED, Sweep
-from catae.sweep.search import Trial
+from catae.sweep.search import PastTrial
+from catae.sweep.state import DONE, Sweep
 from catae.system import files, hardware, progress
 from flows import artifacts, tasks
 
@@ -36,14 +36,14 @@ def train(
     number: int,
     settings: Settings,
     origins: Mapping[str, str],
-    earlier: Sequence[Trial] | None,
+    earlier: Sequence[PastTrial] | None,
 ) -> None:
-    """Reads, splits, trains and scores, with the settings of a point; goes on with its run, if it has begun one.
+    """Reads, splits, trains and scores, with the settings of a trial; goes on with its run, if it has begun one.
 
     Args:
         name: what the run is called in the UI.
         folder: the sweep's.
-        number: the point's.
+        number: of the trial.
         settings: the run's.
         origins: where they come from.
         earlier: the runs that a search judges this one by; None without a search.
@@ -53,7 +53,7 @@ def train(
     if before := sweep.run_of(number):
         with files.locked(before.path):  # a worker whose sweep was killed may still be at it
             pass
-        if before.read()["state"] in ENDED:
+        if before.read()["state"] in DONE:
             return
     threads = hardware.use_threads(settings.threads)
     asked = settings.model_copy(update={"resume": before.id if before else "never"})
@@ -64,7 +64,7 @@ def train(
         with cache.in_use(images):
             tasks.divide.fn(new.path, images, asked)
             told = artifacts.Progress(new)
-            watch = told if earlier is None else search.watching(new, earlier, told)
+            watch = told if earlier is None else search.prune_after_epoch(new, earlier, told)
             told.end(tasks.fit(new.path, images, asked, watch))
             tasks.draw_curves.fn(new.path)
             tasks.score.fn(new.path, images, asked)

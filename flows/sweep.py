@@ -1,4 +1,4 @@
-"""A sweep, as a flow: a run for each point, as a task, on the runner that the settings name.
+"""A sweep, as a flow: a run for each trial, as a task, on the runner that the settings name.
 
 catae sweep --latent-dim 32,64,128 --seed 0..4
 """
@@ -19,8 +19,9 @@ from catae import run
 from catae.data import cache, ingest
 from catae.errors import UserError
 from catae.sweep import leaderboard, search_space
-from catae.sweep import plan as sweep
-from catae.sweep.plan import Plan, Point, Sweep
+from catae.sweep import state as sweep_state
+from catae.sweep.plan import Plan, plan_sweep
+from catae.sweep.state import Sweep, Trial, open_sweep
 from catae.system.text import count
 from flows import artifacts, parameters, points, task_runners
 
@@ -63,19 +64,19 @@ def catae_sweep(
     Raises:
         UserError: nothing can be done where the settings say, or every run has failed.
     """
-    plan = sweep.plan(parameters.given(data, model, training, pictures, spread, over), trials)
+    plan = plan_sweep(parameters.given(data, model, training, pictures, spread, over), trials)
     task_runners.check(plan.base)
     with ExitStack() as held:
         held.enter_context(TagsContext(current_tags=set()))
         held.enter_context(task_runners.workers_speak_to(plan.base))
-        new = held.enter_context(sweep.recorded(plan))
+        new = held.enter_context(open_sweep(plan))
         runner: TaskRunner[Any] | None = None
-        for batch in sweep.batches(new, plan):
+        for batch in sweep_state.batches(new, plan):
             _read_pictures(plan, batch, held)
             runner = runner or held.enter_context(task_runners.start(plan.base))
             _do(new, plan, batch, runner)
-        states = [point.state for point in new.points()]
-        if all(state in sweep.ENDED for state in states):
+        states = [trial.state for trial in new.trials()]
+        if all(status in sweep_state.DONE for status in states):
             new.finish()
         board = leaderboard.write(new)
         cache.trim(plan.base.output_dir / "cache", plan.base.cache_gb * 1e9)
@@ -85,42 +86,42 @@ def catae_sweep(
     return new.path
 
 
-def _read_pictures(plan: Plan, batch: list[Point], held: ExitStack) -> None:
+def _read_pictures(plan: Plan, batch: list[Trial], held: ExitStack) -> None:
     """Reads the pictures once, before the runs that all want them, and keeps them for as long as `held` does."""
-    for size in dict.fromkeys(plan.settings(point.values).image_size for point in batch):
+    for size in dict.fromkeys(plan.settings(trial.values).image_size for trial in batch):
         base = plan.base
         images, _ = ingest.read(base.source, base.output_dir / "cache", size, base.on_reject)
         held.enter_context(cache.in_use(images.path))
 
 
-def _do(new: Sweep, plan: Plan, batch: list[Point], runner: TaskRunner[Any]) -> None:
+def _do(new: Sweep, plan: Plan, batch: list[Trial], runner: TaskRunner[Any]) -> None:
     """Does the points of a batch, as many at once as the runner can, and writes down how each ended."""
     futures: dict[int, PrefectFuture[Any]] = {}
-    for point in batch:
+    for trial in batch:
         asked = {
-            "name": leaderboard.named(point.values),
+            "name": leaderboard.named(trial.values),
             "folder": new.path,
-            "number": point.number,
-            "settings": plan.settings(point.values),
+            "number": trial.number,
+            "settings": plan.settings(trial.values),
             "origins": dict(plan.origins),
-            "earlier": new.before(point) if plan.trials else None,
+            "earlier": new.before(trial) if plan.max_trials else None,
         }
-        futures[point.number] = runner.submit(points.train, asked)
+        futures[trial.number] = runner.submit(points.train, asked)
     for number, future in futures.items():
         ended = new.end(number, task_runners.failure(future))
-        logger.info(_line(ended, len(new.points())))
+        logger.info(_line(ended, len(new.trials())))
         leaderboard.write(new)
 
 
-def _line(point: Point, of: int) -> str:
-    """How a point ended, in a line."""
-    said = f"{point.number} of {of}: {leaderboard.named(point.values)}: {point.state}"
-    return f"{said}: {point.error}" if point.error else f"{said} (run {point.run})"
+def _line(trial: Trial, of: int) -> str:
+    """How a trial ended, in a line."""
+    said = f"{trial.number} of {of}: {leaderboard.named(trial.values)}: {trial.state}"
+    return f"{said}: {trial.error}" if trial.error else f"{said} (run {trial.run})"
 
 
 def once(said: Mapping[str, Any], trials: int) -> Path:
     """Runs the flow in this process, with what the flags say; gives the sweep's folder."""
-    over = {name: value for name, value in said.items() if not search_space.is_one(search_space.parse(name, value))}
+    over = {name: value for name, value in said.items() if not search_space.is_single(search_space.parse(name, value))}
     rest = {name: value for name, value in said.items() if name not in over}
     spread = {name: value for name, value in rest.items() if name in parameters.SPREAD}
     with tags("catae", "sweep"):

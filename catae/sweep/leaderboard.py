@@ -18,7 +18,7 @@ from rich.text import Text
 from catae import run
 from catae.report import html, run_report, run_summary
 from catae.report.run_summary import Scores, Summary, Training
-from catae.sweep.plan import Point, Sweep
+from catae.sweep.state import Sweep, Trial
 from catae.system import files
 from catae.system.text import count, duration, visible
 
@@ -70,7 +70,7 @@ class Entry:
     """The runs of one choice of settings, one for each seed: `settings` are those in which the entries differ."""
 
     settings: dict[str, Any]
-    points: tuple[Point, ...]
+    points: tuple[Trial, ...]
     reached: Reached | None
 
     @property
@@ -124,14 +124,14 @@ def read(sweep: Sweep) -> Leaderboard:
     Raises:
         UserError: a run's files are missing or damaged.
     """
-    points = sweep.points()
+    points = sweep.trials()
     runs = {
         point.number: run_summary.read(found)
         for point in points
         if point.state == run.FINISHED and (found := sweep.run_of(point.number))
     }
     over = tuple(name for name in points[0].values if name != "seed") if points else ()
-    alike: dict[str, list[Point]] = {}
+    alike: dict[str, list[Trial]] = {}
     for point in points:
         alike.setdefault(repr([point.values[name] for name in over]), []).append(point)
     entries = [
@@ -150,7 +150,7 @@ def read(sweep: Sweep) -> Leaderboard:
     )
 
 
-def _reached(points: Sequence[Point], runs: dict[int, Summary]) -> Reached | None:
+def _reached(points: Sequence[Trial], runs: dict[int, Summary]) -> Reached | None:
     """What the runs of these points came to; None if none has scores."""
     finished = [each for point in points if (each := runs.get(point.number))]
     both = [(each.scores, each.training) for each in finished if each.scores and each.training]
@@ -179,7 +179,7 @@ def _order(entry: Entry) -> tuple[int, float]:
     return (-entry.reached.runs, entry.reached.judged_l1.value) if entry.reached else (0, 0)
 
 
-def _comparable(points: Sequence[Point], runs: dict[int, Summary]) -> bool:
+def _comparable(points: Sequence[Trial], runs: dict[int, Summary]) -> bool:
     """Whether all scored runs of each seed have the same test pictures."""
     tested: dict[Any, set[Any]] = {}
     for point in points:
@@ -188,8 +188,8 @@ def _comparable(points: Sequence[Point], runs: dict[int, Summary]) -> bool:
     return all(len(sets) == 1 for sets in tested.values())
 
 
-def _note(point: Point) -> str:
-    who = f"Run {point.run}" if point.run else f"Point {point.number}"
+def _note(point: Trial) -> str:
+    who = f"Run {point.run}" if point.run else f"Trial {point.number}"
     return f"{who} ({named(point.values)}) failed: {point.error}."
 
 

@@ -1,8 +1,8 @@
-"""Which settings to try next, and which runs to give up, by what earlier runs came to: with Optuna.
+"""Search for good settings with Optuna: propose the next trials, and prune those that fall behind.
 
-Both are functions of the earlier runs and the seed alone, and nothing is kept between two calls: so a search goes on
-after it was killed as if nothing had happened, and is the same on every runner. The price is that runs at work at the
-same time don't know of each other: they are chosen together, and judged by those before them.
+Both are functions of the earlier trials and the seed alone. Nothing else is kept between two calls, so that a search
+resumes after a kill with the same results, and gives the same results on every runner. The price: trials that run at
+the same time do not know of each other. They are proposed together, and compared with the trials before them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,29 +11,29 @@ from typing import Any
 
 from catae.errors import TrialPruned, UserError
 from catae.run import Run
-from catae.sweep.search_space import Choice, Span
+from catae.sweep.search_space import Choice, Range
 from catae.system import rng
 from catae.training import tensorboard
 from catae.training.metrics import Epoch
 
-UNJUDGED = 4  # runs that end by themselves before any is given up
-WARMING_UP = 3  # epochs in which none is given up: the first ones say more of the first weights than of the settings
-TRIES = 100  # to find combinations that have not been tried; where there are few, the search draws the same again
+STARTUP_TRIALS = 4  # trials that must finish before any is pruned
+WARMUP_EPOCHS = 3  # epochs without pruning: the first ones say more about the initial weights than the settings
+MAX_DRAWS = 100  # attempts to find untried combinations; where there are few, the sampler repeats itself
 
-Losses = Mapping[int, float]  # of the pictures that decide, after each epoch
+Losses = Mapping[int, float]  # the monitored loss after each epoch
 
 
 @dataclass(frozen=True)
-class Trial:
-    """An earlier run: what it was given, its losses, and its best one, if it came to an end."""
+class PastTrial:
+    """An earlier trial: its values, its losses, and its best loss if it finished."""
 
     values: Mapping[str, Any]
     losses: Losses
     best: float | None
 
 
-def require() -> None:
-    """Sees to it that Optuna is there.
+def require_optuna() -> None:
+    """Check that Optuna is installed.
 
     Raises:
         UserError: it is not.
@@ -41,22 +41,22 @@ def require() -> None:
     try:
         import optuna
     except ImportError as error:
-        raise UserError("--trials needs Optuna: pip install 'catae[search]', or leave it out") from error
+        raise UserError("--trials needs Optuna: pip install 'catae[search]', or omit --trials") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
-def propose(over: Mapping[str, Choice], earlier: Sequence[Trial], count: int, seed: int) -> list[dict[str, Any]]:
-    """What to try next, by the tree of Parzen estimators (Bergstra et al. 2011, "Algorithms for Hyper-Parameter
-    Optimization").
+def propose(over: Mapping[str, Choice], earlier: Sequence[PastTrial], count: int, seed: int) -> list[dict[str, Any]]:
+    """Propose the next trials with the tree-structured Parzen estimator (Bergstra et al. 2011, "Algorithms for
+    Hyper-Parameter Optimization").
 
     Args:
         over: the choices, by the name of the setting.
-        earlier: the runs that have ended, in the order of their numbers. One that failed counts as the worst.
-        count: how many to propose, to be tried at once.
-        seed: decides, with `earlier`, what is proposed.
+        earlier: the trials that have ended, in the order of their numbers. A failed one counts as the worst.
+        count: how many to propose, to run in parallel.
+        seed: determines the result, together with `earlier`.
 
     Returns:
-        At most `count` combinations that have not been tried; fewer, or none, if there are no others.
+        At most `count` untried combinations; fewer, or none, if there are no others.
     """
     import optuna
 
@@ -66,9 +66,9 @@ def propose(over: Mapping[str, Choice], earlier: Sequence[Trial], count: int, se
     study = optuna.create_study(sampler=sampler)
     distributions = {name: _distribution(choice) for name, choice in over.items()}
     for trial in earlier:
-        study.add_trial(_told(trial, distributions))
+        study.add_trial(_to_optuna(trial, distributions))
     tried, proposed = [dict(trial.values) for trial in earlier], list[dict[str, Any]]()
-    for _ in range(TRIES):
+    for _ in range(MAX_DRAWS):
         values = study.ask(distributions).params
         if values not in (*tried, *proposed):
             proposed.append(values)
@@ -77,48 +77,50 @@ def propose(over: Mapping[str, Choice], earlier: Sequence[Trial], count: int, se
     return proposed
 
 
-def should_prune(losses: Losses, earlier: Sequence[Trial]) -> bool:
-    """Whether a run's best loss is above the median of what the earlier runs that ended by themselves had by then.
+def should_prune(losses: Losses, earlier: Sequence[PastTrial]) -> bool:
+    """Return whether a trial's best loss is above the median of the finished trials' losses at the same epoch.
 
-    So Golovin et al. 2017, "Google Vizier" (section 3.2.2), with the median of the losses themselves, as Optuna has it.
+    This is the median stopping rule of Golovin et al. 2017, "Google Vizier" (section 3.2.2), with the median of the
+    losses themselves, as in Optuna.
     """
     import optuna
 
-    pruner = optuna.pruners.MedianPruner(n_startup_trials=UNJUDGED, n_warmup_steps=WARMING_UP + 1)
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS, n_warmup_steps=WARMUP_EPOCHS + 1)
     study = optuna.create_study(pruner=pruner)
-    for trial in earlier:
-        study.add_trial(_told(trial, {}))
-    asked = study.ask()
+    for past in earlier:
+        study.add_trial(_to_optuna(past, {}))
+    trial = study.ask()
     for epoch, loss in losses.items():
-        asked.report(loss, epoch)
-    return asked.should_prune()
+        trial.report(loss, epoch)
+    return trial.should_prune()
 
 
-def watching(run: Run, earlier: Sequence[Trial], told: Callable[[Epoch, int], None]) -> Callable[[Epoch, int], None]:
-    """What is to be called after each epoch of a run of a search; it passes the epoch on to `told`.
+def prune_after_epoch(
+    run: Run, earlier: Sequence[PastTrial], report: Callable[[Epoch, int], None]
+) -> Callable[[Epoch, int], None]:
+    """Return a function to call after each epoch of a trial; it calls `report`, and prunes the trial if it is behind.
 
     Raises:
-        TrialPruned: by the epochs before an interruption, as later by each further one: the run is to be given up.
+        TrialPruned: now, by the epochs before an interruption, or later, by a further epoch.
     """
-    losses = dict(judged(run))
+    losses = dict(monitored_losses(run))
 
-    def judge() -> None:
+    def check() -> None:
         if losses and should_prune(losses, earlier):
             last = max(losses)
-            raise TrialPruned(f"given up after epoch {last}: half of the earlier runs had a lower loss by then")
+            raise TrialPruned(f"pruned after epoch {last}: half of the earlier runs had a lower loss by then")
 
     def after_epoch(epoch: Epoch, max_epochs: int) -> None:
-        told(epoch, max_epochs)
-        losses.update(judged(run))
-        judge()
+        report(epoch, max_epochs)
+        losses.update(monitored_losses(run))
+        check()
 
-    judge()
+    check()
     return after_epoch
 
 
-def judged(run: Run) -> Losses:
-    """The losses that decide in a run, as its log has them: on the validation pictures, where it has some, or on the
-    test pictures. A run that hasn't come to its first epoch has none."""
+def monitored_losses(run: Run) -> Losses:
+    """Return a run's logged losses on the validation images, or else on the test images; empty before epoch 1."""
     if not (run.events / tensorboard.SCALARS).is_dir():
         return {}
     scalars = tensorboard.read_scalars(run.events)
@@ -126,18 +128,18 @@ def judged(run: Run) -> Losses:
 
 
 def _distribution(choice: Choice) -> Any:
-    """A choice as Optuna has it."""
+    """Return a choice as an Optuna distribution."""
     from optuna import distributions
 
-    if not isinstance(choice, Span):
+    if not isinstance(choice, Range):
         return distributions.CategoricalDistribution(choice)
-    if choice.whole:
+    if choice.is_integer:
         return distributions.IntDistribution(int(choice.low), int(choice.high), log=choice.log)
     return distributions.FloatDistribution(choice.low, choice.high, log=choice.log)
 
 
-def _told(trial: Trial, distributions: Mapping[str, Any]) -> Any:
-    """An earlier run as Optuna has it. What was given up or failed is pruned: without losses it is the worst of all."""
+def _to_optuna(trial: PastTrial, distributions: Mapping[str, Any]) -> Any:
+    """Return a past trial as Optuna's. Pruned and failed ones are pruned there: without losses they rank last."""
     from optuna.trial import TrialState, create_trial
 
     return create_trial(

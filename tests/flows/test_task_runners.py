@@ -16,7 +16,7 @@ from servers import Server, background, environment, free_port, running, start, 
 
 from catae import settings
 from catae.errors import UserError
-from catae.sweep.plan import Sweep
+from catae.sweep.state import Sweep
 from flows import task_runners
 
 TINY = ["--source", "drawn:60", "--image-size", "32", "--width", "4", "--max-epochs", "2", "--threads", "1"]
@@ -72,7 +72,7 @@ def swept(prefect_home: Path, output_dir: Path, *arguments: str, **variables: st
 
 def learned(done: Sweep) -> list[Any]:
     """What each run has learned, to the last bit, and how well it restores."""
-    runs = [done.run_of(point.number) for point in done.points()]
+    runs = [done.run_of(trial.number) for trial in done.trials()]
     assert len(runs) == 4
     return [(said["digests"], said["scores"]) for each in runs if each and (said := each.read())]
 
@@ -110,7 +110,7 @@ def ray_address(tmp_path: Path) -> Iterator[str]:
 
 @pytest.mark.slow
 def test_the_command_trains_every_combination_and_shows_the_leaderboard(by_processes: Sweep) -> None:
-    assert [point.state for point in by_processes.points()] == ["finished"] * 4
+    assert [trial.state for trial in by_processes.trials()] == ["finished"] * 4
     board = json.loads(by_processes.board.read_text())
     assert board["headline"].startswith("With latent_dim")
     assert [entry["reached"]["runs"] for entry in board["entries"]] == [2, 2]
@@ -165,7 +165,7 @@ def test_a_search_is_the_same_on_another_runner(prefect_home: Path, tmp_path: Pa
         ended = start(prefect_home, "catae", "sweep", *TINY, "--latent-dim", "4", *words)
         assert ended.returncode == 0, ended.stderr
         done = Sweep(Path(ended.stdout.splitlines()[-1]).parent)
-        tried.append([point.values for point in done.points()])
+        tried.append([trial.values for trial in done.trials()])
         assert len(learned(done)) == 4
     assert tried[0] == tried[1]
 

@@ -9,23 +9,23 @@ import pytest
 from rich.console import Console
 from test_plan import SMALL, do
 
-from catae.sweep import leaderboard
-from catae.sweep import plan as sweep
+from catae.sweep import leaderboard, state
 from catae.sweep.leaderboard import Leaderboard, Mean
-from catae.sweep.plan import Sweep
+from catae.sweep.plan import plan_sweep
+from catae.sweep.state import Sweep, open_sweep
 from catae.system import files
 from flows import artifacts
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
-    """Two sizes of the code, and two seeds; one point has not been done."""
+    """Two sizes of the code, and two seeds; one trial has not been done."""
     said = {**SMALL, "latent_dim": "2,16", "seed": "0..1", "output_dir": tmp_path_factory.mktemp("sweep")}
-    plan = sweep.plan(said)
-    with sweep.recorded(plan) as new:
-        for batch in sweep.batches(new, plan):
-            for point in batch[:3]:
-                do(new, plan, point)
+    plan = plan_sweep(said)
+    with open_sweep(plan) as new:
+        for batch in state.batches(new, plan):
+            for trial in batch[:3]:
+                do(new, plan, trial)
     return new
 
 
@@ -70,16 +70,16 @@ def test_table_page_json_and_markdown_say_the_same(done: Sweep, board: Leaderboa
         assert entry.reached.l1.text(4).replace(".", "\\.") in markdown
     assert "1 of 2" in text
     for shown in (html, markdown.replace("\\", "")):
-        assert all(str(point.run) in shown for point in done.points() if point.run)
+        assert all(str(trial.run) in shown for trial in done.trials() if trial.run)
     assert "src=" not in html
 
 
 def test_runs_of_other_pictures_are_not_ranked(tmp_path: Path) -> None:
-    plan = sweep.plan({**SMALL, "test_fraction": "0.1,0.4", "output_dir": tmp_path})
-    with sweep.recorded(plan) as new:
-        for batch in sweep.batches(new, plan):
-            for point in batch:
-                do(new, plan, point)
+    plan = plan_sweep({**SMALL, "test_fraction": "0.1,0.4", "output_dir": tmp_path})
+    with open_sweep(plan) as new:
+        for batch in state.batches(new, plan):
+            for trial in batch:
+                do(new, plan, trial)
     board = leaderboard.read(new)
     assert not board.comparable
     assert leaderboard.headline(board) == "The entries can't be ranked: their runs have different test pictures."
@@ -87,11 +87,11 @@ def test_runs_of_other_pictures_are_not_ranked(tmp_path: Path) -> None:
 
 
 def test_validation_pictures_decide_where_there_are_some(tmp_path: Path) -> None:
-    plan = sweep.plan({**SMALL, "latent_dim": "2,16", "validation_fraction": 0.2, "output_dir": tmp_path})
-    with sweep.recorded(plan) as new:
-        for batch in sweep.batches(new, plan):
-            for point in batch:
-                do(new, plan, point)
+    plan = plan_sweep({**SMALL, "latent_dim": "2,16", "validation_fraction": 0.2, "output_dir": tmp_path})
+    with open_sweep(plan) as new:
+        for batch in state.batches(new, plan):
+            for trial in batch:
+                do(new, plan, trial)
     board = leaderboard.read(new)
     assert board.monitor == "validation"
     assert "Validation L1" in leaderboard.header(board)
