@@ -18,7 +18,7 @@ import atheris
 with atheris.instrument_imports(include=["PIL", "catae", "zipfile", "tarfile"]):
     from PIL import Image
 
-    from catae.data import decode, jpeg, sources, synthetic
+    from catae.data import decode, sources, synthetic
     from catae.errors import UserError
 
 KINDS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO", "TGA", "PCX", "AVIF", "JPEG2000", "QOI", "SGI")
@@ -41,7 +41,7 @@ def one_input(data: bytes) -> None:
     # As the store does: what is refused, or is not meant to be a picture, is not read.
     readable = [entry for entry in entries if not entry.refusal and sources.is_picture_name(entry.name)]
     for entry in readable:
-        plain = jpeg.decode(entry, 16)
+        plain = decode.decode_plain_jpeg(entry, 16)
         assert plain is None or len(plain.pixels) == 16 * 16 * 3
     for result in decode.decode_all(readable, 16):
         if isinstance(result, decode.Decoded):

@@ -1,4 +1,9 @@
-"""From the bytes of a file to pixels. Imports little: every process that decodes pays for it."""
+"""Decode the bytes of an image file to RGB pixels of a fixed size.
+
+A plain JPEG of the right size is decoded by simplejpeg in threads; anything else by Pillow in worker processes.
+simplejpeg releases the GIL: on small images two threads are three times as fast as two processes with Pillow. Both use
+libjpeg-turbo and return the same pixels, which a test compares. Keep imports few: every worker process pays for them.
+"""
 
 import hashlib
 import io
@@ -9,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from catae.data.sources import EXTENSIONS, Entry
@@ -18,6 +24,10 @@ Pixels = npt.NDArray[np.uint8]
 
 JPEG = b"\xff\xd8\xff"  # what every JPEG begins with
 MAX_PIXELS = 64_000_000  # more than cameras have, but for a few; 256 MB decoded, and a bomb claims far more
+JPEG_EXTENSIONS = (".jpg", ".jpeg")
+JPEG_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive: marker, length, precision, height, width, channels
+JPEG_SCAN = 0xDA
+JPEG_MODES = {1: "L", 3: "RGB"}
 SAME = {"MPO": "JPEG", "JPEG2000": "JPEG", "DIB": "BMP"}  # kinds that commonly go by the other's ending
 
 
@@ -48,6 +58,39 @@ class Rejected:
 
     name: str
     reason: str
+
+
+def decode_plain_jpeg(entry: Entry, size: int) -> Decoded | None:
+    """Return the image if it is a plain JPEG of size x size, otherwise None: Pillow decodes it or gives the reason."""
+    if not entry.name.lower().endswith(JPEG_EXTENSIONS):
+        return None
+    try:
+        data = entry.read()
+        mode = _plain_mode(data, size)
+        if mode is None:
+            return None
+        pixels = simplejpeg.decode_jpeg(data, "RGB").tobytes()
+    except (DecodeError, ValueError):
+        return None  # Pillow gives a better reason
+    return Decoded(entry.name, pixels, hashlib.sha256(pixels).digest(), mode, f"{size}x{size}", note="")
+
+
+def _plain_mode(data: bytes, size: int) -> str | None:
+    """Return 'L' or 'RGB' if the JPEG header declares size x size pixels of 8 bits and nothing special, otherwise None.
+
+    Special means EXIF, a second image, or colours other than grey and YCbCr.
+    """
+    offset = 2
+    while data.startswith(JPEG) and offset + 10 <= len(data) and data[offset] == 0xFF:
+        marker, length = data[offset + 1], int.from_bytes(data[offset + 2 : offset + 4], "big")
+        if marker in JPEG_FRAMES:
+            height, width = (int.from_bytes(data[offset + at : offset + at + 2], "big") for at in (5, 7))
+            fits = data[offset + 4] == 8 and (height, width) == (size, size)
+            return JPEG_MODES.get(data[offset + 9]) if fits else None
+        if 0xE1 <= marker <= 0xEF or marker == JPEG_SCAN:  # Pillow interprets EXIF, MPF and Adobe segments
+            return None
+        offset += 2 + length
+    return None
 
 
 def decode_all(entries: Sequence[Entry], size: int) -> list[Decoded | Rejected]:

@@ -19,8 +19,8 @@ import numpy as np
 import PIL
 from loky import BrokenProcessPool, ProcessPoolExecutor
 
-from catae.data import duplicates, jpeg, sources, split
-from catae.data.decode import Decoded, Rejected, decode_all
+from catae.data import duplicates, sources, split
+from catae.data.decode import Decoded, Rejected, decode_all, decode_plain_jpeg
 from catae.data.image_store import DIGESTS, GROUPS, INDEX, NAMES, PIXELS, REPORT, ImageStore
 from catae.data.sources import Entry, Listing
 from catae.errors import UserError
@@ -250,7 +250,7 @@ def _decoded(entries: Iterator[Entry], size: int) -> Iterator[Decoded | Rejected
 
 
 def _plain(entries: list[Entry], size: int) -> list[Decoded | None]:
-    return [jpeg.decode(entry, size) for entry in entries]
+    return [decode_plain_jpeg(entry, size) for entry in entries]
 
 
 class _Processes:

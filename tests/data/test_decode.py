@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from catae.data import decode, sources
+from catae.data import decode, sources, synthetic
 from catae.data.decode import Decoded, Rejected
+from catae.data.image_store import ImageStore
 from catae.data.sources import Entry
 from catae.errors import DecodeError
 
@@ -165,3 +166,56 @@ def test_younger_formats_are_read_where_pillow_reads_them(kind: str) -> None:
     assert sources.is_picture_name(f"cat.{kind.lower()}")
     colour = colour_of(encoded(Image.new("RGB", (40, 30), RED), kind))
     assert max(abs(got - wanted) for got, wanted in zip(colour, RED, strict=True)) < 8
+
+
+def both(data: bytes, name: str = "cat.jpg") -> tuple[Decoded | None, Decoded | Rejected]:
+    entry = Entry(name, partial(bytes, data))
+    return decode.decode_plain_jpeg(entry, 64), decode.decode_all([entry], 64)[0]
+
+
+@pytest.mark.parametrize("quality", [10, 75, 95])
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_plain_jpeg_gives_what_pillow_gives(quality: int, subsampling: int, progressive: bool) -> None:
+    picture = synthetic.draw(quality + subsampling)
+    plain, pillow = both(encoded(picture, "JPEG", quality=quality, subsampling=subsampling, progressive=progressive))
+    assert plain is not None
+    assert plain == pillow
+    grey, pillow = both(encoded(picture.convert("L"), "JPEG", quality=quality, progressive=progressive))
+    assert grey is not None
+    assert grey == pillow
+
+
+def test_what_is_not_plain_is_left_to_pillow() -> None:
+    picture = synthetic.draw(0)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    whole = encoded(picture, "JPEG")
+    for data, name in [
+        (encoded(picture, "JPEG", exif=exif), "turned.jpg"),
+        (encoded(picture.convert("CMYK"), "JPEG"), "ink.jpg"),
+        (encoded(picture.resize((80, 64)), "JPEG"), "wide.jpg"),
+        (whole, "cat.png"),
+        (whole[: len(whole) // 2], "torn.jpg"),
+        (whole[:30], "stub.jpg"),
+        (b"", "empty.jpg"),
+        (b"\xff\xd8\xff\xe0\x00\x00" * 9, "loop.jpg"),
+    ]:
+        assert decode.decode_plain_jpeg(Entry(name, partial(bytes, data)), 64) is None, name
+
+
+def test_a_header_that_claims_more_than_the_size_is_not_decoded() -> None:
+    data = bytearray(encoded(synthetic.draw(0), "JPEG"))
+    at = data.index(b"\xff\xc0") + 5
+    data[at : at + 4] = b"\xff\xff\xff\xff"
+    assert decode.decode_plain_jpeg(Entry("bomb.jpg", partial(bytes, bytes(data))), 64) is None
+
+
+@pytest.mark.cats
+def test_every_tenth_real_cat_is_as_pillow_reads_it(cats_zip: object, cats_set: ImageStore) -> None:
+    entries = [entry for entry in sources.entries(str(cats_zip)) if entry.name.endswith("7.jpg")]
+    by_name = {name: position for position, name in enumerate(cats_set.names)}
+    for entry in entries:
+        expected = decode.decode(entry.read(), 64)
+        assert np.array_equal(cats_set.take([by_name[entry.name]])[0], expected), entry.name
+    assert len(entries) > 1500

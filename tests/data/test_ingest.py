@@ -71,7 +71,7 @@ def test_an_unguarded_script_can_read(tmp_path: Path) -> None:
     """The standard library's processes would run the script again, and fail."""
     script = tmp_path / "script.py"
     script.write_text(
-        "from pathlib import Path\nfrom catae import store\nprint(len(store.read('drawn:400', Path('cache'), 16)[0]))\n"
+        "from pathlib import Path\nfrom catae.data import ingest\nprint(len(ingest.read('drawn:400', Path('cache'), 16)[0]))\n"
     )
     ran = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=False)
     assert (ran.returncode, ran.stdout) == (0, "400\n"), ran.stderr
