@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from catae.data import loader
+from catae.data import transforms
 from catae.data.decode import Pixels
 from catae.data.image_store import ImageStore
 from catae.data.split import Split
@@ -172,7 +172,7 @@ def summary(measured: Generation) -> str:
 @torch.inference_mode()
 def _restored(model: AutoEncoder, pixels: Pixels) -> Pixels:
     parts = np.split(pixels, range(AT_A_TIME, len(pixels), AT_A_TIME))
-    return np.concatenate([loader.to_uint8(model(loader.normalize(part))) for part in parts])
+    return np.concatenate([transforms.to_uint8(model(transforms.normalize(part))) for part in parts])
 
 
 def _some(images: ImageStore, positions: Sequence[int], number: int, seed: int) -> Pixels:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from catae.data import loader
+from catae.data import transforms
 from catae.data.decode import Pixels
 
 COARSEST = 16  # pixels a side
@@ -97,7 +97,7 @@ def _patches(pixels: Pixels, level: int, places: Tensor) -> Tensor:
     cut = []
     parts = (torch.split(whole, PICTURES) for whole in (torch.from_numpy(pixels), *places))
     for few, rows, columns in zip(*parts, strict=True):
-        shown = _level(loader.normalize(few.numpy()), level)
+        shown = _level(transforms.normalize(few.numpy()), level)
         windows = shown.unfold(2, PATCH, 1).unfold(3, PATCH, 1)
         cut.append(windows[torch.arange(len(few))[:, None], :, rows, columns].flatten(0, 1).flatten(2))
     return torch.cat(cut)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from catae.data import loader, split
+from catae.data import split, transforms
 from catae.data.image_store import ImageStore
 from catae.errors import UserError
 from catae.inference import model_card
@@ -101,7 +101,7 @@ def _test_pictures(source: Run) -> list[Tensor]:
         return []
     images = ImageStore(store)
     test = split.open_split(source.split, images.names).test
-    return [loader.normalize(images.take(test[:TRIED]))]
+    return [transforms.normalize(images.take(test[:TRIED]))]
 
 
 def _safetensors(model: AutoEncoder, parts: Sequence[Part], out: Path) -> None:

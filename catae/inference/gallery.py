@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from catae.data import decode, loader, split
+from catae.data import decode, split, transforms
 from catae.data.decode import Pixels
 from catae.data.image_store import ImageStore
 from catae.errors import DecodeError, UserError
@@ -37,8 +37,8 @@ def restore(model: AutoEncoder, pixels: Pixels, path: Path, what: str) -> None:
         path: the PNG to write.
         what: what the pictures are, for the title.
     """
-    pictures = loader.normalize(pixels)
-    restored = loader.to_uint8(model(pictures))
+    pictures = transforms.normalize(pixels)
+    restored = transforms.to_uint8(model(pictures))
     figures.pairs(pixels, restored, path, f"{len(pixels)} {what} (upper rows), as the model restores them (lower rows)")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from catae.data import loader
+from catae.data import transforms
 from catae.data.decode import Pixels
 from catae.errors import UserError
 from catae.inference import gallery
@@ -43,7 +43,7 @@ def walk(model: AutoEncoder, ends: Pixels, steps: int, path: Walk = space.interp
     Returns:
         uint8 (steps, size, size, 3).
     """
-    a, b = model.encoder(loader.normalize(ends)).split(1)
+    a, b = model.encoder(transforms.normalize(ends)).split(1)
     return space.decode(model, path(a, b, steps))
 
 
@@ -60,7 +60,7 @@ def between_four(model: AutoEncoder, corners: Pixels, side: int, path: Walk = sp
     Returns:
         uint8 (side * side, size, size, 3).
     """
-    return space.decode(model, space.between_four(model.encoder(loader.normalize(corners)), side, path))
+    return space.decode(model, space.between_four(model.encoder(transforms.normalize(corners)), side, path))
 
 
 @torch.inference_mode()
@@ -78,7 +78,7 @@ def along(model: AutoEncoder, picture: Pixels, positives: Pixels, negatives: Pix
         uint8 (steps, size, size, 3).
     """
     code, having_codes, lacking_codes = (
-        model.encoder(loader.normalize(part)) for part in (picture, positives, negatives)
+        model.encoder(transforms.normalize(part)) for part in (picture, positives, negatives)
     )
     factors = torch.tensor(steps).view(-1, 1, 1, 1)
     return space.decode(model, code + factors * space.direction(having_codes, lacking_codes))

@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 from torch import Tensor
 
-from catae.data import decode, loader, split
+from catae.data import decode, loader, split, transforms
 from catae.data.decode import Pixels
 from catae.data.image_store import ImageStore
 from catae.errors import DecodeError, UserError
@@ -192,7 +192,7 @@ class Handlers:
 
     @torch.inference_mode()
     def _codes(self, pixels: Pixels) -> Tensor:
-        codes: Tensor = self.toy.model.encoder(loader.normalize(pixels))
+        codes: Tensor = self.toy.model.encoder(transforms.normalize(pixels))
         return codes
 
     def _shown(self, codes: Tensor, names: Sequence[str]) -> Response:

@@ -23,7 +23,8 @@ from torch import Tensor
 from catae import run, settings
 from catae.data import decode
 from catae.data.decode import Pixels
-from catae.data.loader import EVALUATION_BATCH, normalize, to_uint8
+from catae.data.loader import EVALUATION_BATCH
+from catae.data.transforms import normalize, to_uint8
 from catae.errors import DecodeError, UserError
 from catae.latent import priors, space
 from catae.latent.priors import Normal, Priors

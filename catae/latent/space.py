@@ -9,7 +9,8 @@ from torch.linalg import vector_norm
 from torch.nn.functional import normalize
 
 from catae.data.decode import Pixels
-from catae.data.loader import Loader, to_uint8
+from catae.data.loader import Loader
+from catae.data.transforms import to_uint8
 from catae.model.autoencoder import AutoEncoder
 
 Walk = Callable[[Tensor, Tensor, int], Tensor]

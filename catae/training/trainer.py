@@ -16,8 +16,9 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import StepLR
 
 from catae.data.image_store import ImageStore
-from catae.data.loader import Loader, normalize, ordered_loader, train_loader
+from catae.data.loader import Loader, ordered_loader, train_loader
 from catae.data.split import Split
+from catae.data.transforms import normalize
 from catae.errors import UserError
 from catae.model import init, pca_init, weights
 from catae.model.autoencoder import AutoEncoder
@@ -154,7 +155,9 @@ class Training:
         """Takes the steps of epoch `number` that have not been taken yet."""
         now, size, seed = self.under_way, self.settings.batch_size, self.settings.seed
         hflip, shift = self.settings.hflip, self.settings.shift
-        loader = train_loader(images, split.train, size, seed, number, now.batches, hflip, shift, self.ranks)
+        loader = train_loader(
+            images, split.train, size, seed, number, now.batches, hflip, shift, self.ranks.rank, self.ranks.count
+        )
         self.model.train()
         saved = last = time.perf_counter()
         for batch in progress.track(loader, f"epoch {number}", len(loader)):

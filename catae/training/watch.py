@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from catae.data import loader
+from catae.data import transforms
 from catae.data.image_store import ImageStore
-from catae.data.loader import to_uint8
 from catae.data.split import Split
+from catae.data.transforms import to_uint8
 from catae.model.autoencoder import AutoEncoder
 from catae.settings import Settings
 from catae.system import rng
@@ -30,7 +30,7 @@ class Watch:
         """The first test pictures, and noise that stays the same from epoch to epoch."""
         generator = rng.generator(settings.seed, "noise to watch")
         noise = torch.randn(PICTURES, settings.latent_dim, 1, 1, generator=generator)
-        return cls(loader.normalize(images.take(split.test[:PICTURES])), noise)
+        return cls(transforms.normalize(images.take(split.test[:PICTURES])), noise)
 
     @torch.inference_mode()
     def write(self, model: AutoEncoder, epoch: int, log: tensorboard.EventLog) -> None:

@@ -34,7 +34,7 @@ def test_a_set_in_use_stays_until_its_process_ends_even_if_that_is_killed(tmp_pa
     with cache.in_use(path), cache.in_use(path):
         assert not cache.remove(cached)
     code = (
-        "import sys, time; from pathlib import Path; from catae import cache\n"
+        "import sys, time; from pathlib import Path; from catae.data import cache\n"
         f"with cache.in_use(Path({str(path)!r})):\n    print('in use', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:

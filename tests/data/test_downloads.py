@@ -147,16 +147,16 @@ def run(script: str, *args: str) -> tuple[str, str]:
 def test_the_library_prints_nothing_and_logs_as_any_other(tmp_path: Path) -> None:
     script = (
         "import logging, sys; logging.basicConfig(filename=sys.argv[1], level='INFO');"
-        "from catae import downloads; downloads.kaggle('owner/cats')"
+        "from catae.data import downloads; downloads.kaggle('owner/cats')"
     )
     assert run(script, str(tmp_path / "log")) == ("", "")
     lines = (tmp_path / "log").read_text()
     assert "INFO:kagglehub.http_resolver:Extracting files" in lines
-    assert "INFO:catae.downloads:kaggle:owner/cats is in " in lines
+    assert "INFO:catae.data.downloads:kaggle:owner/cats is in " in lines
 
 
 def test_importing_the_module_imports_neither_library() -> None:
-    script = "import sys; before = set(sys.modules); import catae.downloads; print(*(set(sys.modules) - before))"
+    script = "import sys; before = set(sys.modules); import catae.data.downloads; print(*(set(sys.modules) - before))"
     assert not {"kagglehub", "requests", "torch", "torchvision"}.intersection(run(script)[0].split())
 
 

@@ -71,7 +71,9 @@ def test_an_unguarded_script_can_read(tmp_path: Path) -> None:
     """The standard library's processes would run the script again, and fail."""
     script = tmp_path / "script.py"
     script.write_text(
-        "from pathlib import Path\nfrom catae.data import ingest\nprint(len(ingest.read('drawn:400', Path('cache'), 16)[0]))\n"
+        "from pathlib import Path\nfrom catae.data import ingest\n"
+        "images = ingest.read('drawn:400', Path('cache'), 16)[0]\n"
+        "print(len(images))\n"
     )
     ran = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=False)
     assert (ran.returncode, ran.stdout) == (0, "400\n"), ran.stderr
@@ -121,8 +123,8 @@ def test_a_torn_set_is_noticed_and_read_anew(tmp_path: Path, damage: str, caplog
 
 def test_two_processes_that_read_the_same_at_the_same_time_dont_harm_each_other(tmp_path: Path) -> None:
     code = (
-        "from pathlib import Path; from catae import store\n"
-        "images, report = store.read('drawn:300', Path('cache'), 16)\n"
+        "from pathlib import Path; from catae.data import ingest\n"
+        "images, report = ingest.read('drawn:300', Path('cache'), 16)\n"
         "print(images.path, images.digest, report.pictures)"
     )
     started = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)]

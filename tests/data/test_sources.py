@@ -363,7 +363,7 @@ def test_a_million_members_are_gone_through_in_little_memory(tmp_path: Path, kin
                 tar.addfile(tarfile.TarInfo(f"{number}.txt"))
                 tar.members.clear()  # type: ignore[attr-defined]
     code = (
-        f"from catae import sources; print(sum(1 for _ in sources.entries({str(path)!r})))\n"
+        f"from catae.data import sources; print(sum(1 for _ in sources.entries({str(path)!r})))\n"
         "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=True).stdout

@@ -6,7 +6,7 @@ import torch
 from sklearn import decomposition
 from torch import Tensor
 
-from catae.data import loader as batches
+from catae.data import loader
 from catae.data.image_store import ImageStore
 from catae.evaluation import pca_baseline, reconstruction
 from catae.model.autoencoder import AutoEncoder
@@ -14,13 +14,13 @@ from catae.system import rng
 
 
 def flat(images: ImageStore, positions: range) -> Tensor:
-    return torch.cat(list(batches.ordered_loader(images, positions))).flatten(1)
+    return torch.cat(list(loader.ordered_loader(images, positions))).flatten(1)
 
 
 @pytest.mark.parametrize("components", [1, 16, 60])
 def test_pca_restores_as_well_as_an_exact_one(drawn_set: ImageStore, components: int) -> None:
     train, test = range(90), range(90, 120)
-    fitted = pca_baseline.fit(batches.ordered_loader(drawn_set, train), components, rng.generator(0, "PCA"))
+    fitted = pca_baseline.fit(loader.ordered_loader(drawn_set, train), components, rng.generator(0, "PCA"))
     exact = decomposition.PCA(components, svd_solver="full").fit(flat(drawn_set, train).numpy())
     pictures = flat(drawn_set, test)
     expected = torch.from_numpy(exact.inverse_transform(exact.transform(pictures.numpy()))).float().clamp(-1, 1)
@@ -30,15 +30,15 @@ def test_pca_restores_as_well_as_an_exact_one(drawn_set: ImageStore, components:
 
 
 def test_pca_of_fewer_pictures_than_components_has_as_many_as_the_pictures_span(drawn_set: ImageStore) -> None:
-    fitted = pca_baseline.fit(batches.ordered_loader(drawn_set, range(5)), 128, rng.generator(0, "PCA"))
+    fitted = pca_baseline.fit(loader.ordered_loader(drawn_set, range(5)), 128, rng.generator(0, "PCA"))
     assert len(fitted.directions) == 5
     pictures = flat(drawn_set, range(5)).view(-1, 3, 32, 32)
     torch.testing.assert_close(fitted.restore(pictures), pictures, atol=1e-3, rtol=0)
 
 
 def test_scores_are_what_their_definitions_give(drawn_set: ImageStore) -> None:
-    loader = batches.ordered_loader(drawn_set, range(120))
-    found = reconstruction.score(loader, lambda batch: (batch + 0.1).clamp(-1, 1))
+    test_loader = loader.ordered_loader(drawn_set, range(120))
+    found = reconstruction.score(test_loader, lambda batch: (batch + 0.1).clamp(-1, 1))
     pictures = flat(drawn_set, range(120)).double()
     error = (pictures + 0.1).clamp(-1, 1) - pictures
     assert found.l1 == pytest.approx(error.abs().mean().item(), rel=1e-5)
@@ -48,14 +48,14 @@ def test_scores_are_what_their_definitions_give(drawn_set: ImageStore) -> None:
 
 
 def test_a_perfect_restoration_scores_perfectly(drawn_set: ImageStore) -> None:
-    found = reconstruction.score(batches.ordered_loader(drawn_set, range(20)), lambda batch: batch)
+    found = reconstruction.score(loader.ordered_loader(drawn_set, range(20)), lambda batch: batch)
     assert (found.l1, found.ssim) == (0, pytest.approx(1, abs=1e-4))
     assert found.psnr == math.inf
 
 
 def test_structural_similarity_is_that_of_wang_et_al(drawn_set: ImageStore) -> None:
     """By the definition, in float64: an 11x11 Gaussian window of 1.5 pixels, at every place where it fits."""
-    batch = next(iter(batches.ordered_loader(drawn_set, range(8))))
+    batch = next(iter(loader.ordered_loader(drawn_set, range(8))))
     noise = torch.randn(batch.shape, generator=rng.generator(0, "noise"))
     restored = (batch + 0.2 * noise).clamp(-1, 1)
     x, y = ((part.double() + 1) / 2 for part in (batch, restored))
@@ -75,7 +75,7 @@ def test_structural_similarity_is_that_of_wang_et_al(drawn_set: ImageStore) -> N
 
 
 def test_the_model_stands_beside_pca_and_the_mean_picture_of_train(drawn_set: ImageStore) -> None:
-    train, test = (batches.ordered_loader(drawn_set, part) for part in (range(90), range(90, 120)))
+    train, test = (loader.ordered_loader(drawn_set, part) for part in (range(90), range(90, 120)))
     found = reconstruction.compare(AutoEncoder(32, 16, 4), train, test, rng.generator(0, "PCA"))
     mean = flat(drawn_set, range(90)).mean(0)
     expected = (flat(drawn_set, range(90, 120)) - mean).abs().mean().item()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from catae.data import loader, split
+from catae.data import loader, split, transforms
 from catae.data.decode import Pixels
 from catae.data.image_store import ImageStore
 from catae.data.split import Split
@@ -113,10 +113,10 @@ def test_how_near_train_pictures_are_is_told_of_samples_beside_real_and_restored
     near, number = measured.nearest, measured.nearest.pictures
     assert near.test == pytest.approx(mean(images.take(parts.test)), abs=1e-6)
     assert near.samples == pytest.approx(mean(generation.samples(model, fitted, measured.best, number, 0)), abs=1e-6)
-    restored = loader.to_uint8(model(loader.normalize(images.take(parts.test))).detach())
+    restored = transforms.to_uint8(model(transforms.normalize(images.take(parts.test))).detach())
     assert near.restorations == pytest.approx(mean(restored), abs=1e-4)
     assert near.restorations < near.test  # smooth pictures are nearer to everything
-    restored = loader.to_uint8(model(loader.normalize(images.take(parts.train))).detach())
+    restored = transforms.to_uint8(model(transforms.normalize(images.take(parts.train))).detach())
     assert near.copies == pytest.approx(mean(restored), rel=0.3)  # of some of them
 
 

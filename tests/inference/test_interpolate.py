@@ -9,7 +9,7 @@ from PIL import Image, ImageSequence
 
 from catae import run
 from catae.__main__ import main
-from catae.data import loader
+from catae.data import transforms
 from catae.data.decode import Pixels
 from catae.inference import gallery, interpolate
 from catae.latent import space
@@ -67,7 +67,7 @@ def drawn_pictures(path: Path, columns: int, count: int) -> np.ndarray:
 
 def restored(trained: Run, pixels: np.ndarray) -> np.ndarray:
     model = weights.load(trained.model)
-    return loader.to_uint8(model(loader.normalize(pixels)).detach())
+    return transforms.to_uint8(model(transforms.normalize(pixels)).detach())
 
 
 def close(a: np.ndarray, b: np.ndarray) -> bool:
@@ -81,11 +81,11 @@ def test_a_walk_starts_at_the_restoration_of_one_picture_and_ends_at_that_of_the
 ) -> None:
     walk = interpolate.walk(model, ends, 50, interpolate.PATHS[way])
     assert walk.shape == (50, 32, 32, 3)
-    assert close(walk[[0, -1]], loader.to_uint8(model(loader.normalize(ends)).detach()))
+    assert close(walk[[0, -1]], transforms.to_uint8(model(transforms.normalize(ends)).detach()))
 
 
 def test_the_middle_of_a_straight_walk_is_the_mean_of_the_codes(model: AutoEncoder, ends: Pixels) -> None:
-    middle = sum(model.encoder(loader.normalize(end[None])).detach() for end in ends) / 2
+    middle = sum(model.encoder(transforms.normalize(end[None])).detach() for end in ends) / 2
     assert close(interpolate.walk(model, ends, 51)[25], space.decode(model, middle)[0])
 
 
@@ -138,7 +138,7 @@ def test_an_attribute_is_added_to_a_picture_in_steps(trained: Run, of_test: list
     model = weights.load(trained.model)
 
     def code(names: list[str]) -> space.Tensor:
-        return model.encoder(loader.normalize(gallery.pictures(trained, names, 32))).detach().mean(0, keepdim=True)
+        return model.encoder(transforms.normalize(gallery.pictures(trained, names, 32))).detach().mean(0, keepdim=True)
 
     shown = drawn_pictures(Path("x.png"), 10, 10)
     assert np.array_equal(shown[0], gallery.pictures(trained, [picture], 32)[0])

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 import catae
 from catae import run, settings
 from catae.data import decode
-from catae.data.loader import normalize, to_uint8
+from catae.data.transforms import normalize, to_uint8
 from catae.errors import UserError
 from catae.inference.pretrained import Pretrained
 from catae.latent import priors, space

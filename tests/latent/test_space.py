@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.nn.functional import cosine_similarity, normalize
 
-from catae.data import loader
+from catae.data import loader, transforms
 from catae.data.image_store import ImageStore
 from catae.latent import space
 from catae.model.autoencoder import AutoEncoder
@@ -23,7 +23,7 @@ def test_decoded_pictures_are_what_the_decoder_gives(drawn_set: ImageStore) -> N
     codes = torch.randn(300, 16, 1, 1, generator=rng.generator(0, "codes"))
     pixels = space.decode(model, codes)
     assert pixels.shape == (300, 32, 32, 3)
-    assert np.array_equal(pixels[-1:], loader.to_uint8(model.decoder(codes[-1:])))
+    assert np.array_equal(pixels[-1:], transforms.to_uint8(model.decoder(codes[-1:])))
 
 
 def test_a_walk_is_the_straight_line_between_the_two_codes() -> None:

@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 
-from catae.data import loader
+from catae.data import transforms
 from catae.data.image_store import ImageStore
 from catae.latent import space, whitening
 from catae.model.autoencoder import AutoEncoder
@@ -11,7 +11,7 @@ from catae.model.autoencoder import AutoEncoder
 
 @pytest.fixture(scope="module")
 def pictures(drawn_set: ImageStore) -> torch.Tensor:
-    return loader.normalize(drawn_set.take(range(120)))
+    return transforms.normalize(drawn_set.take(range(120)))
 
 
 def net() -> AutoEncoder:

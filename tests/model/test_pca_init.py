@@ -3,7 +3,7 @@ import torch
 from sklearn.decomposition import PCA
 from torch.nn import functional
 
-from catae.data import loader
+from catae.data import transforms
 from catae.data.image_store import ImageStore
 from catae.model import pca_init
 from catae.model.autoencoder import Activation, AutoEncoder, convolutions
@@ -13,7 +13,7 @@ PAIRS = {"crelu": (8, 16, 32), "relu": (4, 8, 16)}  # of 8 filters, and twice as
 
 @pytest.fixture(scope="module")
 def pictures(drawn_set: ImageStore) -> torch.Tensor:
-    return loader.normalize(drawn_set.take(range(120)))
+    return transforms.normalize(drawn_set.take(range(120)))
 
 
 @pytest.fixture(scope="module", params=["crelu", "relu"])
@@ -110,7 +110,7 @@ def test_a_code_of_more_numbers_than_the_usual_pictures_is_learned_from_more(
 ) -> None:
     monkeypatch.setattr(pca_init, "IMAGES", 16)
     model = AutoEncoder(32, latent_dim=24, width=8)
-    images = loader.normalize(drawn_set.take(range(120)))
+    images = transforms.normalize(drawn_set.take(range(120)))
     assert pca_init.initialize(model, images[: pca_init.sample_size(model)])
     codes = model.encoder(images).flatten(1)
     assert torch.linalg.matrix_rank(codes - codes.mean(0)) >= 23  # 24 pictures span no more

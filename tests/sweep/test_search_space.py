@@ -49,9 +49,7 @@ def test_an_invalid_flag_is_one_line(name: str, text: str, reason: str) -> None:
 
 def test_only_ranges_of_whole_numbers_can_be_listed() -> None:
     assert list(search_space.list_values("seed", Range(0, 4))) == [0, 1, 2, 3, 4]
-    with pytest.raises(
-        UserError, match="a grid accepts ranges of whole numbers only"
-    ):
+    with pytest.raises(UserError, match="a grid accepts ranges of whole numbers only"):
         search_space.list_values("learning_rate", Range(0.1, 0.5))
 
 

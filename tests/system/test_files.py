@@ -46,7 +46,7 @@ def test_a_folder_that_cant_be_written_is_told(tmp_path: Path) -> None:
 
 def test_what_a_killed_process_has_left_half_written_is_swept_away(tmp_path: Path) -> None:
     code = (
-        "import os, sys; from pathlib import Path; from catae import files\n"
+        "import os, sys; from pathlib import Path; from catae.system import files\n"
         "files.sync = lambda path: os.kill(os.getpid(), 9)\n"
         "files.write_bytes(Path('deep/a.png'), b'half')"
     )

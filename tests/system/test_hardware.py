@@ -44,7 +44,7 @@ def test_a_process_that_is_bound_to_one_cpu_computes_with_one_thread() -> None:
     # As `taskset --cpu-list 0` does it, which is not everywhere.
     code = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
-        "from catae import machine; machine.limit_openblas()\n"
+        "from catae.system import hardware; hardware.limit_openblas()\n"
         "import torch; print(machine.use_threads(0), os.environ['OPENBLAS_NUM_THREADS'])"
     )
     unset = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}

@@ -18,7 +18,7 @@ def test_the_shares_of_a_batch_are_the_batch_of_one_process(drawn_set: ImageStor
     """Also of the last one, of 1 picture, which two of three processes have none of; and in the midst of an epoch."""
 
     def batches_of(us: World) -> list[torch.Tensor]:
-        return list(loader.train_loader(drawn_set, range(97), 32, 5, 2, 1, 0.5, 2, us))
+        return list(loader.train_loader(drawn_set, range(97), 32, 5, 2, 1, 0.5, 2, us.rank, us.count))
 
     whole = batches_of(SINGLE)
     shares = [batches_of(World(rank, 3)) for rank in range(3)]

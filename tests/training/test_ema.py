@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from catae.data import loader as batches
-from catae.data import split
+from catae.data import loader, split
 from catae.data.image_store import ImageStore
 from catae.data.split import Split
 from catae.settings import Settings
@@ -24,7 +23,7 @@ def test_what_is_judged_and_kept_is_the_moving_average_of_the_weights(drawn_set:
     state = Training(settings)
     averages = [weight.detach().clone() for weight in state.model.parameters()]
     other = Training(settings.model_copy(update={"ema_decay": 0}))
-    for number, batch in enumerate(batches.train_loader(drawn_set, parts.train, 8, settings.seed, 1, 0, 0.5, 1)):
+    for number, batch in enumerate(loader.train_loader(drawn_set, parts.train, 8, settings.seed, 1, 0, 0.5, 1)):
         trainer.step(other.model, batch, other.optimizer)
         for average, weight in zip(averages, other.model.parameters(), strict=True):
             # The first step's weights are taken as they are; then the share that stays grows to a half.
@@ -32,9 +31,9 @@ def test_what_is_judged_and_kept_is_the_moving_average_of_the_weights(drawn_set:
     epoch = state.run_epoch(drawn_set, parts)
     for ours, theirs in zip(state.judged.parameters(), averages, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
-    loader = batches.ordered_loader(drawn_set, parts.test)
-    assert epoch.test_loss == pytest.approx(trainer.evaluate(state.judged, loader), rel=1e-6)
-    assert epoch.test_loss != pytest.approx(trainer.evaluate(state.model, loader), rel=1e-6)
+    test_loader = loader.ordered_loader(drawn_set, parts.test)
+    assert epoch.test_loss == pytest.approx(trainer.evaluate(state.judged, test_loader), rel=1e-6)
+    assert epoch.test_loss != pytest.approx(trainer.evaluate(state.model, test_loader), rel=1e-6)
     assert other.judged is other.model
 
 
@@ -57,11 +56,11 @@ def lose(model: nn.Module) -> None:
 def test_weights_that_get_lost_go_back_to_their_average_and_training_goes_on(
     drawn_set: ImageStore, parts: Split, settled: Training, caplog: pytest.LogCaptureFixture
 ) -> None:
-    before = trainer.evaluate(settled.model, batches.ordered_loader(drawn_set, parts.test))
+    before = trainer.evaluate(settled.model, loader.ordered_loader(drawn_set, parts.test))
     lose(settled.model.decoder)
     settled.run_epoch(drawn_set, parts)
     assert "the loss shot up in epoch 6: training went on from the average of its weights (1 time)" in caplog.text
-    assert trainer.evaluate(settled.model, batches.ordered_loader(drawn_set, parts.test)) < 1.1 * before
+    assert trainer.evaluate(settled.model, loader.ordered_loader(drawn_set, parts.test)) < 1.1 * before
 
 
 def test_where_the_average_is_as_bad_they_do_not_go_back_for_ever(

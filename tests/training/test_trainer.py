@@ -12,8 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from catae.data import loader as batches
-from catae.data import split
+from catae.data import loader, split
 from catae.data.image_store import ImageStore
 from catae.data.split import Split
 from catae.errors import UserError
@@ -53,12 +52,14 @@ def test_an_evaluation_is_the_mean_over_pictures_and_not_over_batches(drawn_set:
             return torch.full_like(pictures, -1)
 
     positions = range(120)
-    loader = torch.utils.data.DataLoader(batches.Pictures(drawn_set, positions), 119, collate_fn=lambda batch: batch)
-    by_picture = torch.stack([(picture + 1).abs().mean() for batch in loader for picture in batch]).mean().item()
-    by_batch = torch.stack([(batch + 1).abs().mean() for batch in loader]).mean().item()
-    assert trainer.evaluate(Black(), loader) == pytest.approx(by_picture, rel=1e-6)
+    batches = torch.utils.data.DataLoader(
+        loader.ImageDataset(drawn_set, positions), 119, collate_fn=lambda batch: batch
+    )
+    by_picture = torch.stack([(picture + 1).abs().mean() for batch in batches for picture in batch]).mean().item()
+    by_batch = torch.stack([(batch + 1).abs().mean() for batch in batches]).mean().item()
+    assert trainer.evaluate(Black(), batches) == pytest.approx(by_picture, rel=1e-6)
     assert abs(by_picture - by_batch) > 1e-3
-    assert trainer.evaluate(model, loader) == 0
+    assert trainer.evaluate(model, batches) == 0
 
 
 def test_a_training_step_is_pytorchs_own(drawn_set: ImageStore, small: Settings) -> None:
@@ -67,7 +68,7 @@ def test_a_training_step_is_pytorchs_own(drawn_set: ImageStore, small: Settings)
     plain = Training(small).model.to(memory_format=torch.contiguous_format)
     optimizer = torch.optim.AdamW(plain.parameters(), lr=0.001, weight_decay=0.1, amsgrad=True)
     total = 0.0
-    for batch in batches.train_loader(drawn_set, range(100), 64, small.seed, 1):
+    for batch in loader.train_loader(drawn_set, range(100), 64, small.seed, 1):
         optimizer.zero_grad()
         loss = nn.L1Loss()(plain(batch.contiguous()), batch.contiguous())
         loss.backward()
@@ -75,7 +76,7 @@ def test_a_training_step_is_pytorchs_own(drawn_set: ImageStore, small: Settings)
         total += loss.item() * len(batch)
     loss = sum(
         trainer.step(state.model, batch, state.optimizer).item() * len(batch)
-        for batch in batches.train_loader(drawn_set, range(100), 64, small.seed, 1)
+        for batch in loader.train_loader(drawn_set, range(100), 64, small.seed, 1)
     )
     assert loss == pytest.approx(total, rel=1e-5)
     for ours, theirs in zip(state.model.parameters(), plain.parameters(), strict=True):
@@ -162,7 +163,7 @@ def test_it_stops_early_and_keeps_the_weights_of_the_best_epoch(
 
     best = Training(settings)
     best.model.load_state_dict(weights(tmp_path, "best.pt"))
-    loss = trainer.evaluate(best.model, batches.ordered_loader(drawn_set, parts.test), best.dtype)
+    loss = trainer.evaluate(best.model, loader.ordered_loader(drawn_set, parts.test), best.dtype)
     assert loss == outcome.best_loss
     assert not torch.equal(
         weights(tmp_path, "best.pt")["encoder.layers.0.weight"], weights(tmp_path, "last.pt")["encoder.layers.0.weight"]
