@@ -30,6 +30,10 @@ from catae.training.trainer import Outcome
 
 logger = logging.getLogger(__name__)
 
+# torch's `elastic_launch` starts workers from Python. A prototype with it, which read the progress from the event
+# files, had 135 lines of code; this module has 102. It can't be stopped from outside, so workers have to watch a file.
+# It needs a thread, where it handles no signals, and it leaves 4 files open at each restart of 2 workers. Workers still
+# have to notice when their parent is killed, and the event files do not say which epoch is the best.
 RESTARTS = 3
 MESSAGE = "\x1e"
 GRACE = 15.0  # seconds to end in: a process that waits for another has 5, and torchrun looks every second or so
