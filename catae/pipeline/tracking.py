@@ -97,6 +97,10 @@ class MLflow:
 class WandB:
     """Weights & Biases, as its variables WANDB_* say."""
 
+    # Not by its own `sync_tensorboard`, which would replace only `epoch`, and which sends the images of the event files
+    # as well. Its steps count those messages and not epochs, its tags get the prefix `scalars/`, and it sees only what
+    # this process writes, not what the processes do that torchrun starts. MLflow needs `Tracker` anyway.
+
     def __init__(self) -> None:
         import wandb
 
