@@ -3,6 +3,8 @@
 from datetime import UTC, datetime
 
 
+# `humanize` has no plurals of nouns, and its durations do not fit a table: '12 minutes and 30 seconds', or 'a moment'
+# for 0.7 s. It would replace 6 lines of this module.
 def count(number: int, noun: str) -> str:
     """A number of things, like '1 picture' or '1,690 pictures'."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
