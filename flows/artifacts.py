@@ -7,7 +7,7 @@ is said once, and stands in `run.json` as `unpublished`.
 import logging
 import time
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,18 +25,19 @@ from prefect.runtime import task_run
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from catae.data import sources
-from catae.report import html, run_report
+from catae.report import html, run_report, tables
+from catae.report.tables import Cell, Table
 from catae.run import Run
 from catae.sweep import leaderboard
 from catae.sweep.leaderboard import Leaderboard
 from catae.sweep.state import Sweep
 from catae.system import files
-from catae.system.text import count, duration, visible
+from catae.system.text import count, duration
 from catae.training import tensorboard
 from catae.training.metrics import Epoch, log, time_left
 from catae.training.trainer import Outcome
 
-logger = logging.getLogger("catae.publish")
+logger = logging.getLogger("catae.artifacts")
 
 UNREACHABLE = (httpx.HTTPError, PrefectException)
 LIMIT = 500_000  # bytes of a report: with 1 MB the UI is slow, with 20 MB it hangs, and its list of artifacts has all
@@ -105,7 +106,7 @@ def publish_picture(path: Path, key: str, title: str) -> None:
     """Shows one picture in the UI, with where it is."""
     (shown,) = _fitting([path], LIMIT - 1000)
     try:
-        create_markdown_artifact(f"# {_plain(title)}\n\n{shown}\n\n`{path.resolve()}`\n", key, title)
+        create_markdown_artifact(f"# {tables.plain(title)}\n\n{shown}\n\n`{path.resolve()}`\n", key, title)
     except UNREACHABLE as error:
         logger.warning("%s is written, but the UI doesn't show it: %s", path, _reason(error))
 
@@ -120,20 +121,12 @@ def publish_leaderboard(sweep: Sweep, board: Leaderboard) -> None:
 
 def write_leaderboard(sweep: Sweep, board: Leaderboard) -> str:
     """A sweep's leaderboard in Markdown."""
-    rows = [[_plain(cell) for cell in row] for row in leaderboard.rows(board)]
-    runs = [
-        [_plain(point.run or leaderboard.NONE), _plain(leaderboard.named(point.values)), point.state]
-        for entry in board.entries
-        for point in entry.points
-    ]
     content = [
         f"# Sweep {sweep.id}",
-        f"**{_plain(leaderboard.headline(board))}**",
-        _table(leaderboard.header(board), rows),
-        _plain(leaderboard.explanation(board)),
-        *(_plain(note) for note in board.notes),
-        "## Runs",
-        _table(["run", "settings", "state"], runs),
+        f"**{tables.plain(leaderboard.headline(board))}**",
+        tables.to_markdown(leaderboard.table(board)),
+        *(tables.plain(note) for note in board.notes),
+        tables.to_markdown(leaderboard.runs_table(board)),
         f"In `{sweep.path.resolve()}`.",
     ]
     return "\n\n".join(content)
@@ -170,20 +163,14 @@ def _content(run: Run) -> list[str | Path]:
     manifest, settings = run.read(), files.read_json(run.settings)
     scores, training, parts, data = (manifest[name] for name in ("scores", "training", "split", "data"))
     latent, seed = settings["latent_dim"]["value"], settings["seed"]["value"]
-    header = ["Restored by", *(f"{name} {'↓' if less else '↑'}" for _, name, _, less, _ in run_report.COLUMNS)]
-    rows = [
-        [row.name, *(f"**{cell}**" if best else cell for cell, best in zip(row.cells, row.best, strict=True))]
-        for row in run_report.score_rows(scores)
-    ]
     warning = run_report.warning(parts)
     left = {run.report.name: "the whole run on one page"} | run_report.LEFT
     there = {run.path / name: what for name, what in left.items() if (run.path / name).exists()}
     return [
-        f"# {_plain(sources.label(data['source']))} · {latent} · seed {seed}",
+        f"# {tables.plain(sources.label(data['source']))} · {latent} · seed {seed}",
         f"**{run_report.headline(scores)}** {run_report.verdict(scores)} {run_report.other_scores(scores)}",
         *([f"**Warning: {warning}**"] if warning else []),
-        _table(header, rows),
-        "↓ less is better, ↑ more is better.",
+        tables.to_markdown(_scores(scores)),
         f"Training ended after {count(training['epochs'], 'epoch')} of {count(parts['train'], 'picture')}: "
         f"{training['stop_reason']}. The weights are those of epoch {training['best_epoch']}. All of it took "
         f"{duration(training['seconds'])}.",
@@ -197,27 +184,44 @@ def _content(run: Run) -> list[str | Path]:
         "What the same noise decoded to before, as training left the model: nothing keeps its latents like N(0, I).",
         run.generated_unwhitened,
         "## Interpolation",
-        f"From {' to '.join(map(_plain, manifest['interpolation']))} and back, straight through the latents.",
+        f"From {' to '.join(map(tables.plain, manifest['interpolation']))} and back, straight through the latents.",
         run.animation,
         run.interpolation,
         "## Curves",
         run.curves,
         "## Files",
         f"In `{run.path.resolve()}`. The pictures there are exact, those above are compressed.",
-        _table(
-            ["file", "what it holds", "MB"],
-            [[f"`{path.name}`", what, f"{_size(path) / 1e6:.2f}"] for path, what in there.items()],
-        ),
+        tables.to_markdown(_files(there)),
     ]
+
+
+def _scores(scores: Mapping[str, Any]) -> Table:
+    names = [
+        f"{name} {'↓' if less else '↑'}".replace("\N{NO-BREAK SPACE}", " ")
+        for _, name, _, less, _ in run_report.COLUMNS
+    ]
+    return Table(
+        title="",
+        columns=(tables.column("Restored by"), *(tables.column(name, numeric=True) for name in names)),
+        rows=tuple(tables.row(row.name, *map(Cell, row.cells, row.best)) for row in run_report.score_rows(scores)),
+        note="↓ less is better, ↑ more is better.",
+    )
+
+
+def _files(there: Mapping[Path, str]) -> Table:
+    return Table(
+        title="",
+        columns=(
+            tables.column("file", code=True),
+            tables.column("what it holds"),
+            tables.column("MB", numeric=True),
+        ),
+        rows=tuple(tables.row(path.name, what, f"{_size(path) / 1e6:.2f}") for path, what in there.items()),
+    )
 
 
 def _size(path: Path) -> int:
     return sum(file.stat().st_size for file in path.rglob("*")) if path.is_dir() else path.stat().st_size
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _fitting(pictures: Sequence[Path], room: int) -> list[str]:
@@ -241,11 +245,6 @@ def _fitting(pictures: Sequence[Path], room: int) -> list[str]:
         fitting.append(picture if fits else f"({path.name} is too large to be shown here.)")
         room -= len(picture) if fits else 0
     return fitting
-
-
-def _plain(text: str) -> str:
-    """A stranger's text as nothing but text, in Markdown."""
-    return "".join(f"\\{c}" if c in "\\`*_{}[]()<>#+-.!|~&" else c for c in visible(text))
 
 
 def _tell(run: Run, what: list[str], error: Exception) -> None:

@@ -11,38 +11,25 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group, JustifyMethod, RenderableType
-from rich.table import Table
+from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from catae import run
 from catae.data import sources
 from catae.errors import UserError
-from catae.report import figures, html, run_report, run_summary
+from catae.report import figures, html, run_report, run_summary, tables
 from catae.report.run_summary import Scores, Summary
+from catae.report.tables import BEST, NONE, Cell, Column, Table
 from catae.run import Run
 from catae.settings import RESUME_SAFE
 from catae.system.text import count, duration, visible
 from catae.training import tensorboard
 
-NONE = "\N{EN DASH}"
-BEST = "* "
 VALUE = 16  # characters of a value in a terminal; a longer one is folded
 SHOWN = 2  # settings that differ beside a run's id, in the figure; more of them stand in the table only
 MOST_CURVES = 10  # as many as there are colours to tell apart
 
 Curve = tuple[str, dict[str, dict[int, float]]]  # what a run is called in the figure, and its scalars
-
-
-@dataclass(frozen=True)
-class Fact:
-    """One line of the comparison: a value for each run, and which of them no other run betters."""
-
-    name: str
-    cells: tuple[str, ...]
-    best: tuple[bool, ...]
-    number: bool
 
 
 @dataclass(frozen=True)
@@ -121,46 +108,55 @@ def headline(comparison: Comparison) -> str:
     return f"Run {first.id} has the lowest L1 error: {_l1(first):.4f}, {gap} that of the next, {second.id}."
 
 
-def facts(comparison: Comparison) -> list[Fact]:
-    """The lines of the comparison; what is the same in all runs has none, but for times and scores."""
+def table(comparison: Comparison, links: Sequence[str | None] = ()) -> Table:
+    """Return the comparison with a row for each run, and no column for what is the same in all, but times and scores.
+
+    Args:
+        comparison: the runs.
+        links: to the report of each run, if it has one.
+    """
     entries = comparison.entries
-    lines = [
-        _line(entries, "State", [entry.state for entry in entries]),
-        *(_line(entries, name, [_setting(entry, name) for entry in entries]) for name in comparison.differing),
-        _line(entries, "Processor", [entry.machine.cpu for entry in entries]),
-        _line(entries, "Precision in use", [entry.training.precision if entry.training else NONE for entry in entries]),
+    texts = [
+        _column("State", [entry.state for entry in entries]),
+        *(_column(name, [_setting(entry, name) for entry in entries]) for name in comparison.differing),
+        _column("Processor", [entry.machine.cpu for entry in entries]),
+        _column("Precision in use", [entry.training.precision if entry.training else NONE for entry in entries]),
     ]
-    return [
-        *(line for line in lines if len(set(line.cells)) > 1),
-        _line(entries, "Epochs", [_epochs(entry) for entry in entries], number=True),
-        _line(entries, "Training took", [_took(entry) for entry in entries], number=True),
-        _line(entries, "Test pictures", [f"{e.scores.pictures:,}" if e.scores else NONE for e in entries], number=True),
+    columns = [
+        *(text for text in texts if len(set(text[1])) > 1),
+        _column("Epochs", [_epochs(entry) for entry in entries], numeric=True),
+        _column("Training took", [_took(entry) for entry in entries], numeric=True),
+        _column("Test pictures", [f"{e.scores.pictures:,}" if e.scores else NONE for e in entries], numeric=True),
         *_scores(comparison, "l1", "L1 in [-1, 1]", 4, less_is_better=True),
         *_scores(comparison, "psnr", "PSNR, dB", 2, less_is_better=False),
         *_scores(comparison, "ssim", "SSIM", 4, less_is_better=False),
     ]
+    runs = [Cell(each.id, link=link) for each, link in zip(entries, links or [None] * len(entries), strict=True)]
+    rows = zip(runs, *(cells for _, cells in columns), strict=True)
+    return Table("", (tables.column("Run"), *(column for column, _ in columns)), tuple(rows))
 
 
-def _line(entries: Sequence[Summary], name: str, values: Sequence[str], number: bool = False) -> Fact:
-    """A line in which nothing is best."""
-    return Fact(name, tuple(values), (False,) * len(entries), number)
+def _column(name: str, values: Sequence[str], numeric: bool = False) -> tuple[Column, list[Cell]]:
+    return tables.column(name, numeric=numeric), [Cell(value) for value in values]
 
 
-def _scores(comparison: Comparison, key: str, name: str, decimals: int, less_is_better: bool) -> tuple[Fact, Fact]:
+def _scores(
+    comparison: Comparison, key: str, name: str, decimals: int, less_is_better: bool
+) -> tuple[tuple[Column, list[Cell]], tuple[Column, list[Cell]]]:
     """A score of the models, and how far it is from PCA's."""
     own = [round(getattr(entry.scores.model, key), decimals) if entry.scores else None for entry in comparison.entries]
     known = [value for value in own if value is not None]
     best = (min if less_is_better else max)(known) if comparison.comparable and len(known) > 1 else None
-    shown = tuple(NONE if value is None else f"{value:.{decimals}f}" for value in own)
-    gaps = tuple(
+    shown = [
+        Cell(NONE) if value is None else Cell(f"{value:.{decimals}f}", best=best is not None and value == best)
+        for value in own
+    ]
+    gaps = [
         NONE if entry.scores is None else _gap(entry.scores, key, decimals, relative=less_is_better)
         for entry in comparison.entries
-    )
+    ]
     short = name.split()[0].rstrip(",")
-    return (
-        Fact(name, shown, tuple(best is not None and value == best for value in own), True),
-        _line(comparison.entries, f"{short} against PCA", gaps, number=True),
-    )
+    return (tables.column(name, numeric=True), shown), _column(f"{short} against PCA", gaps, numeric=True)
 
 
 def _gap(scores: Scores, key: str, decimals: int, relative: bool) -> str:
@@ -195,54 +191,25 @@ def text(comparison: Comparison, width: int) -> RenderableType:
 
     Where neither fits, the columns are in several tables.
     """
-    lines = facts(comparison)
-    runs = range(len(comparison.entries))
-    tables = [_columns(comparison, lines, runs)]
-    if not _fits(tables[0], width):
-        tables = [_rows(comparison, lines)]
-    if not _fits(tables[0], width):
-        most = max((n for n in runs if n and _fits(_columns(comparison, lines, range(n)), width)), default=1)
-        parts = np.array_split(runs, ceil(len(runs) / most))  # four runs as two and two, and not as three and one
-        tables = [_columns(comparison, lines, part.tolist()) for part in parts]
+    rows = table(comparison)
+    columns = rows.transposed()
+    runs = range(1, len(comparison.entries) + 1)
+    shown = next((each for each in (columns, rows) if _fits(each, width)), None)
+    parts = [shown] if shown else []
+    if not parts:
+        most = max((n for n in runs[:-1] if _fits(columns.select(runs[:n]), width)), default=1)
+        split = np.array_split(runs, ceil(len(runs) / most))  # four runs as two and two, and not as three and one
+        parts = [columns.select(part.tolist()) for part in split]
     blocks: list[RenderableType] = [Text(visible(headline(comparison)), style="bold")]
-    for table in tables:
-        blocks += [Text(), table]
-    starred = f"{BEST.strip()} the best. " if any(any(line.best) for line in lines) else ""
+    for part in parts:
+        blocks += [Text(), tables.to_text(part, max_width=VALUE)]
+    starred = f"{BEST.strip()} the best. " if rows.has_best else ""
     blocks += [Text(), Text(f"{starred}PCA has as many components as the run's code has numbers.", style="dim")]
     return Group(*blocks, *(Text(visible(note)) for note in comparison.notes))
 
 
 def _fits(table: Table, width: int) -> bool:
-    return Console(width=10_000).measure(table).maximum <= width
-
-
-def _columns(comparison: Comparison, lines: Sequence[Fact], runs: Sequence[int]) -> Table:
-    """A table with a column for each of these runs."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column("Run", no_wrap=True)
-    for number in runs:
-        table.add_column(
-            Text(visible(comparison.entries[number].id)), justify="right", overflow="fold", max_width=VALUE
-        )
-    for line in lines:
-        table.add_row(Text(line.name), *(_cell(line, number) for number in runs))
-    return table
-
-
-def _rows(comparison: Comparison, lines: Sequence[Fact]) -> Table:
-    """A table with a row for each run."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column("Run", no_wrap=True)
-    for line in lines:
-        justify: JustifyMethod = "right" if line.number else "left"
-        table.add_column(Text(line.name), justify=justify, overflow="fold", max_width=VALUE)
-    for number, entry in enumerate(comparison.entries):
-        table.add_row(Text(visible(entry.id)), *(_cell(line, number) for line in lines))
-    return table
-
-
-def _cell(line: Fact, number: int) -> Text:
-    return Text(BEST + line.cells[number], style="bold") if line.best[number] else Text(line.cells[number])
+    return Console(width=10_000).measure(tables.to_text(table, max_width=VALUE)).maximum <= width
 
 
 def write_html(comparison: Comparison, path: Path) -> None:
@@ -254,8 +221,7 @@ def write_html(comparison: Comparison, path: Path) -> None:
         "compare.html",
         headline=headline(comparison),
         comparison=comparison,
-        facts=facts(comparison),
-        links=[_link(entry, path) for entry in comparison.entries],
+        table=table(comparison, [_link(entry, path) for entry in comparison.entries]).transposed(),
         bars=sorted(comparison.scored, key=_l1) if comparison.comparable and shortest else [],
         longest=max(map(_l1, comparison.scored), default=1),
         notes=[*comparison.notes, *missing],

@@ -10,19 +10,16 @@ from importlib.metadata import version
 from statistics import mean, stdev
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from catae import run
-from catae.report import html, run_report, run_summary
+from catae.report import html, run_report, run_summary, tables
 from catae.report.run_summary import Scores, Summary, Training
+from catae.report.tables import NONE, Cell, Table
 from catae.sweep.state import Sweep, Trial
 from catae.system import files
 from catae.system.text import count, duration, visible
-
-NONE = "\N{EN DASH}"
 
 
 @dataclass(frozen=True)
@@ -126,14 +123,14 @@ def read(sweep: Sweep) -> Leaderboard:
     """
     points = sweep.trials()
     runs = {
-        point.number: run_summary.read(found)
-        for point in points
-        if point.state == run.FINISHED and (found := sweep.run_of(point.number))
+        trial.number: run_summary.read(found)
+        for trial in points
+        if trial.state == run.FINISHED and (found := sweep.run_of(trial.number))
     }
     over = tuple(name for name in points[0].values if name != "seed") if points else ()
     alike: dict[str, list[Trial]] = {}
-    for point in points:
-        alike.setdefault(repr([point.values[name] for name in over]), []).append(point)
+    for trial in points:
+        alike.setdefault(repr([trial.values[name] for name in over]), []).append(trial)
     entries = [
         Entry({name: group[0].values[name] for name in over}, tuple(group), _reached(group, runs))
         for group in alike.values()
@@ -146,13 +143,13 @@ def read(sweep: Sweep) -> Leaderboard:
         monitor=next((each.training.monitor for each in runs.values() if each.training), "test"),
         pictures=next((each.scores.pictures for each in runs.values() if each.scores), 0),
         comparable=_comparable(points, runs),
-        notes=tuple(_note(point) for point in points if point.state == "failed"),
+        notes=tuple(_note(trial) for trial in points if trial.state == "failed"),
     )
 
 
 def _reached(points: Sequence[Trial], runs: dict[int, Summary]) -> Reached | None:
     """What the runs of these points came to; None if none has scores."""
-    finished = [each for point in points if (each := runs.get(point.number))]
+    finished = [each for trial in points if (each := runs.get(trial.number))]
     both = [(each.scores, each.training) for each in finished if each.scores and each.training]
     if not both:
         return None
@@ -182,15 +179,15 @@ def _order(entry: Entry) -> tuple[int, float]:
 def _comparable(points: Sequence[Trial], runs: dict[int, Summary]) -> bool:
     """Whether all scored runs of each seed have the same test pictures."""
     tested: dict[Any, set[Any]] = {}
-    for point in points:
-        if each := runs.get(point.number):
-            tested.setdefault(point.values.get("seed"), set()).add((each.data, frozenset(each.test)))
+    for trial in points:
+        if each := runs.get(trial.number):
+            tested.setdefault(trial.values.get("seed"), set()).add((each.data, frozenset(each.test)))
     return all(len(sets) == 1 for sets in tested.values())
 
 
-def _note(point: Trial) -> str:
-    who = f"Run {point.run}" if point.run else f"Trial {point.number}"
-    return f"{who} ({named(point.values)}) failed: {point.error}."
+def _note(trial: Trial) -> str:
+    who = f"Run {trial.run}" if trial.run else f"Trial {trial.number}"
+    return f"{who} ({named(trial.values)}) failed: {trial.error}."
 
 
 def headline(board: Leaderboard) -> str:
@@ -212,25 +209,47 @@ def headline(board: Leaderboard) -> str:
     return f"{start}; that is {gap} that of the next, {second.name}."
 
 
-def header(board: Leaderboard) -> list[str]:
-    """The columns of the table."""
+def table(board: Leaderboard) -> Table:
+    """Return the leaderboard as a table: a row for each entry, with its place, if it has one."""
     judged = [] if board.monitor == "test" else ["Validation L1"]
-    scores = ["Test L1", "against PCA", "PSNR, dB", "SSIM", "Epochs", "Took"]
-    return ["", *board.over, *judged, *scores, "Runs"]
+    names = ["#", *board.over, *judged, "Test L1", "against PCA", "PSNR, dB", "SSIM", "Epochs", "Took"]
+    return Table(
+        title="",
+        columns=(*(tables.column(name, numeric=True) for name in names), tables.column("Runs")),
+        rows=tuple(
+            tables.row(
+                str(place) if board.comparable and entry.reached else NONE,
+                *(cell(entry.settings[name]) for name in board.over),
+                *_scores(board, entry.reached, len(judged) + 6),
+                _runs(entry),
+            )
+            for place, entry in enumerate(board.entries, 1)
+        ),
+        note=explanation(board),
+    )
 
 
-def rows(board: Leaderboard) -> list[list[str]]:
-    """The table's rows: an entry each, with its place, if it has one."""
-    return [_row(board, place, entry) for place, entry in enumerate(board.entries, 1)]
+def runs_table(board: Leaderboard) -> Table:
+    """Return the runs of all entries as a table, with links from the sweep's folder."""
+    return Table(
+        title="Runs",
+        columns=(tables.column("Run"), tables.column("Settings"), tables.column("State")),
+        rows=tuple(
+            tables.row(
+                Cell(trial.run, link=f"runs/{trial.number}/") if trial.run else NONE,
+                named(trial.values),
+                f"{trial.state}: {trial.error}" if trial.error else trial.state,
+            )
+            for entry in board.entries
+            for trial in entry.points
+        ),
+    )
 
 
-def _row(board: Leaderboard, place: int, entry: Entry) -> list[str]:
-    values = [visible(cell(entry.settings[name])) for name in board.over]
-    if (reached := entry.reached) is None:
-        return [NONE, *values, *[NONE] * (len(header(board)) - len(values) - 2), _runs(entry)]
+def _scores(board: Leaderboard, reached: Reached | None, columns: int) -> list[str]:
+    if reached is None:
+        return [NONE] * columns
     return [
-        str(place) if board.comparable else NONE,
-        *values,
         *([] if board.monitor == "test" else [reached.judged_l1.text(4)]),
         reached.l1.text(4),
         run_report.difference(reached.l1.value, reached.pca_l1.value),
@@ -238,13 +257,12 @@ def _row(board: Leaderboard, place: int, entry: Entry) -> list[str]:
         f"{reached.ssim.value:.4f}",
         f"{reached.epochs:.0f}",
         duration(reached.seconds),
-        _runs(entry),
     ]
 
 
 def _runs(entry: Entry) -> str:
     """How many of the entry's runs are finished, or how the only one stands."""
-    states = [point.state for point in entry.points]
+    states = [trial.state for trial in entry.points]
     if set(states) == {run.FINISHED}:
         return str(len(states))
     return states[0] if len(states) == 1 else f"{states.count(run.FINISHED)} of {len(states)}"
@@ -262,17 +280,14 @@ def explanation(board: Leaderboard) -> str:
 
 def text(board: Leaderboard) -> RenderableType:
     """The leaderboard for a terminal."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=0)  # what parts columns is a space
-    for name in header(board):
-        table.add_column(name, justify="left" if name == "Runs" else "right", overflow="fold")
-    for row in rows(board):
-        table.add_row(*(Text(cell) for cell in row), style="bold" if row[0] == "1" else "")
+    ranked = table(board)
+    first = [0] if ranked.rows and ranked.rows[0][0].text == "1" else []
     return Group(
         Text(visible(headline(board)), style="bold"),
         Text(),
-        table,
+        tables.to_text(ranked, dense=True, bold=first),
         Text(),
-        Text(explanation(board), style="dim"),
+        Text(ranked.note, style="dim"),
         *(Text(visible(note)) for note in board.notes),
     )
 
@@ -286,12 +301,8 @@ def write(sweep: Sweep) -> Leaderboard:
         "leaderboard.html",
         board=board,
         headline=headline(board),
-        header=header(board),
-        rows=rows(board),
-        explanation=explanation(board),
-        runs=[point for entry in board.entries for point in entry.points],
-        named=named,
-        pictures={},
+        table=table(board),
+        runs=runs_table(board),
         version=version("catae"),
     )
     return board

@@ -15,7 +15,7 @@ from rich.console import Console
 from catae import run, settings
 from catae.__main__ import main
 from catae.errors import UserError
-from catae.report import comparison
+from catae.report import comparison, tables
 from catae.report.comparison import Comparison
 from catae.run import Run
 from catae.settings import Settings
@@ -84,10 +84,10 @@ def test_runs_are_shown_with_the_settings_that_differ_and_their_scores(finished:
 
 def test_the_best_of_each_score_is_marked(finished: dict[str, Run]) -> None:
     made = compared(finished["a"], finished["b"])
-    values = {line.name: line for line in comparison.facts(made)}
+    best = {cells[0].text: tuple(cell.best for cell in cells[1:]) for cells in comparison.table(made).transposed().rows}
     for key, name, least in (("l1", "L1 in [-1, 1]", True), ("psnr", "PSNR, dB", False), ("ssim", "SSIM", False)):
         a, b = (finished[run].read()["scores"]["model"][key] for run in "ab")
-        assert values[name].best == ((a < b, b < a) if least else (a > b, b > a))
+        assert best[name] == ((a < b, b < a) if least else (a > b, b > a))
     better = min("ab", key=lambda name: finished[name].read()["scores"]["model"]["l1"])
     assert comparison.headline(made).startswith(f"Run {finished[better].id} has the lowest L1 error: ")
 
@@ -96,7 +96,7 @@ def test_runs_with_other_test_pictures_cant_be_compared(finished: dict[str, Run]
     made = compared(finished["a"], finished["other"])
     assert not made.comparable
     assert "The scores can't be compared: the runs have different test pictures." in printed(made)
-    assert not any(any(line.best) for line in comparison.facts(made))
+    assert not comparison.table(made).has_best
     assert made.to_dict()["comparable"] is False
 
 
@@ -133,8 +133,8 @@ def test_an_unfinished_and_a_failed_run_are_said(finished: dict[str, Run], tmp_p
     assert f"Run {failed.id} is failed and has no scores: ValueError: too bad." in text
     assert f"Only run {finished['a'].id} has scores." in text
     assert row(printed(made), "State") == ["finished", "killed", "failed"]
-    assert row(printed(made), "Epochs")[-1] == comparison.NONE
-    assert row(printed(made), "L1 in [-1, 1]")[-2:] == [comparison.NONE, comparison.NONE]
+    assert row(printed(made), "Epochs")[-1] == tables.NONE
+    assert row(printed(made), "L1 in [-1, 1]")[-2:] == [tables.NONE, comparison.NONE]
 
 
 DAMAGES: dict[str, Callable[[Run], object]] = {
@@ -268,7 +268,7 @@ def test_settings_that_decide_nothing_are_no_difference(copied: Callable[[str, s
     del values["width"]  # a run of an earlier version has fewer
     files.write_json(b.settings, values)
     assert compared(a, b).differing == ("width",)
-    assert row(printed(compared(a, b)), "width") == ["4", comparison.NONE]
+    assert row(printed(compared(a, b)), "width") == ["4", tables.NONE]
 
 
 def test_two_runs_of_the_same_name_are_two(finished: dict[str, Run], copied: Callable[[str, str], Run]) -> None:

@@ -9,10 +9,11 @@ import pytest
 from rich.console import Console
 from test_plan import SMALL, do
 
-from catae.sweep import leaderboard, state
+from catae.report import tables
+from catae.sweep import leaderboard
 from catae.sweep.leaderboard import Leaderboard, Mean
 from catae.sweep.plan import plan_sweep
-from catae.sweep.state import Sweep, open_sweep
+from catae.sweep.state import Sweep, batches, open_sweep
 from catae.system import files
 from flows import artifacts
 
@@ -23,7 +24,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
     said = {**SMALL, "latent_dim": "2,16", "seed": "0..1", "output_dir": tmp_path_factory.mktemp("sweep")}
     plan = plan_sweep(said)
     with open_sweep(plan) as new:
-        for batch in state.batches(new, plan):
+        for batch in batches(new, plan):
             for trial in batch[:3]:
                 do(new, plan, trial)
     return new
@@ -61,13 +62,13 @@ def test_table_page_json_and_markdown_say_the_same(done: Sweep, board: Leaderboa
     said = json.loads(done.board.read_text())
     assert said["headline"] == leaderboard.headline(board)
     assert [entry["settings"]["latent_dim"] for entry in said["entries"]] == [2, 16]
-    for row in leaderboard.rows(board):
+    for row in leaderboard.table(board).rows:
         for cell in row:
-            assert cell in text
-            assert cell in html
+            assert cell.text in text
+            assert cell.text in html
     for entry in board.entries:
         assert entry.reached
-        assert entry.reached.l1.text(4).replace(".", "\\.") in markdown
+        assert f" {entry.reached.l1.text(4)} |" in markdown.replace("\\", "")
     assert "1 of 2" in text
     for shown in (html, markdown.replace("\\", "")):
         assert all(str(trial.run) in shown for trial in done.trials() if trial.run)
@@ -77,24 +78,24 @@ def test_table_page_json_and_markdown_say_the_same(done: Sweep, board: Leaderboa
 def test_runs_of_other_pictures_are_not_ranked(tmp_path: Path) -> None:
     plan = plan_sweep({**SMALL, "test_fraction": "0.1,0.4", "output_dir": tmp_path})
     with open_sweep(plan) as new:
-        for batch in state.batches(new, plan):
+        for batch in batches(new, plan):
             for trial in batch:
                 do(new, plan, trial)
     board = leaderboard.read(new)
     assert not board.comparable
     assert leaderboard.headline(board) == "The entries can't be ranked: their runs have different test pictures."
-    assert [row[0] for row in leaderboard.rows(board)] == [leaderboard.NONE] * 2
+    assert [row[0].text for row in leaderboard.table(board).rows] == [tables.NONE] * 2
 
 
 def test_validation_pictures_decide_where_there_are_some(tmp_path: Path) -> None:
     plan = plan_sweep({**SMALL, "latent_dim": "2,16", "validation_fraction": 0.2, "output_dir": tmp_path})
     with open_sweep(plan) as new:
-        for batch in state.batches(new, plan):
+        for batch in batches(new, plan):
             for trial in batch:
                 do(new, plan, trial)
     board = leaderboard.read(new)
     assert board.monitor == "validation"
-    assert "Validation L1" in leaderboard.header(board)
+    assert "Validation L1" in [column.heading.text for column in leaderboard.table(board).columns]
     losses = [entry.reached.judged_l1.value for entry in board.entries if entry.reached]
     assert losses == sorted(losses)
     assert files.read_json(new.manifest)["finished"] is None

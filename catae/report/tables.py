@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import JustifyMethod
 from rich.text import Text
 
-from catae.page import visible
+from catae.system.text import visible
 
 NONE = "\N{EN DASH}"  # the text of a cell without a value
 BEST = "* "

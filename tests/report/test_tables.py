@@ -6,8 +6,8 @@ import pytest
 from browser import Page
 from rich.console import Console
 
-from catae import tables
-from catae.tables import Cell, Column, Table
+from catae.report import tables
+from catae.report.tables import Cell, Column, Table
 
 HOSTILE = "a|b</td><script>x</script>`_*[y](z)\x1b[31m[bold]"
 
