@@ -1,4 +1,4 @@
-# The image: `docker build -t catae .`; README.md says how to run it, docs/operations.md what it is made of.
+# The image: `docker build -t catae .`; README.md says how to run it, docs/containers.md has the details.
 
 ARG BASE=python:3.11-slim-bookworm
 

@@ -1,35 +1,35 @@
 #!/usr/bin/env bash
-# Prefect as its users use it, in one walk: a server, a pool, the deployments, a worker, a run. `make demo` starts it,
-# `make demo-stop` ends it. Everything is in .demo, and is listened to on this machine only.
+# Start a Prefect server, a work pool, the deployments, a worker and a run: `make demo`. Stop them: `make demo-stop`.
+# Everything is in .demo, and the server listens on this machine only.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 demo=$(realpath -m "${DEMO:-.demo}")
 
-show() { # a command, and what it says
+show() { # print a command and run it
   printf '\n$ %s\n' "$*"
   "$@" </dev/null
 }
 
-background() { # a process that goes on: its name, and the command
+background() { # start a process in the background: its name, and the command
   printf '\n$ %s &\n' "${*:2}"
-  set -m # without job control the shell has it ignore SIGINT, by which Prefect's worker ends
+  set -m # without job control the process ignores SIGINT, which stops Prefect's worker
   nohup "${@:2}" >"$demo/$1.log" 2>&1 </dev/null &
   echo $! >"$demo/$1.pid"
   set +m
 }
 
-alive() { # whether a process is there and one of ours: after a restart of the machine its number may be another's
+alive() { # whether a process runs and is ours: after a reboot its number may belong to another
   grep -qa prefect "/proc/$1/cmdline" 2>/dev/null
 }
 
-stop() { # the processes that this walk has started, the worker first
+stop() { # end the processes that this script started, the worker first
   for name in worker server; do
     [ -f "$demo/$name.pid" ] || continue
     pid=$(cat "$demo/$name.pid")
     if alive "$pid"; then
       kill "$pid"
       while alive "$pid"; do sleep 0.2; done
-      echo "the $name has ended"
+      echo "stopped the $name"
     fi
     rm "$demo/$name.pid"
   done
@@ -38,10 +38,10 @@ stop() { # the processes that this walk has started, the worker first
 start() {
   stop
   mkdir -p "$demo"
-  trap 'stop; echo "the logs are in $demo" >&2' ERR
+  trap 'stop; echo "see the logs in $demo" >&2' ERR
   port=$(python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
   export PREFECT_HOME="$demo/prefect" PREFECT_API_URL="http://127.0.0.1:$port/api" CATAE_OUTPUT_DIR="$demo/artifacts"
-  # The pages are put there, and not into the environment's packages, and ask the server that they come from.
+  # Write the UI's pages there and not into the environment's packages; they query the server that they come from.
   export PREFECT_UI_STATIC_DIRECTORY="$demo/ui" PREFECT_UI_API_URL=/api
   export PREFECT_SERVER_ANALYTICS_ENABLED=false DO_NOT_TRACK=1 PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT=false
 
@@ -59,11 +59,11 @@ start() {
 
   cat <<END
 
-The run, its pictures and its log:  http://127.0.0.1:$port/v2/runs
-Ask for another run in a form:      http://127.0.0.1:$port/v2/deployments
-The same from a shell:              export PREFECT_API_URL=$PREFECT_API_URL
-The files:                          $demo/artifacts/latest/report.html
-End it all:                         make demo-stop
+Run, report and log:       http://127.0.0.1:$port/v2/runs
+Start a run from a form:   http://127.0.0.1:$port/v2/deployments
+Start one from a shell:    export PREFECT_API_URL=$PREFECT_API_URL
+Files:                     $demo/artifacts/latest/report.html
+Stop everything:           make demo-stop
 END
 }
 

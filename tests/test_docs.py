@@ -11,7 +11,7 @@ def root(pytestconfig: pytest.Config) -> Path:
     return pytestconfig.rootpath
 
 
-def test_the_tables_of_settings_in_the_readme_and_env_example_are_those_of_settings_py(root: Path) -> None:
+def test_settings_page_and_env_example_match_settings_py(root: Path) -> None:
     made = subprocess.run(
         [sys.executable, root / "docs/make.py", "--check"], capture_output=True, text=True, timeout=60, check=False
     )
@@ -25,10 +25,45 @@ def test_no_file_names_this_workplace_or_a_package_registry(root: Path) -> None:
     assert not [(name, word) for name, text in texts.items() for word in banned if word in text]
 
 
-def test_everything_that_the_readme_links_to_is_there(root: Path) -> None:
-    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", (root / "README.md").read_text())
-    assert links
-    assert not [link for link in links if not (root / link).exists()]
+def pages(root: Path) -> list[Path]:
+    return [*root.glob("*.md"), *(root / "docs").glob("*.md")]
+
+
+def links(page: Path) -> list[str]:
+    found = re.findall(r"""\]\((?!https?:)([^)]+)|src="([^"]+)\"""", page.read_text())
+    return [markdown or html for markdown, html in found]
+
+
+def anchors(page: Path) -> set[str]:
+    """The headings of a page as GitHub names them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_links_lead_to_files_and_headings_that_exist(root: Path) -> None:
+    assert all(links(page) for page in (root / "README.md", root / "docs/README.md"))
+    broken = []
+    for page in pages(root):
+        for link in links(page):
+            path, _, anchor = link.partition("#")
+            target = page.parent / path if path else page
+            if not target.exists() or (anchor and anchor not in anchors(target)):
+                broken.append((page.name, link))
+    assert broken == []
+
+
+def test_every_page_is_in_the_index_and_every_image_on_a_page(root: Path) -> None:
+    docs = root / "docs"
+    assert {page.name for page in docs.glob("*.md")} - {"README.md"} <= set(links(docs / "README.md"))
+    shown = {(page.parent / link).resolve() for page in pages(root) for link in links(page)}
+    assert set((docs / "images").iterdir()) <= shown
+
+
+def test_readme_and_contributing_are_short(root: Path) -> None:
+    readme = (root / "README.md").read_text()
+    assert len(readme.split()) <= 1800
+    assert len(readme.splitlines()) <= 200
+    assert len((root / "CONTRIBUTING.md").read_text().splitlines()) <= 60
 
 
 def test_the_image_holds_the_versions_that_constraints_txt_pins(root: Path) -> None:

@@ -39,7 +39,7 @@ def test_the_demo_trains_shows_where_to_see_it_and_is_gone_when_stopped(tmp_path
         processes = [Path("/proc", (tmp_path / f"{name}.pid").read_text().strip()) for name in ("worker", "server")]
     finally:
         ended = demo(tmp_path, "stop")
-    assert ended == "the worker has ended\nthe server has ended\n"
+    assert ended == "stopped the worker\nstopped the server\n"
     assert not [process for process in processes if process.exists() and (process / "cmdline").read_bytes()]
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{api}/health")

@@ -29,8 +29,10 @@ def test_a_task_called_as_a_function_takes_less_than_3_s_and_no_server(
 
 
 @pytest.mark.slow
-def test_the_readmes_test_of_a_flow_of_ones_own_passes(pytestconfig: pytest.Config, tmp_path: Path) -> None:
-    blocks = re.findall(r"```python\n(# test_\w+\.py\n.*?)```", (pytestconfig.rootpath / "README.md").read_text(), re.S)
+def test_the_documented_test_of_your_own_flow_passes(pytestconfig: pytest.Config, tmp_path: Path) -> None:
+    blocks = re.findall(
+        r"```python\n(# test_\w+\.py\n.*?)```", (pytestconfig.rootpath / "docs/python.md").read_text(), re.S
+    )
     assert len(blocks) == 1
     Path("test_mine.py").write_text(blocks[0])
     ended = subprocess.run(
