@@ -167,13 +167,13 @@ def browsing() -> Iterator[Any]:
 
 
 def shoot(browser: Any, address: str, path: Path, size: tuple[int, int], awaited: str = "h1") -> None:
-    """Write a screenshot of the page to `path`, once the element `awaited` is there, as a PNG of 256 colours."""
+    """Write a screenshot of the page to the PNG `path`, once the element `awaited` is there."""
     page = browser.new_page(viewport={"width": size[0], "height": size[1]}, color_scheme="light")
     page.goto(address)
     page.locator(awaited).first.wait_for()
     page.wait_for_timeout(2000)  # images fade in, and the playground draws its first frame
     with Image.open(io.BytesIO(page.screenshot())) as image:
-        image.convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE).save(path, optimize=True)
+        image.convert("RGB").save(path, optimize=True)
     page.close()
     print(path, flush=True)
 
