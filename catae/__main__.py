@@ -1,6 +1,7 @@
 """The command line: `catae`, or `python -m catae`. It parses, calls, prints and sets the exit code."""
 
 import argparse
+import importlib
 import json
 import logging
 import os
@@ -58,10 +59,10 @@ def _train(options: argparse.Namespace) -> None:
     from flows import server
 
     try:
-        with server.spoken_to(resolved.output_dir):
-            from flows.train import once
+        with server.use_server(resolved.output_dir, lambda: importlib.import_module("flows.train")):
+            from flows.train import run_train_flow
 
-            folder = once(given)
+            folder = run_train_flow(given)
     except server.Unreported as error:
         signals.at_once(2, str(error))  # Prefect would try for 7 s to send each event that it still has
     print(folder / "report.html")
@@ -82,10 +83,10 @@ def _sweep(options: argparse.Namespace) -> None:
 
     task_runners.check(base)
     try:
-        with server.spoken_to(base.output_dir):
-            from flows.sweep import once
+        with server.use_server(base.output_dir, lambda: importlib.import_module("flows.sweep")):
+            from flows.sweep import run_sweep_flow
 
-            done = Sweep(once(given, options.trials))
+            done = Sweep(run_sweep_flow(given, options.trials))
     except server.Unreported as error:
         signals.at_once(2, str(error))
     board = leaderboard.read(done)
@@ -103,12 +104,12 @@ def _fit(options: argparse.Namespace) -> None:
         logging.getLogger("catae").setLevel(logging.WARNING)
         console.quiet = True
     if options.folder:
-        launcher.work(options.folder)
+        launcher.run_worker(options.folder)
         return
     given = _given(options, settings.RUN)
     chosen = settings.load(given)
     files.check_place(chosen.output_dir)
-    if new := torchrun.fit(chosen, settings.origins(given)):
+    if new := torchrun.fit_run(chosen, settings.origins(given)):
         print(new.path)
 
 
@@ -145,7 +146,7 @@ def _generate(options: argparse.Namespace) -> None:
 
     given = {"samples": options.count, "seed": options.seed, "prior": options.prior}
     chosen = settings.load(given, {"samples": "--count"})
-    source = run.trained(options.run, chosen.output_dir)
+    source = run.find_trained_run(options.run, chosen.output_dir)
     gallery.generate_from(source, chosen.prior, chosen.samples, chosen.seed, options.out)
     print(options.out)
 
@@ -155,7 +156,7 @@ def _fid(options: argparse.Namespace) -> None:
     from catae.evaluation import fid
 
     chosen = settings.load({"prior": options.prior, "seed": options.seed})
-    source = run.trained(options.run, chosen.output_dir)
+    source = run.find_trained_run(options.run, chosen.output_dir)
     pictures, distances = fid.measure(source, chosen.prior, chosen.seed, options.weights)
     print(f"from {pictures:,} test pictures, of as many pictures each:")
     for name, distance in distances.items():
@@ -167,7 +168,7 @@ def _interpolate(options: argparse.Namespace) -> None:
     from catae.inference import interpolate
 
     chosen = settings.load({"interpolation_steps": options.steps}, {"interpolation_steps": "--steps"})
-    source = run.trained(options.run, chosen.output_dir)
+    source = run.find_trained_run(options.run, chosen.output_dir)
     match len(options.pictures):
         case 2:
             out, steps = options.out or Path("walk.gif"), chosen.interpolation_steps
@@ -187,7 +188,7 @@ def _attribute(options: argparse.Namespace) -> None:
     from catae import run
     from catae.inference import interpolate
 
-    source = run.trained(options.run, settings.load().output_dir)
+    source = run.find_trained_run(options.run, settings.load().output_dir)
     interpolate.attribute_in(source, options.picture, options.positives, options.negatives, options.out)
     print(options.out)
 
@@ -197,7 +198,7 @@ def _reconstruct(options: argparse.Namespace) -> None:
     from catae.inference import gallery
     from catae.model import weights
 
-    source = run.trained(options.run, settings.load().output_dir)
+    source = run.find_trained_run(options.run, settings.load().output_dir)
     model = weights.load(source.model)
     pixels = gallery.pictures(source, options.files, model.image_size)
     gallery.restore(model, pixels, options.out, "pictures")
@@ -224,7 +225,7 @@ def _latents(options: argparse.Namespace) -> None:
     from catae.inference import latent_map
 
     chosen = settings.load()
-    latent_map.draw(run.trained(options.run, chosen.output_dir), options.map, chosen.seed, options.out)
+    latent_map.draw(run.find_trained_run(options.run, chosen.output_dir), options.map, chosen.seed, options.out)
     print(options.out)
 
 
@@ -232,7 +233,7 @@ def _export(options: argparse.Namespace) -> None:
     from catae import run
     from catae.inference import export
 
-    source = run.trained(options.run, settings.load().output_dir)
+    source = run.find_trained_run(options.run, settings.load().output_dir)
     export.export(source, options.formats or ["safetensors"], options.out)
     print(options.out)
 
@@ -241,7 +242,7 @@ def _play(options: argparse.Namespace) -> None:
     from catae import run
     from catae.inference import playground
 
-    source = run.trained(options.run, settings.load().output_dir)
+    source = run.find_trained_run(options.run, settings.load().output_dir)
     with playground.listen(options.host, options.port) as listening:
         toy = playground.open_run(source)
         host = f"[{options.host}]" if ":" in options.host else options.host

@@ -1,22 +1,23 @@
-"""A walk between two pictures, as a flow: what `catae interpolate` does, where the run is."""
+"""An interpolation between two images, as a Prefect flow: like `catae interpolate`, on the machine that has the run."""
 
 from pathlib import Path
 
 from prefect import flow
 from prefect.runtime import flow_run
 
-from catae import run, settings
+from catae import settings
 from catae.errors import UserError
-from catae.inference import interpolate as walks
+from catae.inference.interpolate import walk_in
+from catae.run import find_trained_run
 from flows import parameters, tasks
 
 
 def run_name() -> str:
-    """Between which pictures, for the UI."""
-    asked = flow_run.parameters
-    if not asked["a"]:
-        return f"walk · seed {settings.load(asked['walk']).seed}"
-    return f"walk · {asked['a']} · {asked['b']}"
+    """Return the name of the flow run in the UI: the two images, or the seed that chooses them."""
+    given = flow_run.parameters
+    if not given["a"]:
+        return f"interpolation · seed {settings.load(given['steps']).seed}"
+    return f"interpolation · {given['a']} · {given['b']}"
 
 
 @flow(name="catae", flow_run_name=run_name)
@@ -24,31 +25,31 @@ def interpolate(
     run_id: str = "latest",
     a: str = "",
     b: str = "",
-    path: parameters.Way = "linear",
-    walk: parameters.Walk = parameters.NOTHING,
-    out: parameters.WalkFile = "",
+    path: parameters.PathShape = "linear",
+    steps: parameters.Steps = parameters.EMPTY,
+    out: parameters.AnimationFile = "",
 ) -> Path:
-    """Draws the walk between two pictures.
+    """Draw the interpolation between two images.
 
     Args:
-        run_id: the run whose model to use: latest, its id, or its folder.
-        a: a test picture's name, or the path of a picture on the machine that runs this.
-        b: another; if both are empty, two test pictures are taken by seed.
-        path: straight, or along an arc.
-        walk: how many steps.
-        out: the GIF, WebP or PNG to write, on the machine that runs this; empty: a GIF in the run's folder.
+        run_id: the run whose model is used: latest, its id, or its folder.
+        a: the name of a test image, or the path of an image on the machine that runs the flow.
+        b: the second image; if both are empty, the seed chooses two test images.
+        path: linear or spherical interpolation.
+        steps: the number of steps, and the seed.
+        out: the GIF, WebP or PNG file to write, on the machine that runs the flow; empty: a GIF in the run's folder.
 
     Returns:
-        The picture's path.
+        The path of the image.
 
     Raises:
-        UserError: one picture is named, and the other isn't.
+        UserError: only one image is named.
     """
     if bool(a) != bool(b):
-        raise UserError("a walk has two ends: name both pictures, or none")
-    chosen = settings.load(walk)
-    source = run.trained(run_id, chosen.output_dir)
-    file = Path(out) if out else source.path / f"walk-{flow_run.id}.gif"
-    names = walks.walk_in(source, [a, b] if a else [], chosen.interpolation_steps, chosen.seed, file, path)
-    tasks.show_picture(file, "catae-walk", f"From {names[0]} to {names[1]}, {path}, by run {source.id}")
+        raise UserError("interpolation needs two images: name both, or none")
+    resolved = settings.load(steps)
+    run = find_trained_run(run_id, resolved.output_dir)
+    file = Path(out) if out else run.path / f"interpolation-{flow_run.id}.gif"
+    names = walk_in(run, [a, b] if a else [], resolved.interpolation_steps, resolved.seed, file, path)
+    tasks.publish_image(file, "catae-interpolation", f"From {names[0]} to {names[1]}, {path}, run {run.id}")
     return file

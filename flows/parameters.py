@@ -1,7 +1,7 @@
-"""The form in which a run is asked for: settings, in their groups, each of which can be left empty.
+"""The forms of the flows' parameters: the settings, in groups. Each field may be left empty.
 
-It is made from `catae.settings`, where alone names, descriptions and ranges stand. What is left empty is decided
-where and when the run starts, by its environment: a default in the form would be fixed when it is deployed.
+The forms are made from `catae.settings`, the only place with names, descriptions and ranges. A field that is left empty
+takes its value from the environment where the run starts: a default in the form would be fixed at deployment.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,26 +15,26 @@ from pydantic_core import CoreSchema, core_schema
 from catae import settings
 
 Given = Mapping[str, Any]
-NOTHING: Given = {}  # and not None, which the UI would send for a form that is left empty, and the server refuse
+EMPTY: Given = {}  # not None: the UI would send it for an empty form, and the server would refuse it
 
 
 def _typed(name: str, field: FieldInfo) -> Any:
-    """A field that takes what the setting does."""
+    """Return a field that accepts the values of a setting."""
     default = f", or {field.default}" if str(field.default) else ""
-    left_empty = f"Left empty: {settings.PREFIX}{name.upper()} of where the run starts{default}."
+    if_empty = f"If empty: {settings.PREFIX}{name.upper()} from the environment of the run{default}."
     annotation = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
     extra = field.json_schema_extra if isinstance(field.json_schema_extra, Mapping) else {}
-    return _optional(annotation, name, f"{settings.describe(name)} {left_empty}", extra)
+    return _optional(annotation, name, f"{settings.describe(name)} {if_empty}", extra)
 
 
 def _text(name: str, field: FieldInfo) -> Any:
-    """A field that takes what a flag of `catae sweep` says."""
-    several = "One value, several with commas between them, or a range of numbers like 0..4."
+    """Return a field that accepts the text of a flag of `catae sweep`."""
+    several = "One value, several separated by commas, or a range of numbers like 0..4."
     return _optional(str, name, f"{settings.describe(name)} {several}", {})
 
 
 def _optional(annotation: Any, name: str, description: str, extra: Mapping[str, Any]) -> Any:
-    """A field of a form as pydantic's `create_model` takes it."""
+    """Return a field of a form, as pydantic's `create_model` takes it."""
 
     def schema(made: dict[str, Any]) -> None:
         del made["default"]
@@ -46,13 +46,13 @@ def _optional(annotation: Any, name: str, description: str, extra: Mapping[str, 
 
 @dataclass(frozen=True)
 class Form:
-    """Makes a form of a parameter: `Annotated[Given, Form("name", group)]`. The flow gets what was filled in.
+    """Turn a parameter into a form: `Annotated[Given, Form("name", group)]`. The flow receives the filled fields.
 
     Attributes:
-        name: of the form, where Prefect shows it.
-        group: whose fields it has.
-        only: the names of those fields that it has; all, where there are none.
-        field: makes a field of the form of a setting.
+        name: of the form, as Prefect shows it.
+        group: the settings whose fields it has.
+        only: the names of these fields; all fields of the group if empty.
+        field: makes a field of the form from a setting.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Form:
     field: Callable[[str, FieldInfo], Any] = _typed
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """What pydantic checks a parameter by, and Prefect's server and its UI, which get it as a JSON schema."""
+        """Return the schema that pydantic, Prefect's server and its UI validate the parameter with."""
         fields = {
             name: self.field(name, self.group.model_fields[name]) for name in self.only or self.group.model_fields
         }
@@ -83,30 +83,30 @@ def _filled_in(form: _Form) -> dict[str, Any]:
 
 
 SWEPT = tuple(name for group in settings.RUN for name in group.model_fields if name not in settings.RESUME_SAFE)
-SPREAD = tuple(settings.SweepSettings.model_fields)
+EXECUTION = tuple(settings.SweepSettings.model_fields)
 
 Data = Annotated[Given, Form("Data", settings.DataSettings)]
 Model = Annotated[Given, Form("Model", settings.ModelSettings)]
 Training = Annotated[Given, Form("Training", settings.TrainingSettings)]
-Pictures = Annotated[Given, Form("Pictures", settings.OutputSettings)]
+Output = Annotated[Given, Form("Output", settings.OutputSettings)]
 Over = Annotated[Given, Form("Over", settings.Settings, SWEPT, _text)]
 Trials = Annotated[int, Field(ge=0, le=1000)]
-Spread = Annotated[Given, Form("Spread", settings.SweepSettings)]
+Execution = Annotated[Given, Form("Execution", settings.SweepSettings)]
 Samples = Annotated[Given, Form("Samples", settings.Settings, ("samples", "seed", "prior"))]
-Walk = Annotated[Given, Form("Walk", settings.Settings, ("interpolation_steps", "seed"))]
-Way = Literal["linear", "spherical"]  # the keys of `walks.PATHS`
-PictureFile = Annotated[str, Field(pattern=r"^(.*\.(png|gif))?$")]
-WalkFile = Annotated[str, Field(pattern=r"^(.*\.(png|gif|webp))?$")]
+Steps = Annotated[Given, Form("Steps", settings.Settings, ("interpolation_steps", "seed"))]
+PathShape = Literal["linear", "spherical"]  # the keys of PATHS of the interpolation
+ImageFile = Annotated[str, Field(pattern=r"^(.*\.(png|gif))?$")]
+AnimationFile = Annotated[str, Field(pattern=r"^(.*\.(png|gif|webp))?$")]
 
 
-def given(*forms: Given) -> dict[str, Any]:
-    """What was filled in, by the name of the setting."""
+def merge(*forms: Given) -> dict[str, Any]:
+    """Return the filled fields of all forms, by the name of the setting."""
     return {name: value for form in forms for name, value in form.items()}
 
 
-def sorted_into_forms(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Settings by name, as the flow's parameters take them."""
-    groups = dict(zip(("data", "model", "training", "pictures"), settings.RUN, strict=True))
+def to_forms(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Sort settings by name into the forms of the flow's parameters."""
+    groups = dict(zip(("data", "model", "training", "output"), settings.RUN, strict=True))
     return {
         parameter: {name: value for name, value in values.items() if name in group.model_fields}
         for parameter, group in groups.items()

@@ -1,8 +1,8 @@
-"""The deployments on one box, without a pool: this process looks for runs that are due, and starts each as its child.
+"""Serve the deployments on one machine, without a work pool. Each run that is due starts as a child process.
 
     catae serve          or    python -m flows.serve
 
-At SIGTERM or Ctrl-C it passes SIGTERM on to the runs, and waits up to 30 s for them to end.
+At SIGTERM or Ctrl-C it sends SIGTERM to the runs and waits up to 30 s for them to end.
 """
 
 import os
@@ -20,7 +20,7 @@ from flows.interpolate import interpolate
 from flows.sweep import catae_sweep
 from flows.train import catae
 
-# Training takes all CPUs of a machine: a second run waits for the first one to end.
+# Training uses all CPUs of the machine, so a second run waits until the first one ends.
 ONE_AT_A_TIME = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)
 FLOWS: dict[str, Flow[Any, Any]] = {
     "train": catae,
@@ -31,29 +31,29 @@ FLOWS: dict[str, Flow[Any, Any]] = {
 
 
 def deployments() -> list[RunnerDeployment]:
-    """The same deployments as in `prefect.yaml`, for this process."""
-    offered = [
+    """Return the deployments of `prefect.yaml`, for this process."""
+    served = [
         RunnerDeployment.from_flow(
             flow,
             name,
             description=str(flow.description).splitlines()[0],
             tags=["catae", name],
             concurrency_limit=ONE_AT_A_TIME if name in ("train", "sweep") else None,
-            entrypoint_type=EntrypointType.MODULE_PATH,  # the children find it from any folder
+            entrypoint_type=EntrypointType.MODULE_PATH,  # child processes find it from any folder
         )
         for name, flow in FLOWS.items()
     ]
-    for deployment in offered:
-        # Said, where `prefect deploy` was here before: the pool's workers would take the runs as well.
+    for deployment in served:
+        # Set explicitly: after an earlier `prefect deploy`, workers of the pool would take the runs as well.
         deployment.work_pool_name = deployment.work_queue_name = None
-    return offered
+    return served
 
 
-def take_ctrl_c_for_sigterm() -> None:
-    """Keeps Ctrl-C from the runs, and makes it SIGTERM here: at Ctrl-C, Prefect kills them.
+def treat_ctrl_c_as_sigterm() -> None:
+    """Block SIGINT for the runs, and turn it into SIGTERM here: at Ctrl-C, Prefect would kill the runs.
 
-    What a thread blocks, the processes that it starts block as well. The signal goes to any thread: to the one that
-    waits for it, or to one of a library's, which has been there before and doesn't block it.
+    Child processes inherit the signals that a thread blocks. SIGINT may be delivered to any thread: to the one that
+    waits for it, or to a thread that a library has started earlier and that does not block it.
     """
 
     def terminate(*arguments: object) -> None:
@@ -69,6 +69,6 @@ def take_ctrl_c_for_sigterm() -> None:
 
 
 if __name__ == "__main__":
-    take_ctrl_c_for_sigterm()
-    # Schedules that were made in the UI go on after a restart of this process.
+    treat_ctrl_c_as_sigterm()
+    # Schedules made in the UI stay active after a restart of this process.
     serve(*deployments(), pause_on_shutdown=False)

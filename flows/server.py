@@ -1,7 +1,6 @@
-"""Prefect's server as the command line meets it: perhaps not there at the start, perhaps gone at the end."""
+"""Connect the command line to Prefect's server, which may be unreachable at the start or at the end."""
 
-import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,87 +17,93 @@ from prefect.settings import (
     temporary_settings,
 )
 
-from catae import run
 from catae.errors import UserError
+from catae.run import LATEST, find_run
 
-SECONDS = 5.0  # to answer the first question; its connection is tried four times
+TIMEOUT = 5.0  # seconds for the first answer; the connection is tried four times
 
 
 class Unreported(UserError):
-    """The job has ended, and the server could not be told."""
+    """The job has ended, but the server could not be notified."""
 
 
 @contextmanager
-def spoken_to(output_dir: Path) -> Iterator[None]:
-    """Tells the user in one line what is wrong with the server of PREFECT_API_URL; starts one where none is set.
+def use_server(output_dir: Path, warm_up: Callable[[], object]) -> Iterator[None]:
+    """Check the server at PREFECT_API_URL, or start one if the variable is not set.
 
     Args:
-        output_dir: where the job's run is, to say how it ended.
+        output_dir: of the job, to find its run and report how it ended.
+        warm_up: called while the embedded server starts, for example to import the flow.
 
     Raises:
-        UserError: it doesn't answer, or wants another password, and so nothing has begun.
-        Unreported: it no longer answers, and doesn't know how the run has ended.
+        UserError: the server does not answer or rejects the password; nothing has been started.
+        Unreported: the server no longer answers at the end, and does not know how the run has ended.
     """
     url = PREFECT_API_URL.value()
     if url:
-        _ask(url)
+        _check_server(url)
     else:
-        _start()
+        _start_server(warm_up)
     try:
         yield
     except httpx.HTTPError as error:
-        ended = run.find(run.LATEST, output_dir)
-        said = ended.read()
-        because = f" ({said['error']})" if said["error"] else ""
-        missing = ", ".join([*said.get("unpublished", ()), "the end of the log", "and the run's state"])
+        run = find_run(LATEST, output_dir)
+        manifest = run.read()
+        because = f" ({manifest['error']})" if manifest["error"] else ""
+        missing = ", ".join([*manifest.get("unpublished", ()), "the end of the log", "and the state of the run"])
         raise Unreported(
-            f"run {ended.id} is {run.state(ended)}{because}, and its files are in {ended.path}; but the Prefect server "
-            f"at {url} no longer answers, and lacks {missing}"
+            f"run {run.id} is {run.state()}{because}, with its files in {run.path}; but the Prefect server at {url} no "
+            f"longer answers, and lacks {missing}"
         ) from error
 
 
-def _start() -> None:
-    """Starts Prefect's embedded server, which takes 4 s, and imports the flow meanwhile, which takes as long.
+def _start_server(warm_up: Callable[[], object]) -> None:
+    """Start Prefect's embedded server, which takes 4 s, and call `warm_up` meanwhile.
 
     Raises:
-        UserError: nothing can be written to its folder, in which it would wait in vain for itself.
+        UserError: its folder cannot be written to; the server would never become ready.
     """
     home = PREFECT_HOME.value()
     try:
-        home.mkdir(0o700, parents=True, exist_ok=True)  # as Prefect makes it: it may hold keys
+        home.mkdir(0o700, parents=True, exist_ok=True)  # the mode that Prefect uses: the folder may hold keys
         TemporaryFile(dir=home).close()
     except OSError as error:
         raise UserError(
-            f"Prefect's embedded server can't write to its folder {home}: {error.strerror}; give it another "
-            "(PREFECT_HOME)"
+            f"Prefect's embedded server cannot write to its folder {home}: {error.strerror}; set PREFECT_HOME to "
+            "another folder"
         ) from error
-    with ThreadPoolExecutor(1) as beside:
-        started = beside.submit(_greet)
-        importlib.import_module("flows.train")
+    with ThreadPoolExecutor(1) as executor:
+        started = executor.submit(_request_version)
+        warm_up()
         started.result()
 
 
-def _greet() -> None:
-    """Asks the server for its version; where no address is set, Prefect starts one for that."""
+def _request_version() -> None:
+    """Request the server's version; without PREFECT_API_URL, this makes Prefect start its embedded server."""
     with get_client(sync_client=True) as client:
         client.api_version()
 
 
-def _ask(url: str) -> None:
-    """Asks the server for something that it tells only those whom it lets in."""
-    patience = {PREFECT_CLIENT_MAX_RETRIES: 0, PREFECT_API_REQUEST_TIMEOUT: SECONDS}
-    there = f"the Prefect server at {url} (PREFECT_API_URL)"
+def _check_server(url: str) -> None:
+    """Check that the server at `url` answers, with a request that needs the password.
+
+    Raises:
+        UserError: it does not.
+    """
+    limits = {PREFECT_CLIENT_MAX_RETRIES: 0, PREFECT_API_REQUEST_TIMEOUT: TIMEOUT}
+    server = f"the Prefect server at {url} (PREFECT_API_URL)"
     try:
-        with temporary_settings(patience), get_client(sync_client=True) as client:
+        with temporary_settings(limits), get_client(sync_client=True) as client:
             client.api_version()
     except httpx.HTTPStatusError as error:
         if error.response.status_code not in (401, 403):
-            raise UserError(f"{there} answers {error.response.status_code}; does the address end in /api?") from error
-        given = "refuses" if PREFECT_API_AUTH_STRING.value() else "asks for a password: set"
-        raise UserError(f"{there} {given} PREFECT_API_AUTH_STRING=user:password") from error
+            raise UserError(f"{server} answers {error.response.status_code}; does the address end in /api?") from error
+        problem = "rejects" if PREFECT_API_AUTH_STRING.value() else "needs a password: set"
+        raise UserError(f"{server} {problem} PREFECT_API_AUTH_STRING=user:password") from error
     except httpx.HTTPError as error:
         raise UserError(
-            f"{there} doesn't answer: {error}; start it (prefect server start), or unset PREFECT_API_URL to run without"
+            f"{server} does not answer: {error}; start it (prefect server start), or unset PREFECT_API_URL to use the "
+            "embedded one"
         ) from error
     except ValueError as error:
-        raise UserError(f"{there} answers, but is none; does the address end in /api?") from error
+        raise UserError(f"{server} answers, but is not a Prefect server; does the address end in /api?") from error

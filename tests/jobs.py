@@ -1,38 +1,20 @@
-"""The job's steps as plain functions, in the order of the flow, with no server."""
+"""Runs for tests: the stages as plain functions, without Prefect."""
 
-from pathlib import Path
-
-from catae import run, settings
+from catae import settings
+from catae.pipeline import lifecycle, stages
 from catae.run import Run
 from catae.settings import Settings
-from flows import tasks
 
 
 def train(resolved: Settings) -> Run:
-    """A run that has come as far as its trained model."""
-    new = run.create(resolved, settings.origins())
-    train_in(new, resolved)
-    return new
-
-
-def train_in(new: Run, resolved: Settings) -> None:
-    """Comes as far in a run that has begun."""
-    images = tasks.read.fn(new.path, resolved)
-    tasks.divide.fn(new.path, images, resolved)
-    tasks.train.fn(new.path, images, resolved)
+    """Return a run up to its trained model."""
+    run = lifecycle.create_run(resolved, settings.origins())
+    stages.run_stages(run, resolved, stages.TRAINING)
+    return run
 
 
 def whole(resolved: Settings) -> Run:
-    """A whole run."""
-    new = train(resolved)
-    images = Path(new.read()["data"]["store"])
-    tasks.draw_curves.fn(new.path)
-    tasks.reconstruct.fn(new.path, images)
-    tasks.generate.fn(new.path, resolved)
-    tasks.interpolate.fn(new.path, images, resolved)
-    tasks.score.fn(new.path, images, resolved)
-    tasks.measure.fn(new.path, images, resolved)
-    tasks.map_latents.fn(new.path, images, resolved)
-    tasks.log_results.fn(new.path, resolved)
-    tasks.write_report.fn(new.path)
-    return new
+    """Return a run with all stages done."""
+    run = lifecycle.create_run(resolved, settings.origins())
+    stages.run_stages(run, resolved)
+    return run

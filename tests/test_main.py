@@ -49,7 +49,7 @@ def test_generate_gives_the_same_bytes_for_the_same_seed(artifacts: Path) -> Non
 
 
 def test_interpolate_walks_between_test_pictures_by_name_and_pictures_by_path(artifacts: Path) -> None:
-    test = files.read_json(run.find("latest", artifacts).split)["test"]
+    test = files.read_json(run.find_run("latest", artifacts).split)["test"]
     Image.fromarray(np.full((50, 70, 3), 99, np.uint8)).save("tom.jpg")
     assert main(["interpolate", test[0], "tom.jpg", "--steps", "5", "--out", "walk.gif"]) == 0
     assert main(["interpolate", test[0], test[1], "--steps", "5", "--out", "walk.png"]) == 0
@@ -60,7 +60,7 @@ def test_interpolate_walks_between_test_pictures_by_name_and_pictures_by_path(ar
 
 def test_reconstruct_draws_pictures_over_their_restorations(artifacts: Path) -> None:
     Image.fromarray(np.full((50, 70, 3), 99, np.uint8)).save("tom.jpg")
-    test = files.read_json(run.find("latest", artifacts).split)["test"]
+    test = files.read_json(run.find_run("latest", artifacts).split)["test"]
     assert main(["reconstruct", "tom.jpg", test[0], "--out", "restored.png"]) == 0
     with Image.open("restored.png") as picture:
         assert picture.height > 128

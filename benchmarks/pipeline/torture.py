@@ -43,28 +43,17 @@ ATTEMPTS = 6  # that are killed, of one run
 
 def job(output_dir: Path) -> None:
     """The steps of the job, without Prefect."""
-    from catae import run, settings
+    from catae import settings
+    from catae.pipeline import lifecycle, stages
     from catae.system import hardware
-    from flows import tasks
 
     resolved = settings.Settings(
         source="drawn:150", image_size=32, latent_dim=8, width=4, max_epochs=4, batch_size=16, samples=4,
         interpolation_steps=5, checkpoint_minutes=0.001, threads=1, output_dir=output_dir,
     )  # fmt: skip
     hardware.use_threads(1)
-    with run.recorded(resolved, settings.origins()) as new:
-        images = tasks.read.fn(new.path, resolved)
-        for task in (tasks.divide, tasks.train):
-            task.fn(new.path, images, resolved)
-        tasks.draw_curves.fn(new.path)
-        tasks.reconstruct.fn(new.path, images)
-        tasks.generate.fn(new.path, resolved)
-        tasks.interpolate.fn(new.path, images, resolved)
-        tasks.score.fn(new.path, images, resolved)
-        tasks.measure.fn(new.path, images, resolved)
-        tasks.map_latents.fn(new.path, images, resolved)
-        tasks.log_results.fn(new.path, resolved)
-        tasks.write_report.fn(new.path)
+    with lifecycle.open_run(resolved, settings.origins()) as run:
+        stages.run_stages(run, resolved)
 
 
 def attempt(folder: Path, kind: str = "none", at: int = 0, seconds: float = 0) -> tuple[int, str]:
@@ -230,7 +219,7 @@ def main() -> None:
             subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-o", library, SOURCE, "-ldl"], check=True)
             here = os.environ | {"LD_PRELOAD": str(library), "PYTHONUNBUFFERED": "1"}
             sys.exit(subprocess.run([sys.executable, *sys.argv], env=here, check=False).returncode)
-        import flows.tasks  # noqa: F401 - once, for all attempts
+        import catae.pipeline.stages  # noqa: F401 - once, for all attempts
 
         os.chdir(scratch)
         torment(options.kills, options.faults, options.seed)

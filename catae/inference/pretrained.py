@@ -206,9 +206,9 @@ def _file(name: str | Path) -> Path:
         return path
     if (path / MODEL).is_file():
         return path / MODEL
-    found = run.find(str(name), settings.load().output_dir, "the model to load")
+    found = run.find_run(str(name), settings.load().output_dir, "the model to load")
     if not found.model.exists():
-        raise UserError(f"run {found.id} is {run.state(found)}, and has no model yet; load another")
+        raise UserError(f"run {found.id} is {found.state()}, and has no model yet; load another")
     return found.model
 
 

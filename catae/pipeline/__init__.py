@@ -1,1 +1,1 @@
-"""One run, stage by stage, by one process or by several."""
+"""Run the stages of one run, in one process or in several."""

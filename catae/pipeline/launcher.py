@@ -1,8 +1,9 @@
-"""Training in a run's folder by several processes of this machine, which PyTorch's `torchrun` starts and looks after.
+"""Train a run with several processes of this machine, which `torchrun` starts and supervises.
 
-One that is killed has all of them started again, up to three times, and they go on from the last state. They tell this
-process how far they are through their output, where a message is a line of JSON that begins with a record separator
-(RFC 7464); every other line is for the log. When this process ends, however it does, so do they: their input ends.
+If a worker is killed, `torchrun` restarts all of them, up to three times, and training resumes from the last
+checkpoint. The workers report to this process through their output. A message is a line of JSON after a record
+separator (RFC 7464); every other line goes to the log. The workers end when this process ends, however it does, because
+their standard input closes.
 """
 
 import json
@@ -21,7 +22,7 @@ from pathlib import Path
 
 from catae import settings
 from catae.errors import UserError, WorkerLost
-from catae.pipeline import stages
+from catae.pipeline.inputs import load_inputs
 from catae.run import Run
 from catae.system import files, hardware, signals
 from catae.training import distributed, trainer
@@ -36,50 +37,52 @@ logger = logging.getLogger(__name__)
 # have to notice when their parent is killed, and the event files do not say which epoch is the best.
 RESTARTS = 3
 MESSAGE = "\x1e"
-GRACE = 15.0  # seconds to end in: a process that waits for another has 5, and torchrun looks every second or so
+GRACE = 15.0  # seconds to end: a worker that waits for another takes up to 5, and torchrun checks every second or so
 
 
-def fit(run: Run, processes: int, after_epoch: Callable[[Epoch, int], None]) -> Outcome:
-    """What `training.fit` does, by so many processes; the run has its pictures and its split.
+def launch_workers(run: Run, processes: int, after_epoch: Callable[[Epoch, int], None]) -> Outcome:
+    """Train with several processes, as `trainer.fit` does with one.
 
     Args:
-        run: is this process's to write to, by its lock.
-        processes: how many train together.
-        after_epoch: called when all of an epoch is on the disk, with the epoch and how many there are at most.
+        run: the run, with its images and its split; this process holds its lock.
+        processes: how many processes train together.
+        after_epoch: called when an epoch has been saved, with the epoch and the maximum number of epochs.
+
+    Returns:
+        How training ended.
 
     Raises:
-        UserError: theirs, if it is one; or they have ended too often.
+        UserError: a worker raised one, or the workers ended too often.
     """
     outcome: Outcome | None = None
-    with tempfile.TemporaryDirectory() as logs, _started(_command(run, processes, logs), processes) as lines:
+    with tempfile.TemporaryDirectory() as logs, _start(_command(run, processes, logs), processes) as lines:
         for line in lines:
             if not line.startswith(MESSAGE):
                 logger.info("%s", line.rstrip())
                 continue
             match json.loads(line.removeprefix(MESSAGE)):
-                case {"epoch": epoch, "of": most}:
-                    after_epoch(Epoch(**epoch), most)
+                case {"epoch": epoch, "of": max_epochs}:
+                    after_epoch(Epoch(**epoch), max_epochs)
                 case {"outcome": facts}:
                     outcome = Outcome(**facts)
                 case {"error": text}:
                     raise UserError(text)
     if outcome is None:
         raise UserError(
-            f"the {processes} processes of the training have ended before it was done, and were started again "
-            f"{RESTARTS} times at most: the log says why; where they were killed, memory may be short: lower "
-            "CATAE_PROCESSES or CATAE_BATCH_SIZE"
+            f"the {processes} training processes ended early and were restarted up to {RESTARTS} times; see the log "
+            "for the cause. If they were killed, memory may be short: lower CATAE_PROCESSES or CATAE_BATCH_SIZE"
         )
     return outcome
 
 
-def work(folder: Path) -> None:
-    """What each of the processes does that `fit` has started for the run in `folder`."""
+def run_worker(folder: Path) -> None:
+    """Train as one of the processes that `launch_workers` has started for the run in `folder`."""
     _end_with_input()
     run = Run(folder)
     try:
         _train(run)
     except UserError as error:
-        _say(error=str(error))
+        _send(error=str(error))
         raise SystemExit(2) from error
     except WorkerLost as error:
         logger.warning("%s", error)
@@ -87,55 +90,64 @@ def work(folder: Path) -> None:
 
 
 def _train(run: Run) -> None:
-    chosen = settings.load({name: setting["value"] for name, setting in files.read_json(run.settings).items()})
-    images, parts = stages.divided(run, Path(run.read()["data"]["store"]))
+    resolved = settings.load({name: setting["value"] for name, setting in files.read_json(run.settings).items()})
+    inputs = load_inputs(run)
 
-    def tell(epoch: Epoch, most: int) -> None:
-        _say(epoch=asdict(epoch), of=most)
+    def send_epoch(epoch: Epoch, max_epochs: int) -> None:
+        _send(epoch=asdict(epoch), of=max_epochs)
 
-    with distributed.joined() as us:
-        hardware.use_threads(chosen.threads, us.beside)
-        if us.first:
-            identity = run.identity(chosen)
-            outcome = trainer.fit(images, parts, chosen, run.events, run.checkpoints, identity, tell, us)
-            _say(outcome=asdict(outcome))
+    with distributed.joined() as world:
+        hardware.use_threads(resolved.threads, world.beside)
+        if world.first:
+            outcome = trainer.fit(
+                inputs.images,
+                inputs.split,
+                resolved,
+                run.events,
+                run.checkpoints,
+                run.identity(resolved),
+                send_epoch,
+                world,
+            )
+            _send(outcome=asdict(outcome))
         else:
-            trainer.fit_worker(images, parts, chosen, us)
+            trainer.fit_worker(inputs.images, inputs.split, resolved, world)
 
 
-def _say(**message: object) -> None:
-    # In one piece, with its end: `print` writes that by itself, and another process's message would come between.
+def _send(**message: object) -> None:
+    # One write, with the newline: `print` writes that separately, and a message of another process could come between.
     sys.stdout.write(f"{MESSAGE}{json.dumps(message)}\n")
     sys.stdout.flush()
 
 
 def _end_with_input() -> None:
-    """Ends this process as soon as the one that started it all is gone: it holds the other end of the input.
+    """End this process as soon as the process that started it is gone, which closes the standard input.
 
-    The run's lock has gone with it, and another may go on with the run at any time.
+    The lock of the run is released with that process, so another one may resume the run at any time.
     """
 
     def watch() -> None:
         os.read(sys.stdin.fileno(), 1)
-        signals.at_once(128 + signal.SIGTERM, "the process that this one works for has ended")
+        signals.at_once(128 + signal.SIGTERM, "the process that started this training process has ended")
 
     threading.Thread(target=watch, daemon=True).start()
 
 
 def _command(run: Run, processes: int, logs: str) -> list[str]:
-    # Where its folder for logs is not given, it leaves one in /tmp each time, though it writes none.
+    # Without --log-dir, torchrun leaves an empty folder in /tmp each time.
     torchrun = ["torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--log-dir", logs]
-    # On a machine so busy that torchrun itself has no turn for 15 s, it would take its only host for dead.
-    patient = ["--rdzv-conf", "keep_alive_max_attempt=60"]
-    how = [*patient, "--nproc-per-node", str(processes), "--max-restarts", str(RESTARTS)]
-    return [sys.executable, "-m", *torchrun, *how, "-m", "catae", "fit", "--folder", str(run.path.resolve())]
+    # On a busy machine torchrun may not be scheduled for 15 s, and would then consider its only host dead.
+    keep_alive = ["--rdzv-conf", "keep_alive_max_attempt=60"]
+    workers = ["--nproc-per-node", str(processes), "--max-restarts", str(RESTARTS)]
+    fit = ["-m", "catae", "fit", "--folder", str(run.path.resolve())]
+    return [sys.executable, "-m", *torchrun, *keep_alive, *workers, *fit]
 
 
 @contextmanager
-def _started(command: Sequence[str], processes: int) -> Iterator[Iterator[str]]:
-    """The lines that a command writes; at the end it is ended, if it hasn't, with all that it has started."""
+def _start(command: Sequence[str], processes: int) -> Iterator[Iterator[str]]:
+    """Start a command and yield the lines it writes; at the end, stop it and all processes it has started."""
     loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
-    quiet = {"OMP_NUM_THREADS": str(max(1, hardware.usable_cpus() // processes)), "GLOO_SOCKET_IFNAME": loopback}
+    defaults = {"OMP_NUM_THREADS": str(max(1, hardware.usable_cpus() // processes)), "GLOO_SOCKET_IFNAME": loopback}
     process = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -143,13 +155,13 @@ def _started(command: Sequence[str], processes: int) -> Iterator[Iterator[str]]:
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        env=quiet | os.environ,
+        env=defaults | os.environ,
     )
     assert process.stdout
     try:
         yield iter(process.stdout)
     finally:
-        process.terminate()  # torchrun passes it on
+        process.terminate()  # torchrun forwards it to the workers
         with suppress(subprocess.TimeoutExpired):
             process.communicate(timeout=GRACE)
         process.kill()

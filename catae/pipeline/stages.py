@@ -1,84 +1,256 @@
-"""The steps that every training has, with Prefect or without: read, divide, train, hand out.
+"""The stages of a run, and their order: read, split, train, draw, measure, report.
 
-Each leaves its files and its facts in the run's folder, and the next one starts from there.
+Each stage reads what earlier stages left in the run's folder, and adds its own files and facts. The same functions run
+under Prefect, in `catae fit`, in tests and in benchmarks.
 """
 
 import logging
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
-from pathlib import Path
 
-from catae.data import ingest, loader, split
+from catae.data import cache, ingest, loader, sources
+from catae.data import split as splits
 from catae.data.image_store import ImageStore
 from catae.errors import UserError
+from catae.evaluation import reconstruction, samples
+from catae.inference import gallery, latent_map
+from catae.inference.interpolate import draw_walk
 from catae.latent import priors, space, stats, whitening
 from catae.model import weights
-from catae.report import data_report as inspection
+from catae.pipeline import launcher, tracking
+from catae.pipeline.inputs import image_folder, load_inputs
+from catae.report import data_report, figures, run_report
 from catae.run import Run
-from catae.settings import Settings
-from catae.system import files
-from catae.training import preflight, trainer
+from catae.settings import Settings, hyperparameters
+from catae.system import files, rng
+from catae.training import metrics, preflight, tensorboard, trainer
+from catae.training.distributed import SINGLE, World
+from catae.training.metrics import Epoch
 from catae.training.trainer import Outcome
 
 logger = logging.getLogger(__name__)
 
+Stage = Callable[[Run, Settings], object]
+SHOWN = 32  # test images in reconstructions.png
 
-def read(run: Run, settings: Settings) -> Path:
-    """Decodes the source's pictures; gives the image set's folder.
+
+def read(run: Run, settings: Settings) -> None:
+    """Decode the images of the source and record what was found.
 
     Raises:
-        UserError: as `store.read`, or the pictures have changed since this very run, asked for by its id, began.
+        UserError: the images cannot be read, the disk is too small, or the run was named with `--resume` and its images
+            have changed since.
     """
-    files.check_room(run.path, preflight.room(settings))  # before anything is waited for
-    sets = settings.output_dir / "cache"
-    image_set, data_report = ingest.read(settings.source, sets, settings.image_size, settings.on_reject)
+    files.check_room(run.path, preflight.room(settings))  # first: downloading and decoding may take long
+    image_set, report = ingest.read(
+        settings.source, settings.output_dir / "cache", settings.image_size, settings.on_reject
+    )
     if run.read().get("digests", {}).get("data", image_set.digest) != image_set.digest:
-        changed = f"the pictures of {settings.source} have changed since run {run.id} was interrupted"
+        changed = f"the images of {settings.source} have changed since run {run.id} was interrupted"
         if settings.resume != "auto":
             raise UserError(f"{changed}; start a new run with --resume never (CATAE_RESUME)")
-        logger.warning("%s: it begins anew", changed)  # a job on a schedule must not stand still
-    files.write_json(run.data, data_report.to_dict())
-    inspection.draw_copies(image_set, data_report, run.duplicates)
+        logger.warning("%s: it starts again from the first epoch", changed)  # a scheduled job must not get stuck
+    files.write_json(run.data, report.to_dict())
+    data_report.draw_copies(image_set, report, run.duplicates)
     run.record(
         data={
             "source": settings.source,
-            "pictures": data_report.pictures,
-            "distinct": data_report.distinct,
-            "mirrored": data_report.mirrored,
-            "near": data_report.near,
-            "rejects": len(data_report.rejects),
+            "pictures": report.pictures,
+            "distinct": report.distinct,
+            "mirrored": report.mirrored,
+            "near": report.near,
+            "rejects": len(report.rejects),
             "store": str(image_set.path.resolve()),
         },
         digests={"data": image_set.digest},
     )
-    return image_set.path
 
 
-def divide(run: Run, images_path: Path, settings: Settings) -> None:
-    """Decides by content which picture is train and which is test."""
-    counts = split.write(ImageStore(images_path), settings, settings, run.split)
+def split(run: Run, settings: Settings) -> None:
+    """Assign each image to train, test or validation by its content."""
+    counts = splits.write(ImageStore(image_folder(run)), settings, settings, run.split)
     digest = counts.pop("digest")
     run.record(split=counts, digests=run.read()["digests"] | {"split": digest})
 
 
-def divided(run: Run, images_path: Path) -> tuple[ImageStore, split.Split]:
-    """The run's pictures, read from their folder, and their split."""
-    image_set = ImageStore(images_path)
-    return image_set, split.open_split(run.split, image_set.names)
+def train(
+    run: Run,
+    settings: Settings,
+    after_epoch: Callable[[Epoch, int], None] = metrics.log,
+    world: World | None = None,
+) -> Outcome:
+    """Train the model, then export the weights of the best epoch.
+
+    Args:
+        run: the run, with its images and its split.
+        settings: of the run.
+        after_epoch: called after each epoch, with the epoch and the maximum number of epochs.
+        world: the processes that already train together, this one among them; None: this process, or as many as
+            `settings.processes`, which it starts.
+
+    Returns:
+        How training ended.
+    """
+    after_epoch = tracking.with_tracking(run, after_epoch)
+    if world is None and settings.processes > 1:
+        outcome = launcher.launch_workers(run, settings.processes, after_epoch)
+    else:
+        inputs, identity = load_inputs(run), run.identity(settings)
+        outcome = trainer.fit(
+            inputs.images,
+            inputs.split,
+            settings,
+            run.events,
+            run.checkpoints,
+            identity,
+            after_epoch,
+            world or SINGLE,
+        )
+    finalize(run, settings, outcome)
+    return outcome
 
 
-def finalize(run: Run, images_path: Path, settings: Settings, outcome: Outcome) -> None:
-    """Keeps the weights of the best epoch, with codes like N(0, I), and the priors of the train codes."""
-    image_set, parts = divided(run, images_path)
+def finalize(run: Run, settings: Settings, outcome: Outcome) -> None:
+    """Export the best weights with a whitening transform folded in, and priors of the latents of the train images."""
+    inputs = load_inputs(run)
     model = trainer.kept(run.checkpoints)
-    # What is fitted to so many codes has no use for the digits that float32 would take three times as long for.
+    # The statistics of that many latents don't need float32, which takes three times as long as bfloat16.
     arithmetic = trainer.PRECISIONS[outcome.precision]
-    encoded = space.encode(model, loader.ordered_loader(image_set, parts.train), arithmetic)
-    cloud = stats.describe(encoded)
-    fitted = priors.fit(whitening.fold(model, encoded), settings.seed)
+    latents = space.encode(model, loader.ordered_loader(inputs.images, inputs.split.train), arithmetic)
+    train_stats = stats.describe(latents)
+    fitted = priors.fit(whitening.fold(model, latents), settings.seed)
     weights.save(model, run.model)
     priors.save(fitted, run.priors)
     run.record(
         training=asdict(outcome),
-        latents={"train": asdict(cloud)},  # here, since to encode all train pictures once more takes long
+        latents={"train": asdict(train_stats)},  # recorded here: encoding all train images again takes long
         digests=run.read()["digests"] | {"weights": files.digest(run.model)},
     )
+
+
+def draw_curves(run: Run, settings: Settings) -> None:
+    """Draw the loss curves from the event files."""
+    figures.curves(tensorboard.read_scalars(run.events), run.read()["training"]["best_epoch"], run.curves)
+
+
+def reconstruct(run: Run, settings: Settings) -> None:
+    """Draw test images above their reconstructions: the first distinct ones, not a selection."""
+    inputs = load_inputs(run)
+    first = {inputs.images.digests[position]: position for position in reversed(inputs.split.test)}
+    originals = inputs.images.take(sorted(first.values())[:SHOWN])
+    gallery.restore(weights.load(run.model), originals, run.reconstructions, "test pictures")
+
+
+def generate(run: Run, settings: Settings) -> None:
+    """Draw random samples: from N(0, I) before and after whitening, and from the Gaussian prior."""
+    model, fitted = weights.load(run.model), priors.load(run.priors)
+    unwhitened = trainer.kept(run.checkpoints)
+    gallery.generate(unwhitened, fitted, "randn", settings.samples, settings.seed, run.generated_unwhitened)
+    gallery.generate(model, fitted, "randn", settings.samples, settings.seed, run.generated)
+    gallery.generate(model, fitted, "gaussian", settings.samples, settings.seed, run.generated_gaussian)
+
+
+def interpolate(run: Run, settings: Settings) -> None:
+    """Draw the interpolation between two test images, as a grid and as an animation."""
+    inputs = load_inputs(run)
+    images = inputs.images
+    ends = gallery.pair(images.names, inputs.split.test, settings.interpolation_pair, settings.seed)
+    names = [images.names[position] for position in ends]
+    for path in (run.interpolation, run.animation):
+        draw_walk(weights.load(run.model), images.take(ends), names, settings.interpolation_steps, path)
+    run.record(interpolation=names)
+
+
+def score(run: Run, settings: Settings) -> None:
+    """Score the reconstructions of the test images, next to PCA and the mean image."""
+    inputs = load_inputs(run)
+    comparison = reconstruction.compare(
+        weights.load(run.model),
+        loader.ordered_loader(inputs.images, inputs.split.train),
+        loader.ordered_loader(inputs.images, inputs.split.test),
+        rng.generator(settings.seed, "PCA"),
+    )
+    run.record(scores=asdict(comparison))
+    logger.info(run_report.headline(asdict(comparison)))
+
+
+def measure_samples(run: Run, settings: Settings) -> None:
+    """Measure how far samples of each prior are from test images, and draw samples of the best prior."""
+    inputs = load_inputs(run)
+    model, fitted = weights.load(run.model), priors.load(run.priors)
+    measured = samples.measure(model, fitted, inputs.images, inputs.split, settings.seed)
+    samples.draw_nearest(model, fitted, measured.best, inputs.images, inputs.split, settings.seed, run.nearest)
+    run.generated_best.unlink(missing_ok=True)
+    if measured.best not in ("randn", "gaussian"):  # `generate` has drawn these
+        gallery.generate(model, fitted, measured.best, settings.samples, settings.seed, run.generated_best)
+    run.record(generation=asdict(measured))
+    logger.info(samples.summary(measured))
+
+
+def map_latents(run: Run, settings: Settings) -> None:
+    """Describe the latents of train and test images, and draw a map of them, for TensorBoard's projector as well."""
+    inputs = load_inputs(run)
+    test_loader = loader.ordered_loader(inputs.images, inputs.split.test)
+    test = space.encode(trainer.kept(run.checkpoints), test_loader)
+    whitened = space.encode(weights.load(run.model), test_loader)
+    train_stats = stats.LatentStats(**run.read()["latents"]["train"])
+    compared = stats.compare(train_stats, test, whitened, rng.generator(settings.seed, "samples beside the latents"))
+    run.record(latents=asdict(compared))
+    latent_map.show(run, inputs.images, inputs.split.test, test, compared)
+
+
+def log_results(run: Run, settings: Settings) -> None:
+    """Log what TensorBoard compares runs by: hyperparameters, final scores and the map of the latents."""
+    manifest = run.read()
+    columns = hyperparameters(settings) | {"source": sources.label(settings.source)}
+    scores = {f"score/{name}": manifest["scores"]["model"][name] for name in ("l1", "psnr", "ssim")}
+    tensorboard.write_final(run.events, run.id, columns, scores, run.latents, manifest["training"]["best_epoch"])
+
+
+def write_report(run: Run, settings: Settings) -> None:
+    """Write the report of the run, one HTML page."""
+    run_report.write(run)
+
+
+TRAINING: tuple[Stage, ...] = (read, split, train)
+TRIAL: tuple[Stage, ...] = (*TRAINING, draw_curves, score)  # what a sweep compares
+STAGES: tuple[Stage, ...] = (
+    *TRAINING,
+    draw_curves,
+    reconstruct,
+    generate,
+    interpolate,
+    score,
+    measure_samples,
+    map_latents,
+    log_results,
+    write_report,
+)
+
+
+def call_stage(stage: Stage, run: Run, settings: Settings) -> None:
+    """Call a stage as a plain function."""
+    stage(run, settings)
+
+
+def run_stages(
+    run: Run,
+    settings: Settings,
+    stages: Sequence[Stage] = STAGES,
+    call: Callable[[Stage, Run, Settings], None] = call_stage,
+) -> None:
+    """Run stages in order. Keep the image set from being evicted meanwhile, then trim the cache.
+
+    Args:
+        run: the run.
+        settings: of the run.
+        stages: all, or the first ones; `read` comes first.
+        call: calls a stage, for example as a task of Prefect's.
+    """
+    with ExitStack() as stack:
+        for stage in stages:
+            call(stage, run, settings)
+            if stage is read:
+                stack.enter_context(cache.in_use(image_folder(run)))
+        cache.trim(settings.output_dir / "cache", settings.cache_gb * 1e9)

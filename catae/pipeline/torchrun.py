@@ -1,4 +1,4 @@
-"""Training without an orchestrator, by one process or by several that `torchrun` has started on one host or more."""
+"""Train without an orchestrator: in one process, or in several that `torchrun` has started on one or more hosts."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,71 +8,86 @@ from catae.data import cache, ingest
 from catae.data.split import Split
 from catae.errors import UserError
 from catae.pipeline import stages, tracking
+from catae.pipeline.inputs import load_inputs
+from catae.pipeline.stages import Stage
 from catae.run import Run
 from catae.settings import Settings
 from catae.system import hardware
-from catae.training import distributed, metrics, trainer
+from catae.training import distributed, trainer
 from catae.training.distributed import World
 
 
-def fit(chosen: Settings, origins: Mapping[str, str]) -> Run | None:
-    """Reads, divides, trains, and hands out the model, in a run's folder; gives it, where this process writes.
+def fit_run(resolved: Settings, origins: Mapping[str, str]) -> Run | None:
+    """Read, split, train and export the model, in the folder of a run.
 
-    The first of the processes writes the run. The first of each host reads the pictures, into the host's own cache.
+    The main process writes the run. The first process of each host decodes the images into the cache of its host.
 
     Args:
-        chosen: the settings.
-        origins: where each of them came from.
+        resolved: the settings.
+        origins: where each setting was set.
+
+    Returns:
+        The run, in the main process; None in others.
 
     Raises:
-        UserError: something is the user's to mend; among others, hosts whose pictures or settings differ.
-        Lost: another process has ended.
+        UserError: the user has to fix something, for example images or settings that differ between hosts.
+        WorkerLost: another process has ended.
     """
-    with distributed.joined() as us:
-        hardware.use_threads(chosen.threads, us.beside)
-        if us.first:
-            return _lead(us, chosen, origins)
-        _follow(us, chosen)
+    with distributed.joined() as world:
+        hardware.use_threads(resolved.threads, world.beside)
+        if world.first:
+            return _fit_main(world, resolved, origins)
+        _fit_worker(world, resolved)
         return None
 
 
-def _lead(us: World, chosen: Settings, origins: Mapping[str, str]) -> Run:
-    # Started again by torchrun, it goes on with what it began.
-    resume = "auto" if distributed.restarted() and chosen.resume == "never" else chosen.resume
-    with tracking.recorded(chosen.model_copy(update={"resume": resume}), origins) as new:
-        images_path = stages.read(new, chosen)
-        us.wait()
-        with cache.in_use(images_path):
-            stages.divide(new, images_path, chosen)
-            images, parts = stages.divided(new, images_path)
-            us.told({"facts": settings.hyperparameters(chosen) | {"pictures": images.digest}, "split": vars(parts)})
-            identity = new.identity(chosen)
-            after_epoch = tracking.telling(new, metrics.log)
-            outcome = trainer.fit(images, parts, chosen, new.events, new.checkpoints, identity, after_epoch, us)
-            stages.finalize(new, images_path, chosen, outcome)
-    return new
+def _fit_main(world: World, resolved: Settings, origins: Mapping[str, str]) -> Run:
+    def call(stage: Stage, run: Run, settings: Settings) -> None:
+        if stage is stages.train:
+            _share_inputs(world, run, settings)
+            stages.train(run, settings, world=world)
+        else:
+            stage(run, settings)
+        if stage is stages.read:
+            world.wait()  # now the other processes of this host may read
+
+    # After a restart by torchrun, the run that was begun is resumed.
+    resume = "auto" if distributed.restarted() and resolved.resume == "never" else resolved.resume
+    with tracking.open_tracked_run(resolved.model_copy(update={"resume": resume}), origins) as run:
+        stages.run_stages(run, resolved, stages.TRAINING, call)
+    return run
 
 
-def _follow(us: World, chosen: Settings) -> None:
-    if us.local > 0:
-        us.wait()  # until the first of this host has read
-    images, _ = ingest.read(chosen.source, chosen.output_dir / "cache", chosen.image_size, chosen.on_reject)
-    if us.local == 0:
-        us.wait()
+def _share_inputs(world: World, run: Run, resolved: Settings) -> None:
+    """Broadcast the split, and what the other processes compare their own images and settings with."""
+    inputs = load_inputs(run)
+    world.told({"facts": _facts(resolved, inputs.images.digest), "split": vars(inputs.split)})
+
+
+def _fit_worker(world: World, resolved: Settings) -> None:
+    if world.local > 0:
+        world.wait()  # until the first process of this host has read the images
+    images, _ = ingest.read(resolved.source, resolved.output_dir / "cache", resolved.image_size, resolved.on_reject)
+    if world.local == 0:
+        world.wait()
     with cache.in_use(images.path):
-        told = us.told(None)
-        _compare(settings.hyperparameters(chosen) | {"pictures": images.digest}, told["facts"], us)
-        trainer.fit_worker(images, Split(**told["split"]), chosen, us)
+        received = world.told(None)
+        _check_same(_facts(resolved, images.digest), received["facts"], world)
+        trainer.fit_worker(images, Split(**received["split"]), resolved, world)
 
 
-def _compare(ours: Mapping[str, Any], firsts: Mapping[str, Any], us: World) -> None:
-    """Looks whether this process is about the same as the first one.
+def _facts(resolved: Settings, digest: str) -> dict[str, Any]:
+    return settings.hyperparameters(resolved) | {"pictures": digest}
+
+
+def _check_same(own: Mapping[str, Any], main: Mapping[str, Any], world: World) -> None:
+    """Check that this process has the images and settings of the main process.
 
     Raises:
-        UserError: it isn't.
+        UserError: they differ.
     """
-    if others := [name for name, value in firsts.items() if ours[name] != value]:
+    if different := [name for name, value in main.items() if own[name] != value]:
         raise UserError(
-            f"process {us.rank} has other {', '.join(others)} than the first one: give all hosts the same pictures "
-            "and settings"
+            f"process {world.rank} has a different {', '.join(different)} than the main process: give all hosts the "
+            "same images and settings"
         )

@@ -1,6 +1,7 @@
-"""A run told to MLflow or Weights & Biases, where the user asks for one of them: neither is imported otherwise.
+"""Log a run to MLflow or Weights & Biases, if the user asks for one. Otherwise neither library is imported.
 
-It is told from the run's own files. So nothing is told twice, and what a server missed it gets at a later epoch.
+What is logged comes from the run's own files. So nothing is logged twice, and epochs that a server missed are logged at
+a later epoch.
 """
 
 import logging
@@ -12,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from catae import run
 from catae.data import sources
 from catae.errors import UserError
+from catae.pipeline import lifecycle
 from catae.run import Run
 from catae.settings import Settings, hyperparameters
 from catae.system import files
@@ -23,10 +24,10 @@ from catae.training.metrics import Epoch
 
 logger = logging.getLogger(__name__)
 
-PROJECT = "catae"  # the experiment or the project, where the library's own variable names none
+PROJECT = "catae"  # the experiment or project, unless a variable of the library names one
 LIBRARIES = {"mlflow": "mlflow-skinny", "wandb": "wandb"}
-# What the libraries' own variables say where the user has set none. MLflow tries a server that is gone for minutes, and
-# training would wait for it at each epoch; W&B waits for one at the end for ever. Neither need report to its makers.
+# Defaults for variables of the libraries. With its own defaults, MLflow retries for minutes at each epoch while a
+# server is unreachable, and W&B waits without limit at the end. Both libraries would send usage data to their makers.
 VARIABLES = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
@@ -35,67 +36,67 @@ VARIABLES = {
     "WANDB_FINISH_TIMEOUT_RAISES": "true",
     "WANDB_ERROR_REPORTING": "false",
 }
-REST = 10  # times as long as it took to find the server gone, it isn't asked again
+BACKOFF = 10  # after a failure, the server is left alone for this many times as long as the failure took
 
 
 class Tracker(Protocol):
-    """What a library has to do here. Each call may raise one of `errors` when its server can't be reached."""
+    """Log one run. Each method may raise one of `errors` when the server cannot be reached."""
 
     errors: tuple[type[Exception], ...]
 
-    def begin(self, run: Run, known_as: str | None, settings: Mapping[str, Any]) -> str:
-        """Begins the run, or goes on with the one `known_as`; gives what the library knows it as."""
+    def begin(self, run: Run, tracking_id: str | None, settings: Mapping[str, Any]) -> str:
+        """Create a run on the server, or resume the one with `tracking_id`; return the server's id of the run."""
 
-    def epoch(self, number: int, figures: Mapping[str, float]) -> None:
-        """Tells the figures of an epoch."""
+    def log_epoch(self, number: int, metrics: Mapping[str, float]) -> None:
+        """Log the metrics of an epoch."""
 
     def end(self, state: str, scores: Mapping[str, float], paths: Sequence[Path]) -> None:
-        """Tells in which of `run.json`'s states it ended, with which scores, and hands over its files."""
+        """Log the final state, as in `run.json`, and the scores, and upload files."""
 
 
 class MLflow:
-    """MLflow's tracking server, at MLFLOW_TRACKING_URI, in the experiment MLFLOW_EXPERIMENT_NAME."""
+    """Log to the MLflow server at MLFLOW_TRACKING_URI, in the experiment MLFLOW_EXPERIMENT_NAME."""
 
     def __init__(self) -> None:
         from mlflow import MlflowClient, entities
         from mlflow.exceptions import MlflowException
 
-        self.errors: tuple[type[Exception], ...] = (MlflowException, OSError)  # those of requests are OSErrors
+        self.errors: tuple[type[Exception], ...] = (MlflowException, OSError)  # errors of requests are OSErrors
         self.entities: Any = entities
         self.client: Any = MlflowClient()
         self.id = ""
 
-    def begin(self, run: Run, known_as: str | None, settings: Mapping[str, Any]) -> str:  # noqa: D102
-        if known_as:
-            self.id = known_as
+    def begin(self, run: Run, tracking_id: str | None, settings: Mapping[str, Any]) -> str:  # noqa: D102
+        if tracking_id:
+            self.id = tracking_id
             self.client.update_run(self.id, status="RUNNING")
         else:
             self.id = self.client.create_run(self._experiment(), run_name=run.id).info.run_id
-            told = [self.entities.Param(name, str(value)) for name, value in settings.items()]
-            self.client.log_batch(self.id, params=told)
+            params = [self.entities.Param(name, str(value)) for name, value in settings.items()]
+            self.client.log_batch(self.id, params=params)
         return self.id
 
     def _experiment(self) -> str:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
-        there = self.client.get_experiment_by_name(name)
-        return str(there.experiment_id if there else self.client.create_experiment(name))
+        found = self.client.get_experiment_by_name(name)
+        return str(found.experiment_id if found else self.client.create_experiment(name))
 
-    def epoch(self, number: int, figures: Mapping[str, float]) -> None:  # noqa: D102
+    def log_epoch(self, number: int, metrics: Mapping[str, float]) -> None:  # noqa: D102
         now = round(time.time() * 1000)
         self.client.log_batch(
-            self.id, metrics=[self.entities.Metric(name, value, now, number) for name, value in figures.items()]
+            self.id, metrics=[self.entities.Metric(name, value, now, number) for name, value in metrics.items()]
         )
 
     def end(self, state: str, scores: Mapping[str, float], paths: Sequence[Path]) -> None:  # noqa: D102
-        self.epoch(0, scores)
+        self.log_epoch(0, scores)
         for path in paths:
             self.client.log_artifact(self.id, str(path))
-        status = {"finished": "FINISHED", "failed": "FAILED"}.get(state, "KILLED")  # pruned, or interrupted
+        status = {"finished": "FINISHED", "failed": "FAILED"}.get(state, "KILLED")  # pruned or interrupted
         self.client.set_terminated(self.id, status)
 
 
 class WandB:
-    """Weights & Biases, as its variables WANDB_* say."""
+    """Log to Weights & Biases, as configured by its variables WANDB_*."""
 
     # Not by its own `sync_tensorboard`, which would replace only `epoch`, and which sends the images of the event files
     # as well. Its steps count those messages and not epochs, its tags get the prefix `scalars/`, and it sees only what
@@ -105,13 +106,13 @@ class WandB:
         import wandb
 
         self.wandb: Any = wandb
-        self.errors: tuple[type[Exception], ...] = (wandb.errors.Error, OSError)  # a TimeoutError is one
+        self.errors: tuple[type[Exception], ...] = (wandb.errors.Error, OSError)  # a TimeoutError is an OSError
         self.run: Any = None
 
-    def begin(self, run: Run, known_as: str | None, settings: Mapping[str, Any]) -> str:  # noqa: D102
+    def begin(self, run: Run, tracking_id: str | None, settings: Mapping[str, Any]) -> str:  # noqa: D102
         self.run = self.wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
-            id=known_as,
+            id=tracking_id,
             name=run.id,
             config=dict(settings),
             dir=os.environ.get("WANDB_DIR", str(run.path)),
@@ -119,8 +120,8 @@ class WandB:
         )
         return str(self.run.id)
 
-    def epoch(self, number: int, figures: Mapping[str, float]) -> None:  # noqa: D102
-        self.run.log(dict(figures), step=number)
+    def log_epoch(self, number: int, metrics: Mapping[str, float]) -> None:  # noqa: D102
+        self.run.log(dict(metrics), step=number)
 
     def end(self, state: str, scores: Mapping[str, float], paths: Sequence[Path]) -> None:  # noqa: D102
         self.run.summary.update(dict(scores))
@@ -133,13 +134,13 @@ TRACKERS: dict[str, type[MLflow] | type[WandB]] = {"mlflow": MLflow, "wandb": Wa
 
 
 @dataclass
-class Followed:
-    """A run that lasts, and what is told of it.
+class Tracked:
+    """A run that is open and is logged to a server.
 
     Attributes:
         run: the run.
-        tracker: has begun it.
-        not_before: when, on the monotonic clock, its server may be asked again.
+        tracker: its `begin` has been called.
+        not_before: when the server may be contacted again, on the monotonic clock.
     """
 
     run: Run
@@ -147,55 +148,54 @@ class Followed:
     not_before: float = 0.0
 
 
-_under_way: dict[Path, Followed] = {}  # by the run's folder: tasks are given paths
+_open: dict[Path, Tracked] = {}  # by the folder of the run, since Prefect's tasks take paths
 
 
 @contextmanager
-def recorded(settings: Settings, origins: Mapping[str, str]) -> Iterator[Run]:
-    """What `run.recorded` does, told to what `settings.tracking` names, from its beginning to how it ended.
+def open_tracked_run(settings: Settings, origins: Mapping[str, str]) -> Iterator[Run]:
+    """Resume or create a run, as `lifecycle.open_run`, and log it to the library that `settings.tracking` names.
 
-    A server that is gone later on is warned of, and the run goes on.
+    If the server becomes unreachable later, a warning is logged and the run continues.
 
     Args:
         settings: as resolved.
-        origins: where each setting came from.
+        origins: where each setting was set.
 
     Raises:
-        UserError: as `run.recorded` does; or, before anything is done, the library is missing or its server can't be
-            reached.
+        UserError: as `lifecycle.open_run`; or the library is missing, or its server cannot be reached at the start.
     """
-    tracker = _tracker(settings.tracking)
-    with ExitStack() as last, run.recorded(settings, origins) as new:
+    tracker = _create_tracker(settings.tracking)
+    with ExitStack() as stack, lifecycle.open_run(settings, origins) as run:
         if tracker:
-            _begin(new, tracker, settings)
-            last.enter_context(_followed(new, tracker))  # ended when run.json says how the run has ended
-        yield new
+            _begin(run, tracker, settings)
+            stack.enter_context(_track(run, tracker))  # ends after `open_run` has recorded how the run ended
+        yield run
 
 
-def telling(run: Run, after_epoch: Callable[[Epoch, int], None]) -> Callable[[Epoch, int], None]:
-    """An `after_epoch` as `training.fit` takes it, which tells the epoch as well."""
+def with_tracking(run: Run, after_epoch: Callable[[Epoch, int], None]) -> Callable[[Epoch, int], None]:
+    """Return an `after_epoch`, as `trainer.fit` takes it, that also logs the epoch to the server."""
 
-    def both(epoch: Epoch, max_epochs: int) -> None:
+    def after_epoch_and_log(epoch: Epoch, max_epochs: int) -> None:
         after_epoch(epoch, max_epochs)
-        tell(run)
+        log_epochs(run)
 
-    return both
+    return after_epoch_and_log
 
 
-def tell(run: Run) -> None:
-    """Tells the epochs of the event files that haven't been told yet, if the run is followed."""
-    followed = _under_way.get(run.path)
-    if followed is None or time.monotonic() < followed.not_before:
+def log_epochs(run: Run) -> None:
+    """Log the epochs of the event files that have not been logged yet, if the run is tracked."""
+    tracked = _open.get(run.path)
+    if tracked is None or time.monotonic() < tracked.not_before:
         return
     start = time.monotonic()
     try:
-        _tell_epochs(followed)
-    except followed.tracker.errors as error:
-        _warn(run, "the epochs", error)
-        followed.not_before = time.monotonic() + REST * (time.monotonic() - start)
+        _log_new_epochs(tracked)
+    except tracked.tracker.errors as error:
+        _warn(run, "epochs", error)
+        tracked.not_before = time.monotonic() + BACKOFF * (time.monotonic() - start)
 
 
-def _tracker(name: str) -> Tracker | None:
+def _create_tracker(name: str) -> Tracker | None:
     if name == "none":
         return None
     for variable, value in VARIABLES.items():
@@ -204,67 +204,68 @@ def _tracker(name: str) -> Tracker | None:
         return TRACKERS[name]()
     except ImportError as error:
         raise UserError(
-            f"CATAE_TRACKING={name} needs {LIBRARIES[name]}, which can't be imported ({error}): "
+            f"CATAE_TRACKING={name} needs {LIBRARIES[name]}, which cannot be imported ({error}): "
             f"pip install 'catae[{name}]'"
         ) from error
 
 
 def _begin(run: Run, tracker: Tracker, settings: Settings) -> None:
-    """Begins the run, or goes on with what it is known as."""
-    before = run.read().get("tracking")
-    if not before or before["library"] != settings.tracking:
-        before = {"library": settings.tracking, "id": None, "epoch": 0}
-    told = hyperparameters(settings) | {"source": sources.label(settings.source)}
+    """Create the run on the server, or resume it there."""
+    tracking = run.read().get("tracking")
+    if not tracking or tracking["library"] != settings.tracking:
+        tracking = {"library": settings.tracking, "id": None, "epoch": 0}
+    values = hyperparameters(settings) | {"source": sources.label(settings.source)}
     try:
-        known_as = tracker.begin(run, before["id"], told)
+        tracking_id = tracker.begin(run, tracking["id"], values)
     except tracker.errors as error:
         raise UserError(
-            f"{settings.tracking} can't be told of the run: {_reason(error)}; see to its server, or leave out "
+            f"cannot log the run to {settings.tracking}: {_reason(error)}; check its server, or remove "
             f"CATAE_TRACKING={settings.tracking}"
         ) from error
-    run.record(tracking=before | {"id": known_as})
+    run.record(tracking=tracking | {"id": tracking_id})
 
 
 @contextmanager
-def _followed(run: Run, tracker: Tracker) -> Iterator[None]:
-    followed = _under_way[run.path] = Followed(run, tracker)
+def _track(run: Run, tracker: Tracker) -> Iterator[None]:
+    tracked = _open[run.path] = Tracked(run, tracker)
     try:
         yield
     finally:
-        del _under_way[run.path]
-        with suppress(BlockingIOError), files.locked(run.path, wait=False):  # who has it goes on, and tells the rest
-            _end(followed)
+        del _open[run.path]
+        # A process that has locked the run meanwhile has resumed it, and logs the rest.
+        with suppress(BlockingIOError), files.locked(run.path, wait=False):
+            _end(tracked)
 
 
-def _tell_epochs(followed: Followed) -> None:
-    if not any(followed.run.events.glob("scalars/*tfevents*")):
+def _log_new_epochs(tracked: Tracked) -> None:
+    if not any(tracked.run.events.glob("scalars/*tfevents*")):
         return
-    said = followed.run.read()["tracking"]
-    scalars = tensorboard.read_scalars(followed.run.events)
+    tracking = tracked.run.read()["tracking"]
+    scalars = tensorboard.read_scalars(tracked.run.events)
     try:
         for number in sorted(scalars.get("loss/train", {})):
-            if number > said["epoch"]:
-                figures = {tag: values[number] for tag, values in scalars.items() if number in values}
-                followed.tracker.epoch(number, figures)
-                said["epoch"] = number
+            if number > tracking["epoch"]:
+                metrics = {tag: values[number] for tag, values in scalars.items() if number in values}
+                tracked.tracker.log_epoch(number, metrics)
+                tracking["epoch"] = number
     finally:
-        followed.run.record(tracking=said)
+        tracked.run.record(tracking=tracking)
 
 
-def _end(followed: Followed) -> None:
-    """Tells how the run has ended, with what there is of its scores and files."""
-    run, said = followed.run, followed.run.read()
-    scores = {f"score/{name}": value for name, value in said.get("scores", {}).get("model", {}).items()}
-    wanted = (run.report, run.model, run.manifest, *sorted(run.path.glob("*.png")), run.animation)
+def _end(tracked: Tracked) -> None:
+    """Log how the run ended, with the scores and files that it has."""
+    run, manifest = tracked.run, tracked.run.read()
+    scores = {f"score/{name}": value for name, value in manifest.get("scores", {}).get("model", {}).items()}
+    uploads = (run.report, run.model, run.manifest, *sorted(run.path.glob("*.png")), run.animation)
     try:
-        _tell_epochs(followed)
-        followed.tracker.end(said["state"], scores, [path for path in wanted if path.exists()])
-    except followed.tracker.errors as error:
-        _warn(run, "how it ended", error)
+        _log_new_epochs(tracked)
+        tracked.tracker.end(manifest["state"], scores, [path for path in uploads if path.exists()])
+    except tracked.tracker.errors as error:
+        _warn(run, "the end of the run", error)
 
 
 def _warn(run: Run, what: str, error: Exception) -> None:
-    logger.warning("run %s goes on, but its tracking server wasn't told %s: %s", run.id, what, _reason(error))
+    logger.warning("run %s continues, but its tracking server did not get %s: %s", run.id, what, _reason(error))
 
 
 def _reason(error: Exception) -> str:

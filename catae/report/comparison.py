@@ -65,7 +65,7 @@ def compare(names: Sequence[str], output_dir: Path) -> Comparison:
     Raises:
         UserError: there is no such run, they are fewer than two, or none can be read.
     """
-    found = {found.path: found for found in (run.find(name, output_dir, "RUN") for name in names)}
+    found = {found.path: found for found in (run.find_run(name, output_dir, "RUN") for name in names)}
     if len(found) < 2:
         raise UserError(f"{', '.join(names)}: one run has nothing to be compared with; name another")
     entries: list[Summary] = []

@@ -5,7 +5,6 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from catae import run
 from catae.errors import UserError
 from catae.run import Run
 from catae.system import files
@@ -90,7 +89,7 @@ def read(of: Run) -> Summary:
         return Summary(
             id=of.id,
             folder=of.path,
-            state=run.state(of),
+            state=of.state(),
             settings={name: setting.value for name, setting in settings.items()},
             data=manifest.get("digests", {}).get("data"),
             test=tuple(test),

@@ -17,7 +17,7 @@ from catae.run import Run
 from catae.sweep import search, search_space
 from catae.sweep.plan import Plan
 from catae.sweep.search import PastTrial
-from catae.system import files
+from catae.system import files, text
 
 DONE = (run.FINISHED, run.PRUNED)
 
@@ -90,7 +90,7 @@ class Sweep:
 
     def finish(self) -> None:
         """Record that every trial is done."""
-        files.write_json(self.manifest, self.read() | {"finished": run.moment()})
+        files.write_json(self.manifest, self.read() | {"finished": text.utc_now()})
 
     def run_of(self, number: int) -> Run | None:
         """Return the run of a trial, or None before it starts."""
@@ -100,7 +100,7 @@ class Sweep:
     def link(self, number: int, target: Run) -> None:
         """Record `target` as the run of a trial."""
         self.runs.mkdir(exist_ok=True)
-        run.point(self.runs / str(number), target.path)
+        files.symlink(self.runs / str(number), target.path)
 
     def before(self, trial: Trial) -> list[PastTrial]:
         """Return the trials that a search compares `trial` with, as they ended."""
@@ -177,9 +177,9 @@ def _to_resume(sweeps: Path, plan: Plan) -> Sweep | None:
 
 
 def _create(sweeps: Path, plan: Plan) -> Sweep:
-    sweep = Sweep(run.new_folder(sweeps))
+    sweep = Sweep(files.create_timestamped(sweeps))
     trials = [] if plan.max_trials else _grid(plan.over)
-    manifest = {"id": sweep.id, "started": run.moment(), "finished": None, "plan": plan.identity}
+    manifest = {"id": sweep.id, "started": text.utc_now(), "finished": None, "plan": plan.identity}
     files.write_json(sweep.manifest, manifest | {"points": [asdict(trial) for trial in trials]})
     return sweep
 

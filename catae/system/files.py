@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -196,3 +197,24 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def create_timestamped(parent: Path) -> Path:
+    """Create a folder in `parent` named by the current time, in UTC, and return it. No two processes get the same."""
+    stem = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    for number in range(1, 1000):
+        folder = parent / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
+    raise FileExistsError(errno.EEXIST, "999 folders were created in this second", str(parent))
+
+
+def symlink(link: Path, target: Path) -> None:
+    """Make `link` a relative symbolic link to the folder `target`, atomically. One process at a time may do so."""
+    temporary = link.with_name(f"{WRITING}{link.name}")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(os.path.relpath(target, link.parent), target_is_directory=True)
+    temporary.replace(link)

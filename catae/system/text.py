@@ -26,6 +26,11 @@ def moment(iso: str) -> str:
     return f"{then.day} {then:%B %Y, %H:%M} UTC"
 
 
+def utc_now() -> str:
+    """Return the current time in UTC as the manifests record it, like '2026-11-24T17:18:03+00:00'."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
 def share(part: float) -> str:
     """A share in per cent; only none is 0%, and only all is 100%."""
     if 0 < part < 0.01:

@@ -21,7 +21,7 @@ NAMES = ["generate", "interpolate", "sweep", "train"]
 TINY = {
     "data": {"source": "drawn:80", "image_size": 32},
     "model": {"width": 4, "latent_dim": 8},
-    "pictures": {"samples": 4, "interpolation_steps": 5},
+    "output": {"samples": 4, "interpolation_steps": 5},
 }
 
 
@@ -100,7 +100,7 @@ def test_a_plain_checkout_is_deployed_and_every_entrypoint_is_the_flow_that_it_s
         ({"training": {"seed": "three"}}, "'three' is not valid under any of the given schemas"),
         ({"training": {"max_epoch": 3}}, "Additional properties are not allowed ('max_epoch' was unexpected)"),
         ({"model": {"init": "zeros"}}, "'zeros' is not one of ['torch', 'kaiming', 'pca']"),
-        ({"pictures": {"interpolation_pair": "one"}}, "'one' does not match"),
+        ({"output": {"interpolation_pair": "one"}}, "'one' does not match"),
     ],
 )
 def test_the_server_refuses_a_bad_value_and_says_why_before_anything_is_scheduled(
@@ -229,13 +229,13 @@ def test_through_a_pool_what_is_left_empty_comes_from_the_workers_environment_wh
     assert chosen["width"]["from"] == "given"
     assert chosen["patience"]["from"] == "default"
     assert (trained.path / "generated-randn-9-seed-7.png").stat().st_size > 1000
-    (walk,) = trained.path.glob("walk-*.gif")
+    (animation,) = trained.path.glob("interpolation-*.gif")
     newest = flow_runs(server)[:3]
     assert [(run["name"], run["state_name"]) for run in newest] == [
-        ("walk · seed 7", "Completed"), ("9 pictures · randn · seed 7", "Completed"),
+        ("interpolation · seed 7", "Completed"), ("9 images · randn · seed 7", "Completed"),
         ("drawn:80 · 8 · seed 7", "Completed"),
     ]  # fmt: skip
-    assert walk.stem == f"walk-{newest[0]['id']}"
+    assert animation.stem == f"interpolation-{newest[0]['id']}"
     assert {tag for run in newest for tag in run["tags"]} == {"catae", "train", "generate", "interpolate"}
 
 

@@ -1,4 +1,4 @@
-"""What goes wrong beside a job: a server that is not there, or goes away, errors that pass, time that is up."""
+"""Faults around a job: a server that is unreachable or goes away, transient errors, a timeout."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from servers import SMALL, Server, background, environment, free_port, running, 
 from catae import settings
 from catae.run import Run
 
-# Epochs of 0.1 s: a training that is over before anything can break proves nothing.
+# Epochs of 0.1 s: training must last until something breaks.
 LONG = [
     "--source", "drawn:200", *SMALL, "--image-size", "64", "--width", "16", "--max-epochs", "60", "--patience", "60",
     "--output-dir", "out",
@@ -33,13 +33,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def user(server: Server, tmp_path: Path) -> dict[str, str]:
-    """The environment of a user whom the server lets in."""
+    """Return the environment of a user with the server's password."""
     return environment(tmp_path / "home", PREFECT_API_URL=server.api, PREFECT_API_AUTH_STRING=":".join(AUTH))
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The weights that such a training ends with."""
+    """Return the final weights of the same training without faults."""
     flags = dict(zip(LONG[::2], LONG[1::2], strict=True)) | {"--output-dir": str(tmp_path_factory.mktemp("calm"))}
     resolved = settings.load({flag[2:].replace("-", "_"): value for flag, value in flags.items()})
     return jobs.train(resolved).model.read_bytes()
@@ -47,58 +47,56 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @contextmanager
 def training(variables: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """`catae train`, once it has trained for some epochs."""
+    """Start `catae train` and wait until it has trained for some epochs."""
     log = Path("train.log")
     with background(log, [sys.executable, "-m", "catae", "train", *LONG], variables) as process:
         until(lambda: "\nepoch  5/60" in log.read_text(), 90, log)
         yield process
 
 
-def test_a_server_that_doesnt_answer_is_one_line_and_nothing_is_begun(tmp_path: Path) -> None:
+def test_an_unreachable_server_is_one_line_and_nothing_starts(tmp_path: Path) -> None:
     api = f"http://127.0.0.1:{free_port()}/api"
     ended = start(tmp_path / "home", "catae", "train", "--output-dir", "out", PREFECT_API_URL=api)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr == (
-        f"catae: the Prefect server at {api} (PREFECT_API_URL) doesn't answer: [Errno 111] Connection refused; start "
-        "it (prefect server start), or unset PREFECT_API_URL to run without\n"
+        f"catae: the Prefect server at {api} (PREFECT_API_URL) does not answer: [Errno 111] Connection refused; "
+        "start it (prefect server start), or unset PREFECT_API_URL to use the embedded one\n"
     )
     assert not Path("out").exists()
 
 
-def test_a_folder_that_the_embedded_server_cant_write_to_is_one_line_and_nothing_is_begun(tmp_path: Path) -> None:
+def test_an_unwritable_prefect_home_is_one_line_and_nothing_starts(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     ended = start(tmp_path / "file" / "home", "catae", "train", "--output-dir", "out")
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr == (
-        f"catae: Prefect's embedded server can't write to its folder {tmp_path}/file/home: Not a directory; give it "
-        "another (PREFECT_HOME)\n"
+        f"catae: Prefect's embedded server cannot write to its folder {tmp_path}/file/home: Not a directory; set "
+        "PREFECT_HOME to another folder\n"
     )
     assert not Path("out").exists()
 
 
 @pytest.mark.parametrize(
-    ("given", "path", "said"),
+    ("given", "path", "message"),
     [
-        ({}, "/api", "asks for a password: set PREFECT_API_AUTH_STRING=user:password"),
-        ({"PREFECT_API_AUTH_STRING": "cat:x"}, "/api", "refuses PREFECT_API_AUTH_STRING=user:password"),
+        ({}, "/api", "needs a password: set PREFECT_API_AUTH_STRING=user:password"),
+        ({"PREFECT_API_AUTH_STRING": "cat:x"}, "/api", "rejects PREFECT_API_AUTH_STRING=user:password"),
         ({}, "", "answers 404; does the address end in /api?"),
     ],
 )
-def test_a_server_that_doesnt_let_in_is_one_line_and_nothing_is_begun(
-    server: Server, tmp_path: Path, given: dict[str, str], path: str, said: str
+def test_a_wrong_password_or_address_is_one_line_and_nothing_starts(
+    server: Server, tmp_path: Path, given: dict[str, str], path: str, message: str
 ) -> None:
     url = server.api.removesuffix("/api") + path
     ended = start(tmp_path / "home", "catae", "train", "--output-dir", "out", PREFECT_API_URL=url, **given)
     assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1), ended.stderr
     assert ended.stderr.startswith("catae: ")
-    assert ended.stderr.endswith(f"{said}\n")
+    assert ended.stderr.endswith(f"{message}\n")
     assert not Path("out").exists()
 
 
 @pytest.mark.slow
-def test_a_server_that_is_gone_for_30_s_misses_nothing_and_nor_does_the_training(
-    server: Server, user: dict[str, str], undisturbed: bytes
-) -> None:
+def test_a_server_outage_of_30_s_loses_nothing(server: Server, user: dict[str, str], undisturbed: bytes) -> None:
     with training(user) as job:
         server.stop(signal.SIGKILL)
         time.sleep(20)
@@ -114,17 +112,17 @@ def test_a_server_that_is_gone_for_30_s_misses_nothing_and_nor_does_the_training
 
 
 @pytest.mark.slow
-def test_an_error_that_passes_is_survived_by_going_on_to_the_same_weights(
+def test_a_transient_error_is_retried_to_the_same_weights(
     server: Server, user: dict[str, str], undisturbed: bytes
 ) -> None:
     log = Path("train.log")
     with training(user) as job:
         checkpoints = Run(Path("out/latest").resolve()).checkpoints
         job.send_signal(signal.SIGSTOP)
-        checkpoints.rename("elsewhere")  # as a mount goes away
+        checkpoints.rename("elsewhere")  # as when a mount disappears
         checkpoints.symlink_to(checkpoints)
         job.send_signal(signal.SIGCONT)
-        until(lambda: "train failed and is tried again in 10 s: FileExistsError(" in log.read_text(), 30, log)
+        until(lambda: "train failed and is retried in 10 s: FileExistsError(" in log.read_text(), 30, log)
         checkpoints.unlink()
         Path("elsewhere").rename(checkpoints)
         assert job.wait(120) == 0
@@ -136,51 +134,49 @@ def test_an_error_that_passes_is_survived_by_going_on_to_the_same_weights(
     assert server.ask("flow_runs/filter", AUTH, limit=1, sort="START_TIME_DESC")[0]["state_type"] == "COMPLETED"
 
 
-def test_time_that_is_up_ends_the_training_in_one_line_and_the_same_command_goes_on(
-    server: Server, user: dict[str, str]
-) -> None:
+def test_a_timeout_is_one_line_and_the_same_command_resumes(server: Server, user: dict[str, str]) -> None:
     variables = user | {"CATAE_TIMEOUT_MINUTES": "0.1"}
     command = [sys.executable, "-m", "catae", "train", *LONG, "--max-epochs", "100000", "--patience", "100000"]
     first, second = (
         subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120, check=False)
         for _ in range(2)
     )
-    said = (
-        "training took longer than 0.1 minutes (CATAE_TIMEOUT_MINUTES) and was ended; the same command goes on where "
-        "it was, for as long again"
+    message = (
+        "training timed out after 0.1 minutes (CATAE_TIMEOUT_MINUTES); run the same command again to resume it, for as "
+        "long again"
     )
     for ended in (first, second):
         assert (ended.returncode, ended.stdout) == (2, ""), ended.stderr
-        assert ended.stderr.endswith(f"\ncatae: {said}\n")
+        assert ended.stderr.endswith(f"\ncatae: {message}\n")
         assert "Traceback" not in ended.stderr
-    assert json.loads(Path("out/latest/run.json").read_text())["error"] == f"UserError: {said}"
+    assert json.loads(Path("out/latest/run.json").read_text())["error"] == f"UserError: {message}"
     assert len(list(Path("out/runs").iterdir())) == 1
     assert "going on after epoch" in second.stderr
     newest = server.ask("flow_runs/filter", AUTH, limit=1, sort="START_TIME_DESC")[0]
     assert (newest["state_name"], newest["state_type"]) == ("Failed", "FAILED")
     states = until(lambda: "train" in (found := server.tasks_of(newest["id"], AUTH)) and found, 30)
-    assert states == {"read pictures": "Completed", "split": "Completed", "train": "TimedOut"}
+    assert states == {"read images": "Completed", "split": "Completed", "train": "TimedOut"}
 
 
 @pytest.mark.slow
-def test_a_server_that_is_gone_for_good_costs_neither_the_job_nor_its_files_and_is_told_of_in_one_line(
+def test_a_server_that_stays_down_is_one_line_and_the_run_finishes(
     server: Server, user: dict[str, str], undisturbed: bytes
 ) -> None:
     log = Path("train.log")
     with training(user) as job:
         server.stop(signal.SIGKILL)
         until(lambda: "training ends" in log.read_text(), 90, log)
-        begun = time.monotonic()
+        start_time = time.monotonic()
         assert job.wait(120) == 2
-        assert time.monotonic() - begun < 90
+        assert time.monotonic() - start_time < 90
     done = Run(Path("out/latest").resolve())
-    said = json.loads(done.manifest.read_text())
-    assert (said["state"], said["error"]) == ("finished", None)
+    manifest = json.loads(done.manifest.read_text())
+    assert (manifest["state"], manifest["error"]) == ("finished", None)
     assert done.model.read_bytes() == undisturbed
     assert done.report.stat().st_size > 50_000
     assert log.read_text().splitlines()[-1] == (
-        f"catae: run {done.id} is finished, and its files are in {done.path}; but the Prefect server at {server.api} "
+        f"catae: run {done.id} is finished, with its files in {done.path}; but the Prefect server at {server.api} "
         "no longer answers, and lacks how far training is, the report, the table of epochs, the end of the log, and "
-        "the run's state"
+        "the state of the run"
     )
     assert "Traceback" not in log.read_text()

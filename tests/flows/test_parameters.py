@@ -1,4 +1,4 @@
-"""The form, as pydantic and Prefect take it; what a server does with it is in test_deployments.py."""
+"""The forms, as pydantic and Prefect validate them; test_deployments.py has what a server does with them."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from prefect.exceptions import ParameterTypeError
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import validate
 
-from catae.inference import interpolate as walks
+from catae.inference.interpolate import PATHS
 from catae.settings import RESUME_SAFE, DataSettings, ModelSettings, OutputSettings, TrainingSettings, describe
 from flows import parameters
 from flows.generate import generate
@@ -15,15 +15,15 @@ from flows.interpolate import interpolate
 from flows.sweep import catae_sweep
 from flows.train import catae
 
-FORMS = {"Data": DataSettings, "Model": ModelSettings, "Training": TrainingSettings, "Pictures": OutputSettings}
+FORMS = {"Data": DataSettings, "Model": ModelSettings, "Training": TrainingSettings, "Output": OutputSettings}
 
 
 def forms(flow: Any) -> dict[str, dict[str, Any]]:
-    """The forms of a flow as Prefect's UI gets them: for each, its fields by name."""
+    """Return the forms of a flow as Prefect's UI gets them: the fields of each, by name."""
     return {name: form["properties"] for name, form in parameter_schema(flow).definitions.items()}
 
 
-def test_every_setting_is_a_field_in_the_form_of_its_group_with_its_description_and_no_default() -> None:
+def test_every_setting_is_a_field_of_its_groups_form_without_a_default() -> None:
     shown = forms(catae)
     assert {name: list(form) for name, form in shown.items()} == {
         name: list(group.model_fields) for name, group in FORMS.items()
@@ -32,22 +32,22 @@ def test_every_setting_is_a_field_in_the_form_of_its_group_with_its_description_
         for name, field in form.items():
             assert describe(name).replace("`", "") in field["description"]
             assert f"CATAE_{name.upper()}" in field["description"]
-            assert "default" not in field  # it would be the one of the day of the deployment
-            assert "anyOf" not in field  # which the UI shows as a choice of types
+            assert "default" not in field  # it would be fixed at deployment
+            assert "anyOf" not in field  # the UI would show a choice of types
 
 
-def test_a_walk_can_be_asked_for_on_every_way_that_there_is() -> None:
-    assert parameter_schema(interpolate).properties["path"]["enum"] == list(walks.PATHS)
+def test_interpolation_offers_every_path() -> None:
+    assert parameter_schema(interpolate).properties["path"]["enum"] == list(PATHS)
 
 
-def test_a_form_that_is_left_empty_is_one_that_the_server_takes() -> None:
+def test_the_server_accepts_empty_forms() -> None:
     for flow in (catae, catae_sweep, generate, interpolate):
         schema = parameter_schema(flow)
-        left = {name: parameter["default"] for name, parameter in schema.properties.items()}
-        assert validate(left, schema.model_dump()) == []
+        defaults = {name: parameter["default"] for name, parameter in schema.properties.items()}
+        assert validate(defaults, schema.model_dump()) == []
 
 
-def test_choices_are_selects_and_ranges_are_told() -> None:
+def test_choices_are_enums_and_ranges_are_in_the_schema() -> None:
     shown = {name: field for form in forms(catae).values() for name, field in form.items()}
     assert shown["image_size"]["enum"] == [16, 32, 64, 128, 256]
     assert shown["init"]["enum"] == ["torch", "kaiming", "pca"]
@@ -57,36 +57,36 @@ def test_choices_are_selects_and_ranges_are_told() -> None:
     assert [len(form) for form in (*forms(generate).values(), *forms(interpolate).values())] == [3, 2]
 
 
-def test_the_flow_gets_what_was_filled_in_as_plain_values() -> None:
+def test_the_flow_receives_filled_fields_as_plain_values() -> None:
     got = catae.validate_parameters(
-        {"data": {"source": "cats.zip", "image_size": "32", "test_fraction": None}, "pictures": {}, "model": None}
+        {"data": {"source": "cats.zip", "image_size": "32", "test_fraction": None}, "output": {}, "model": None}
     )
-    assert got == {"data": {"source": "cats.zip", "image_size": 32}, "model": {}, "training": {}, "pictures": {}}
-    assert parameters.given(*got.values()) == {"source": "cats.zip", "image_size": 32}
+    assert got == {"data": {"source": "cats.zip", "image_size": 32}, "model": {}, "training": {}, "output": {}}
+    assert parameters.merge(*got.values()) == {"source": "cats.zip", "image_size": 32}
 
 
-def test_a_sweep_is_asked_for_in_texts_of_which_each_setting_that_decides_what_is_learned_has_one() -> None:
+def test_a_sweep_varies_every_hyperparameter_given_as_text() -> None:
     shown = forms(catae_sweep)
-    assert set(shown) == {"Over", "Spread", *FORMS}
+    assert set(shown) == {"Over", "Execution", *FORMS}
     assert set(shown["Over"]) == {name for form in FORMS for name in shown[form]} - RESUME_SAFE
     assert {field["type"] for field in shown["Over"].values()} == {"string"}
-    got = catae_sweep.validate_parameters({"over": {"seed": "0..4"}, "spread": {"workers": "3"}, "trials": 7})
-    assert (got["over"], got["spread"], got["trials"]) == ({"seed": "0..4"}, {"workers": 3}, 7)
+    got = catae_sweep.validate_parameters({"over": {"seed": "0..4"}, "execution": {"workers": "3"}, "trials": 7})
+    assert (got["over"], got["execution"], got["trials"]) == ({"seed": "0..4"}, {"workers": 3}, 7)
 
 
 def test_flags_are_sorted_into_the_forms() -> None:
     given = {"seed": "3", "source": "cats.zip", "samples": "4", "width": "8"}
-    sorted_ = parameters.sorted_into_forms(given)
-    assert sorted_ == {
-        "data": {"source": "cats.zip"}, "model": {"width": "8"}, "training": {"seed": "3"}, "pictures": {"samples": "4"}
+    filled = parameters.to_forms(given)
+    assert filled == {
+        "data": {"source": "cats.zip"}, "model": {"width": "8"}, "training": {"seed": "3"}, "output": {"samples": "4"}
     }  # fmt: skip
-    assert parameters.given(*catae.validate_parameters(sorted_).values()) == {
+    assert parameters.merge(*catae.validate_parameters(filled).values()) == {
         "source": "cats.zip", "width": 8, "seed": 3, "samples": 4
     }  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("bad", "said"),
+    ("bad", "message"),
     [
         ({"data": {"image_size": 8}}, "data.image_size: Input should be greater than or equal to 16"),
         ({"training": {"learning_rate": "nan"}}, "training.learning_rate: Input should be a finite number"),
@@ -94,6 +94,6 @@ def test_flags_are_sorted_into_the_forms() -> None:
         ({"model": 3}, "model: Input should be a valid dictionary"),
     ],
 )
-def test_a_wrong_value_is_named_with_its_place(bad: dict[str, Any], said: str) -> None:
-    with pytest.raises(ParameterTypeError, match=said):
+def test_an_invalid_value_is_reported_with_its_field(bad: dict[str, Any], message: str) -> None:
+    with pytest.raises(ParameterTypeError, match=message):
         catae.validate_parameters(bad)

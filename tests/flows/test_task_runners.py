@@ -192,14 +192,14 @@ def test_a_cluster_where_nobody_answers_is_told_at_once() -> None:
         begun = time.monotonic()
         with pytest.raises(UserError) as error:
             task_runners.check(settings.load({"runner": runner, "runner_address": address}))
-        assert f"--runner-address is '{address}' (CATAE_RUNNER_ADDRESS): nobody answers there" in str(error.value)
+        assert f"--runner-address is '{address}' (CATAE_RUNNER_ADDRESS): no cluster answers there" in str(error.value)
         assert time.monotonic() - begun < 10
 
 
 @pytest.mark.parametrize(
     ("runner", "address", "why"),
     [
-        ("process", "tcp://10.0.0.5:8786", "processes are of this machine"),
+        ("process", "tcp://10.0.0.5:8786", "--runner process uses this machine"),
         ("dask", "10.0.0.5", "it needs a host and a port, like tcp://10.0.0.5:8786"),
         ("dask", "tcp://10.0.0.5:port", "--runner-address is 'tcp://10.0.0.5:port'"),
     ],

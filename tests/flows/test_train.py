@@ -44,7 +44,11 @@ def test_the_whole_job_runs_in_one_command_and_as_a_module_to_the_same_bytes(pre
     assert "Traceback" not in ended.stderr
     assert (folder / "report.html").stat().st_size > 50_000
 
-    ended = start(prefect_home, "flows.train", "--source", "drawn:80", "--output-dir", "two", *SMALL)
+    variables = {
+        f"CATAE_{flag.removeprefix('--').replace('-', '_').upper()}": value
+        for flag, value in zip(SMALL[::2], SMALL[1::2], strict=True)
+    }
+    ended = start(prefect_home, "flows.train", CATAE_SOURCE="drawn:80", CATAE_OUTPUT_DIR="two", **variables)
     assert ended.returncode == 0, ended.stderr
     for file in (
         "split.json", "data.json", "model.safetensors", "curves.png", "reconstructions.png", "generated.png",
@@ -74,8 +78,8 @@ def test_against_a_server_of_the_users_the_run_its_tasks_and_the_librarys_log_ar
     assert (flow_run["name"], flow_run["state_type"]) == ("drawn:80 · 8 · seed 5", "COMPLETED")
     task_runs = server.ask("task_runs/filter", sort="EXPECTED_START_TIME_ASC")
     assert [task_run["name"].rsplit("-", 1)[0] for task_run in task_runs] == [
-        "read pictures", "split", "train", "draw the curves", "restore test pictures", "generate", "interpolate",
-        "score", "measure random pictures", "map the latents", "log the results", "write the report", "show in the UI",
+        "read images", "split", "train", "draw curves", "reconstruct", "generate", "interpolate", "score",
+        "measure samples", "map latents", "log results", "write report", "publish",
     ]  # fmt: skip
     log = [line["message"] for line in server.ask("logs/filter")]
     assert sum(message.startswith("epoch ") for message in log) == 2, log

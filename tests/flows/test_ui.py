@@ -124,7 +124,7 @@ def test_a_run_asked_for_in_the_form_gets_what_was_filled_in_and_the_rest_from_i
         "data": {"source": "drawn:600", "image_size": 64},
         "model": {"latent_dim": 16, "width": 16},
         "training": {"max_epochs": 12},
-        "pictures": {},
+        "output": {},
     }
     assert run["name"] == "drawn:600 · 16 · seed 7"
 

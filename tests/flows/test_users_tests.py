@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from servers import environment, free_port
 
-from catae import run, settings
+from catae import settings
+from catae.pipeline import lifecycle
 from catae.settings import Settings
 from flows import tasks
 
@@ -19,11 +20,9 @@ def test_a_task_called_as_a_function_takes_less_than_3_s_and_no_server(
 ) -> None:
     monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{free_port()}/api")  # nobody answers there
     begun = time.process_time()  # not what other processes of a busy machine take
-    new = run.create(small, settings.origins())
-    images = tasks.read.fn(new.path, small)
-    tasks.divide.fn(new.path, images, small)
-    tasks.train.fn(new.path, images, small)
-    tasks.draw_curves.fn(new.path)
+    new = lifecycle.create_run(small, settings.origins())
+    for task in (tasks.read, tasks.split, tasks.train, tasks.draw_curves):
+        task.fn(new.path, small)
     assert time.process_time() - begun < 3
     assert new.read()["training"]["epochs"] == small.max_epochs
 

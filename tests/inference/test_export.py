@@ -32,13 +32,13 @@ NAMES = ["autoencoder", "decoder", "encoder"]
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run with scores."""
-    from flows import tasks
+    from catae.pipeline import stages
 
     resolved = Settings(
         source="drawn:60", image_size=32, latent_dim=8, width=4, max_epochs=1, output_dir=tmp_path_factory.mktemp("a")
     )
     trained = jobs.train(resolved)
-    tasks.score.fn(trained.path, Path(trained.read()["data"]["store"]), resolved)
+    stages.score(trained, resolved)
     return trained
 
 

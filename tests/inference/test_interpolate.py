@@ -193,5 +193,5 @@ def test_words_that_are_no_command_are_exit_code_2(arguments: list[str]) -> None
 
 def test_of_no_names_two_test_pictures_are_taken_by_seed(trained: Run, of_test: list[str]) -> None:
     names = interpolate.walk_in(trained, [], 3, 0, Path("walk.png"))
-    assert names == interpolate.walk_in(run.find("latest", trained.path.parent.parent), [], 3, 0, Path("walk.png"))
+    assert names == interpolate.walk_in(run.find_run("latest", trained.path.parent.parent), [], 3, 0, Path("walk.png"))
     assert set(names) < set(of_test)

@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageOps
 
 import catae
-from catae import run, settings
+from catae import settings
 from catae.data import decode
 from catae.data.transforms import normalize, to_uint8
 from catae.errors import UserError
@@ -17,6 +17,7 @@ from catae.inference.pretrained import Pretrained
 from catae.latent import priors, space
 from catae.model import weights
 from catae.model.autoencoder import AutoEncoder
+from catae.pipeline import lifecycle
 from catae.run import Run
 from catae.settings import Settings
 from catae.system import rng
@@ -27,7 +28,7 @@ SIZE, LATENT = 32, 8
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run with a model and priors, as training leaves them."""
-    new = run.create(Settings(output_dir=tmp_path_factory.mktemp("artifacts")), settings.origins())
+    new = lifecycle.create_run(Settings(output_dir=tmp_path_factory.mktemp("artifacts")), settings.origins())
     weights.save(AutoEncoder(SIZE, LATENT, 4), new.model)
     codes = torch.randn(40, LATENT, 1, 1, generator=rng.generator(0, "codes"))
     priors.save(priors.fit(codes, 0), new.priors)

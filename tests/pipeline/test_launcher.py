@@ -17,9 +17,9 @@ import pytest
 import torchrun
 from torchrun import EPOCHS, chosen
 
-from catae import run, settings
+from catae import settings
 from catae.errors import UserError
-from catae.pipeline import launcher, stages
+from catae.pipeline import launcher, lifecycle, stages
 from catae.run import Run
 from catae.training.metrics import Epoch
 
@@ -33,8 +33,9 @@ def _alone_on_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 def divided(folder: Path, **others: object) -> Run:
     """A run that is ready to train."""
     resolved = chosen(folder, **others)
-    new = run.create(resolved, settings.origins())
-    stages.divide(new, stages.read(new, resolved), resolved)
+    new = lifecycle.create_run(resolved, settings.origins())
+    for stage in (stages.read, stages.split):
+        stage(new, resolved)
     return new
 
 
@@ -66,7 +67,7 @@ def test_one_that_is_killed_is_started_again_and_the_end_is_the_same_and_no_fold
     monkeypatch.setenv("TMPDIR", str(temporary))
     monkeypatch.setattr(tempfile, "tempdir", None)  # it would still be what TMPDIR was at first
     new = divided(tmp_path)
-    outcome = launcher.fit(new, 2, at(2, lambda: torchrun.of_rank(1, os.getpid()).kill()))
+    outcome = launcher.launch_workers(new, 2, at(2, lambda: torchrun.of_rank(1, os.getpid()).kill()))
     assert "going on after epoch " in caplog.text
     assert outcome.epochs == EPOCHS
     assert torchrun.weights(new) == torchrun.weights(by_two)  # which torchrun was asked for by hand
@@ -74,7 +75,7 @@ def test_one_that_is_killed_is_started_again_and_the_end_is_the_same_and_no_fold
 
 
 def test_what_two_say_at_once_doesnt_run_together() -> None:
-    saying = "from catae import launcher\nfor number in range(3000): launcher._say(error='x' * 100)"
+    saying = "from catae.pipeline import launcher\nfor number in range(3000): launcher._send(error='x' * 100)"
     out, into = os.pipe()
     # Unbuffered, as PYTHONUNBUFFERED=1 has it, which many images set.
     both = [subprocess.Popen([sys.executable, "-u", "-c", saying], stdout=into) for _ in range(2)]
@@ -98,7 +99,7 @@ def test_they_end_with_what_ends_this_process(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        launcher.fit(divided(tmp_path), 2, at(1, interrupt))
+        launcher.launch_workers(divided(tmp_path), 2, at(1, interrupt))
     assert not processes()
 
 
@@ -106,8 +107,8 @@ def test_they_end_with_what_ends_this_process(tmp_path: Path) -> None:
 def test_they_end_when_this_process_is_killed(tmp_path: Path) -> None:
     new = divided(tmp_path, max_epochs=100_000, patience=100_000)
     words = (
-        "import pathlib, sys; from catae import launcher, run; "
-        "launcher.fit(run.Run(pathlib.Path(sys.argv[1])), 2, lambda epoch, most: None)"
+        "import pathlib, sys; from catae import run; from catae.pipeline import launcher; "
+        "launcher.launch_workers(run.Run(pathlib.Path(sys.argv[1])), 2, lambda epoch, most: None)"
     )
     process = subprocess.Popen([sys.executable, "-c", words, str(new.path)])
     try:

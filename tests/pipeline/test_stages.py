@@ -16,11 +16,11 @@ from catae.data.image_store import ImageStore
 from catae.errors import UserError
 from catae.latent import space
 from catae.model import weights
+from catae.pipeline import lifecycle, stages
 from catae.run import Run
 from catae.settings import Settings
 from catae.system import files
 from catae.training import tensorboard
-from flows import tasks
 
 
 @pytest.fixture(scope="module")
@@ -109,21 +109,19 @@ def test_pictures_that_have_changed_since_a_run_was_interrupted_begin_it_anew_or
 
     def go(**changes: object) -> Run:
         chosen = resolved.model_copy(update=changes)
-        with run.recorded(chosen, settings.origins()) as new:
-            images = tasks.read.fn(new.path, chosen)
-            tasks.divide.fn(new.path, images, chosen)
-            tasks.train.fn(new.path, images, chosen)
+        with lifecycle.open_run(chosen, settings.origins()) as new:
+            stages.run_stages(new, chosen, stages.TRAINING)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         go()
-    first = run.find("latest", small.output_dir)
+    first = run.find_run("latest", small.output_dir)
     synthetic.draw(99, 0, 32).save(cats / "99.png")
     with pytest.raises(UserError, match=rf"have changed since run {first.id} was interrupted; start a new run with"):
         go(resume=first.id)
     with pytest.raises(KeyboardInterrupt):
         go()
-    assert run.find("latest", small.output_dir).path == first.path
+    assert run.find_run("latest", small.output_dir).path == first.path
     assert "have changed since run" in caplog.text
     assert "is of another data and split" in caplog.text
     assert (first.read()["data"]["pictures"], first.read()["training"]["epochs"]) == (41, 1)

@@ -131,5 +131,5 @@ def test_processes_that_differ_are_one_line(tmp_path: Path) -> None:
         env=torchrun.environment(),
     )
     assert done.returncode != 0
-    assert "catae: process 1 has other seed than the first one: give all hosts the same pictures" in done.stderr
+    assert "catae: process 1 has a different seed than the main process: give all hosts the same images" in done.stderr
     assert "catae/training/trainer.py" not in done.stderr  # no traceback

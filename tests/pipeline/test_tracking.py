@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import httpx
-import jobs
 import psutil
 import pytest
 from conftest import ROOT
@@ -18,7 +17,7 @@ from servers import background, free_port, until
 
 from catae import settings
 from catae.errors import TrialPruned, UserError
-from catae.pipeline import torchrun, tracking
+from catae.pipeline import stages, torchrun, tracking
 from catae.run import Run
 from catae.settings import Settings
 from catae.system import files
@@ -39,14 +38,14 @@ needs_wandb = pytest.mark.skipif(
 
 def followed(small: Settings, library: str, resume: str = "never") -> Any:
     chosen = small.model_copy(update={"tracking": library, "resume": resume})
-    return tracking.recorded(chosen, settings.origins())
+    return tracking.open_tracked_run(chosen, settings.origins())
 
 
 def write_epochs(new: Run, first: int, last: int) -> None:
     with tensorboard.writing(new.events, first) as log:
         for number in range(first, last + 1):
             log.scalars(number, {"loss/train": 1 / number, "loss/test": 2 / number})
-    tracking.tell(new)
+    tracking.log_epochs(new)
 
 
 def interrupted(small: Settings) -> Run:
@@ -143,7 +142,7 @@ def test_a_missing_library_is_told_before_anything_is_done(
 def test_a_server_that_is_not_there_is_told_before_training(small: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(UserError, match="can't be told of the run"), followed(small, "mlflow"):
+    with pytest.raises(UserError, match="cannot log the run to mlflow"), followed(small, "mlflow"):
         pass
 
 
@@ -188,10 +187,10 @@ def test_mlflow_is_told_how_runs_end(small: Settings) -> None:
 def test_trainings_tell_their_epochs_as_they_go(small: Settings) -> None:
     """In the flow's task, and without an orchestrator."""
     chosen = small.model_copy(update={"tracking": "mlflow", "max_epochs": 2})
-    with tracking.recorded(chosen, settings.origins()) as new:
-        jobs.train_in(new, chosen)
+    with tracking.open_tracked_run(chosen, settings.origins()) as new:
+        stages.run_stages(new, chosen, stages.TRAINING)
         assert steps(new.read()["tracking"]["id"]) == [1, 2]
-    alone = torchrun.fit(chosen.model_copy(update={"resume": "never"}), settings.origins())
+    alone = torchrun.fit_run(chosen.model_copy(update={"resume": "never"}), settings.origins())
     assert alone
     assert steps(alone.read()["tracking"]["id"]) == [1, 2]
 
@@ -208,17 +207,19 @@ def test_a_run_outlives_its_server(
             gone.close()
             write_epochs(new, 2, 2)
             write_epochs(new, 3, 3)
-    assert caplog.text.count("wasn't told the epochs") == 1  # training doesn't wait for it a second time
-    assert "wasn't told how it ended" in caplog.text
+    assert caplog.text.count("did not get epochs") == 1  # training doesn't wait for it a second time
+    assert "did not get the end of the run" in caplog.text
     assert new.read()["tracking"]["epoch"] == 1
     assert new.read()["state"] == "finished"
 
 
 OFFLINE = """
 import sys
-from catae import events, settings, tracking
+from catae import settings
+from catae.pipeline import tracking
+from catae.training import tensorboard
 chosen = settings.load({"output_dir": sys.argv[1], "tracking": "wandb"})
-with tracking.recorded(chosen, settings.origins()) as new, events.writing(new.events, 1) as log:
+with tracking.open_tracked_run(chosen, settings.origins()) as new, tensorboard.writing(new.events, 1) as log:
     log.scalars(1, {"loss/train": 1.0, "loss/test": 2.0})
     new.record(scores={"model": {"l1": 0.25}})
 """

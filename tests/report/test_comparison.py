@@ -12,9 +12,10 @@ import pytest
 from browser import Page, check_in_browser, needs_chromium
 from rich.console import Console
 
-from catae import run, settings
+from catae import settings
 from catae.__main__ import main
 from catae.errors import UserError
+from catae.pipeline import lifecycle
 from catae.report import comparison, tables
 from catae.report.comparison import Comparison
 from catae.run import Run
@@ -125,7 +126,7 @@ def test_an_unfinished_and_a_failed_run_are_said(finished: dict[str, Run], tmp_p
     unfinished = jobs.train(begun)
     origins = dict.fromkeys(Settings.model_fields, "default")
     other = begun.model_copy(update={"seed": 5})
-    with pytest.raises(ValueError, match="too bad"), run.recorded(other, origins) as failed:
+    with pytest.raises(ValueError, match="too bad"), lifecycle.open_run(other, origins) as failed:
         raise ValueError("too bad")
     made = compared(finished["a"], unfinished, failed)
     text = " ".join(printed(made).split())

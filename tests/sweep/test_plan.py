@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ import pytest
 from catae import run
 from catae.__main__ import main
 from catae.errors import UserError
+from catae.pipeline import lifecycle, stages
 from catae.sweep import leaderboard, state
 from catae.sweep.plan import Plan, plan_sweep
 from catae.sweep.search import PastTrial
 from catae.sweep.state import Sweep, Trial, open_sweep
 from catae.system import files
-from flows import points, tasks
+from flows.sweep import run_trial
 
 SMALL: dict[str, Any] = {
     "source": "drawn:60", "image_size": 32, "latent_dim": 4, "width": 4, "max_epochs": 1, "threads": 1,
@@ -30,7 +32,7 @@ def do(new: Sweep, plan: Plan, trial: Trial) -> Trial:
     earlier = new.before(trial) if plan.max_trials else None
     error = None
     try:
-        points.train.fn("", new.path, trial.number, plan.settings(trial.values), plan.origins, earlier)
+        run_trial.fn("", new.path, trial.number, plan.settings(trial.values), plan.origins, earlier)
     except UserError as caught:
         error = str(caught)
     return new.end(trial.number, error)
@@ -110,7 +112,7 @@ def test_the_command_reports_invalid_flags_in_one_line(capsys: pytest.CaptureFix
     for words, why in (
         (["--seed", "4..0"], "--seed is '4..0': a range starts at its lower end"),
         (["--seed", "0..1", "--runner", "slurm"], "--runner is 'slurm': it must be 'process', 'dask' or 'ray'"),
-        (["--seed", "0..1", "--address", "tcp://10.0.0.5:1"], "take --runner dask or --runner ray, or no address"),
+        (["--seed", "0..1", "--address", "tcp://10.0.0.5:1"], "choose --runner dask or --runner ray, or remove"),
     ):
         assert main(["sweep", *words]) == 2
         said = capsys.readouterr()
@@ -122,7 +124,7 @@ def test_each_trial_is_an_ordinary_run_with_scores_and_a_model(monkeypatch: pyte
     done = whole({"latent_dim": "2,4"})
     assert [trial.state for trial in done.trials()] == ["finished", "finished"]
     for trial in done.trials():
-        found = run.trained(str(trial.run), Path("out"))
+        found = run.find_trained_run(str(trial.run), Path("out"))
         assert found.read()["scores"]["pictures"] > 0
         assert files.read_json(found.settings)["latent_dim"] == {"value": trial.values["latent_dim"], "from": "sweep"}
         assert (done.runs / str(trial.number)).resolve() == found.path.resolve()
@@ -138,7 +140,7 @@ def test_a_killed_sweep_resumes_and_a_finished_one_starts_again() -> None:
         (batch,) = state.batches(first, plan)
         done = do(first, plan, batch[0])
         # The second trial finished, and the sweep was killed before it could record that.
-        points.train.fn("", first.path, 2, plan.settings(batch[1].values), plan.origins, None)
+        run_trial.fn("", first.path, 2, plan.settings(batch[1].values), plan.origins, None)
     trained = first.run_of(2)
     assert trained
     with open_sweep(plan) as second:
@@ -159,11 +161,10 @@ def test_an_interrupted_trial_resumes_to_the_same_weights(caplog: pytest.LogCapt
     plan = plan_sweep({**said, "output_dir": Path("other")})
     with open_sweep(plan) as killed:
         asked = plan.settings({"latent_dim": 2, "resume": "never"})
-        with suppress(KeyboardInterrupt), run.recorded(asked, plan.origins) as begun:
+        with suppress(KeyboardInterrupt), lifecycle.open_run(asked, plan.origins) as begun:
             killed.link(1, begun)
-            images = tasks.read.fn(begun.path, asked)
-            tasks.divide.fn(begun.path, images, asked)
-            tasks.fit(begun.path, images, asked, interrupt)
+            for stage in (stages.read, stages.split, partial(stages.train, after_epoch=interrupt)):
+                stage(begun, asked)
     assert begun.read()["state"] == "interrupted"
     with caplog.at_level(logging.INFO, "catae"), open_sweep(plan) as on:
         for batch in state.batches(on, plan):
@@ -212,8 +213,8 @@ def test_a_trial_that_falls_behind_is_pruned_with_a_reason() -> None:
     good = PastTrial({"width": 8}, dict.fromkeys(range(1, 9), 1e-06), 1e-6)
     with open_sweep(plan) as new:
         ((trial,),) = state.batches(new, plan)
-        points.train.fn("", new.path, 1, plan.settings(trial.values), plan.origins, [good] * 4)
+        run_trial.fn("", new.path, 1, plan.settings(trial.values), plan.origins, [good] * 4)
         ended = new.end(1, None)
     assert ended.state == "pruned"
     assert "pruned after epoch 4" in str(ended.error)
-    assert run.state(run.find(str(ended.run), Path("out"))) == "pruned"
+    assert run.find_run(str(ended.run), Path("out")).state() == "pruned"

@@ -20,12 +20,12 @@ from catae.data import loader
 from catae.data.image_store import ImageStore
 from catae.inference import latent_map
 from catae.latent import space
+from catae.pipeline import stages
 from catae.run import Run
 from catae.settings import Settings
 from catae.system import files
 from catae.training import projector, trainer
 from catae.training import tensorboard as events
-from flows import tasks
 
 TAGS = ("score/l1", "score/psnr", "score/ssim")
 
@@ -40,7 +40,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
             output_dir=artifacts,
         )  # fmt: skip
         run = jobs.train(resolved)
-        tasks.score.fn(run.path, images(run), resolved)
+        stages.score(run, resolved)
         done[run.id] = run
     return done
 
@@ -58,8 +58,8 @@ def tensorboard(runs: dict[str, Run], tmp_path_factory: pytest.TempPathFactory) 
         assert httpx.get(f"{address}/data/plugin/projector/runs").json() == []
         for run in (*runs.values(), *runs.values()):
             values = {name: setting["value"] for name, setting in files.read_json(run.settings).items()}
-            tasks.map_latents.fn(run.path, images(run), Settings(**values))
-            tasks.log_results.fn(run.path, Settings(**values))
+            stages.map_latents(run, Settings(**values))
+            stages.log_results(run, Settings(**values))
         until(lambda: has(address, runs, "scalars", "pictures", "final"), 60, log)
         yield address
 
