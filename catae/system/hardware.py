@@ -29,8 +29,8 @@ def usable_cpus(cgroup: Path = CGROUP) -> int:
 
 def _quota(cgroup: Path) -> float:
     """CPUs of the container's quota, of cgroup version 2 or 1; infinite without one."""
-    # `loky.cpu_count` reads the same files, but rounds up: with `--cpus 1.5` it counts 2 CPUs, and this 1. Two threads
-    # that wait for each other would both stand still for a quarter of the time, when the quota is used up.
+    # `loky.cpu_count` reads the same files, but rounds up: with `--cpus 1.5` it counts 2 CPUs, and this counts 1,
+    # so that threads never use up the quota and stop together until the next period.
     try:
         if (cgroup / "cpu.max").exists():
             quota, period = (cgroup / "cpu.max").read_text().split()

@@ -18,9 +18,9 @@ from catae.system.text import visible
 from catae.training import tensorboard
 
 # torch's `SummaryWriter.add_embedding` writes the same files. It writes them in place, after an event file of its own:
-# a running TensorBoard can look for latents too early; each attempt leaves one more event file. In a temporary folder,
-# copied from there, it would save 20 lines. But TensorBoard would show the name with ':00000' at its end, and for 990
-# images of 64x64 it takes 1.9 s and 2.5 MB of numbers, where this takes 1.2 s and 1.2 MB.
+# a running TensorBoard can look for latents too early, and each attempt leaves one more event file. In a temporary
+# folder, copied from there, it would save about 20 lines. But TensorBoard would show the name with ':00000' at its end,
+# and the numbers would take twice as many bytes (2.5 MB, not 1.2 MB, for 990 images).
 SIDE = 64  # pixels of a picture: a sheet of 1,000 has 2,048, and the projector takes up to 8,192
 CODES, NAMES, SPRITE = "codes.tsv", "names.tsv", "sprite.png"
 
