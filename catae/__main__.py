@@ -1,4 +1,4 @@
-"""The command line: `catae`, or `python -m catae`. It parses, calls, prints and sets the exit code."""
+"""The command line: `catae`, or `python -m catae`. Parse, call the library, print, and set the exit code."""
 
 import argparse
 import importlib
@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
@@ -23,12 +23,14 @@ from catae.system.text import count
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+MAX_CELL = 20  # characters of a cell in `catae runs`, so that the table fits a terminal of 80 columns
+
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Runs the command that `words` (those of the process, by default) ask for; gives the exit code.
+    """Run the command in `words`, by default those of the process, and return the exit code.
 
-    0 done; 1 an error of ours, with its traceback, or another process lost, with one line on standard error; 2 the
-    user's to mend, with one line as well; 130 and 143 interrupted.
+    0: done. 1: a bug, with its traceback, or a lost worker process, with one line on standard error. 2: an error that
+    the user can fix, with one line as well. 130 and 143: interrupted.
     """
     options = arguments.parser().parse_args(words)
     hardware.limit_openblas()
@@ -44,17 +46,22 @@ def main(words: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, signals.Terminated) as error:
         print("catae: interrupted", file=sys.stderr)
         return 128 + (signal.SIGTERM if isinstance(error, signals.Terminated) else signal.SIGINT)
-    except Exception:  # noqa: BLE001 - the edge: what nobody foresaw is ours, and is shown whole
+    except Exception:  # noqa: BLE001 - the outermost frame: an unexpected error is a bug, and needs its traceback
         traceback.print_exc()
         return 1
     return 0
 
 
 def _train(options: argparse.Namespace) -> None:
-    _be_heard_alone()
+    _silence_prefect()
     given = _given(options, settings.RUN)
-    # What is wrong with the settings, or with where to write, is told at once, and not after Prefect's 10 s.
+    # Validate before Prefect starts, which takes 10 s.
     resolved = settings.load(given)
+    if options.dry_run:
+        _dry_run(resolved, settings.origins(given), options.json)
+        return
+    if options.json:
+        raise UserError("--json needs --dry-run; a run's facts are in run.json")
     files.check_place(resolved.output_dir)
     from flows import server
 
@@ -64,8 +71,22 @@ def _train(options: argparse.Namespace) -> None:
 
             folder = run_train_flow(given)
     except server.Unreported as error:
-        signals.at_once(2, str(error))  # Prefect would try for 7 s to send each event that it still has
+        signals.at_once(2, str(error))  # Prefect would retry each unsent event for 7 s
     print(folder / "report.html")
+
+
+def _dry_run(resolved: settings.Settings, origins: Mapping[str, str], as_json: bool) -> None:
+    from rich.console import Console
+
+    from catae.pipeline import dry_run
+    from catae.report import tables
+
+    preview = dry_run.preview_run(resolved, origins)
+    if as_json:
+        _print_json(asdict(preview))
+    else:
+        Console().print(tables.to_text(dry_run.settings_table(preview)))
+        print("\n".join(dry_run.facts(preview)))
 
 
 def _sweep(options: argparse.Namespace) -> None:
@@ -75,7 +96,7 @@ def _sweep(options: argparse.Namespace) -> None:
     from catae.sweep.plan import plan_sweep
     from catae.sweep.state import Sweep
 
-    _be_heard_alone()
+    _silence_prefect()
     given = _given(options, settings.GROUPS)
     base = plan_sweep(given, options.trials).base
     files.check_place(base.output_dir)
@@ -86,37 +107,37 @@ def _sweep(options: argparse.Namespace) -> None:
         with server.use_server(base.output_dir, lambda: importlib.import_module("flows.sweep")):
             from flows.sweep import run_sweep_flow
 
-            done = Sweep(run_sweep_flow(given, options.trials))
+            sweep = Sweep(run_sweep_flow(given, options.trials))
     except server.Unreported as error:
         signals.at_once(2, str(error))
-    board = leaderboard.read(done)
+    board = leaderboard.read(sweep)
     Console().print(leaderboard.text(board))
-    print(done.page)
-    if failed := sum(trial.state == "failed" for trial in done.trials()):
-        raise UserError(f"{failed} of {len(done.trials())} runs failed; the same command tries them again")
+    print(sweep.page)
+    if failed := sum(trial.state == "failed" for trial in sweep.trials()):
+        raise UserError(f"{failed} of {len(sweep.trials())} runs failed; the same command tries them again")
 
 
 def _fit(options: argparse.Namespace) -> None:
     from catae.pipeline import launcher, torchrun
     from catae.system.progress import console
 
-    if os.environ.get("RANK", "0") != "0":  # one of torchrun's processes speaks for all, unless something is wrong
+    if os.environ.get("RANK", "0") != "0":  # one process of torchrun's logs for all
         logging.getLogger("catae").setLevel(logging.WARNING)
         console.quiet = True
     if options.folder:
         launcher.run_worker(options.folder)
         return
     given = _given(options, settings.RUN)
-    chosen = settings.load(given)
-    files.check_place(chosen.output_dir)
-    if new := torchrun.fit_run(chosen, settings.origins(given)):
+    resolved = settings.load(given)
+    files.check_place(resolved.output_dir)
+    if new := torchrun.fit_run(resolved, settings.origins(given)):
         print(new.path)
 
 
-def _be_heard_alone() -> None:
-    """Keeps Prefect's lines from the terminal: the library's own tell what happens, and of an error one line.
+def _silence_prefect() -> None:
+    """Hide Prefect's log lines: the library's own lines report progress and errors.
 
-    So does a server that is gone: it would be told of for each line that can't be sent there.
+    Python would also print a traceback for each log record that a lost server does not receive.
     """
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
@@ -124,20 +145,37 @@ def _be_heard_alone() -> None:
 
 
 def _given(options: argparse.Namespace, groups: Sequence[type["BaseModel"]]) -> dict[str, str]:
-    """What the flags of these settings say, of those that were given."""
-    said = {name: getattr(options, name) for group in groups for name in group.model_fields}
-    return {name: value for name, value in said.items() if value is not None}
+    """Return the settings that were given as flags."""
+    flags = {name: getattr(options, name) for group in groups for name in group.model_fields}
+    return {name: value for name, value in flags.items() if value is not None}
 
 
 def _serve(options: argparse.Namespace) -> None:
-    settings.load()  # the runs' environment is this one
+    settings.load()  # the runs inherit this environment
     if not os.environ.get("PREFECT_API_URL"):
         raise UserError(
-            "PREFECT_API_URL names no server whose runs to serve: start one with `prefect server start`, and set it to "
-            "http://127.0.0.1:4200/api"
+            "PREFECT_API_URL is not set: start a server with `prefect server start`, and set the variable to its "
+            "address, like http://127.0.0.1:4200/api"
         )
-    # In this one's place: signals and their grace time are Prefect's there.
+    # Replace this process, so that signals and their grace period are Prefect's.
     os.execv(sys.executable, [sys.executable, "-m", "flows.serve"])
+
+
+def _runs(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from catae.report import run_list, tables
+
+    resolved = settings.load({"output_dir": options.output_dir})
+    runs = run_list.list_runs(resolved.output_dir)
+    if options.json:
+        _print_json(run_list.to_json(runs))
+    elif runs:
+        table = run_list.run_table(runs)
+        Console().print(tables.to_text(table, dense=True, max_width=MAX_CELL))
+        print(table.note)
+    else:
+        print(f"no runs in {resolved.output_dir} (CATAE_OUTPUT_DIR)")
 
 
 def _generate(options: argparse.Namespace) -> None:
@@ -145,9 +183,9 @@ def _generate(options: argparse.Namespace) -> None:
     from catae.inference import gallery
 
     given = {"samples": options.count, "seed": options.seed, "prior": options.prior}
-    chosen = settings.load(given, {"samples": "--count"})
-    source = run.find_trained_run(options.run, chosen.output_dir)
-    gallery.generate_from(source, chosen.prior, chosen.samples, chosen.seed, options.out)
+    resolved = settings.load(given, {"samples": "--count"})
+    source = run.find_trained_run(options.run, resolved.output_dir)
+    gallery.generate_from(source, resolved.prior, resolved.samples, resolved.seed, options.out)
     print(options.out)
 
 
@@ -155,9 +193,9 @@ def _fid(options: argparse.Namespace) -> None:
     from catae import run
     from catae.evaluation import fid
 
-    chosen = settings.load({"prior": options.prior, "seed": options.seed})
-    source = run.find_trained_run(options.run, chosen.output_dir)
-    pictures, distances = fid.measure(source, chosen.prior, chosen.seed, options.weights)
+    resolved = settings.load({"prior": options.prior, "seed": options.seed})
+    source = run.find_trained_run(options.run, resolved.output_dir)
+    pictures, distances = fid.measure(source, resolved.prior, resolved.seed, options.weights)
     print(f"from {pictures:,} test pictures, of as many pictures each:")
     for name, distance in distances.items():
         print(f"{name:16}FID {distance.fid:7.2f}  KID {distance.kid:7.4f}")
@@ -167,20 +205,18 @@ def _interpolate(options: argparse.Namespace) -> None:
     from catae import run
     from catae.inference import interpolate
 
-    chosen = settings.load({"interpolation_steps": options.steps}, {"interpolation_steps": "--steps"})
-    source = run.find_trained_run(options.run, chosen.output_dir)
-    match len(options.pictures):
+    resolved = settings.load({"interpolation_steps": options.steps}, {"interpolation_steps": "--steps"})
+    source = run.find_trained_run(options.run, resolved.output_dir)
+    match len(options.images):
         case 2:
-            out, steps = options.out or Path("walk.gif"), chosen.interpolation_steps
-            interpolate.walk_in(source, options.pictures, steps, chosen.seed, out, options.path, options.rows)
+            out, steps = options.out or Path("interpolation.gif"), resolved.interpolation_steps
+            interpolate.walk_in(source, options.images, steps, resolved.seed, out, options.path, options.rows)
         case 4:
-            out, side = (
-                options.out or Path("grid.png"),
-                chosen.interpolation_steps if options.steps else interpolate.SIDE,
-            )
-            interpolate.grid_in(source, options.pictures, side, out, options.path)
+            out = options.out or Path("grid.png")
+            side = resolved.interpolation_steps if options.steps else interpolate.SIDE
+            interpolate.grid_in(source, options.images, side, out, options.path)
         case number:
-            raise UserError(f"a walk is between two pictures, and a grid between four: {number} are named")
+            raise UserError(f"interpolate needs two images, or four for a grid: {number} are given")
     print(out)
 
 
@@ -189,7 +225,7 @@ def _attribute(options: argparse.Namespace) -> None:
     from catae.inference import interpolate
 
     source = run.find_trained_run(options.run, settings.load().output_dir)
-    interpolate.attribute_in(source, options.picture, options.positives, options.negatives, options.out)
+    interpolate.attribute_in(source, options.image, options.positives, options.negatives, options.out)
     print(options.out)
 
 
@@ -215,7 +251,7 @@ def _compare(options: argparse.Namespace) -> None:
         comparison.write_html(compared, options.html)
         print(options.html)
     elif options.json:
-        print(json.dumps(compared.to_dict(), indent=2, ensure_ascii=False))
+        _print_json(compared.to_dict())
     else:
         Console().print(comparison.text(compared, Console().width))
 
@@ -224,8 +260,8 @@ def _latents(options: argparse.Namespace) -> None:
     from catae import run
     from catae.inference import latent_map
 
-    chosen = settings.load()
-    latent_map.draw(run.find_trained_run(options.run, chosen.output_dir), options.map, chosen.seed, options.out)
+    resolved = settings.load()
+    latent_map.draw(run.find_trained_run(options.run, resolved.output_dir), options.map, resolved.seed, options.out)
     print(options.out)
 
 
@@ -256,13 +292,15 @@ def _inspect(options: argparse.Namespace) -> None:
     from catae.data import ingest
     from catae.report import data_report
 
-    chosen = settings.load({"source": options.source})
-    image_set, report = ingest.read(chosen.source, chosen.output_dir / "cache", chosen.image_size, chosen.on_reject)
+    resolved = settings.load({"source": options.source})
+    image_set, report = ingest.read(
+        resolved.source, resolved.output_dir / "cache", resolved.image_size, resolved.on_reject
+    )
     if options.html:
         data_report.write_html(image_set, report, options.html)
         print(options.html)
     elif options.json:
-        print(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
+        _print_json(report.to_dict())
     else:
         Console().print(data_report.text(report))
 
@@ -270,20 +308,23 @@ def _inspect(options: argparse.Namespace) -> None:
 def _cache(options: argparse.Namespace) -> None:
     from catae.data import cache
 
-    there = cache.sets(settings.load().output_dir / "cache")
+    sets = cache.sets(settings.load().output_dir / "cache")
     if options.clear:
-        kept = [cached for cached in there if not cache.remove(cached)]
-        print(
-            f"removed {len(there) - len(kept)} of {count(len(there), 'set')}" + (", the rest is in use" if kept else "")
-        )
+        kept = [cached for cached in sets if not cache.remove(cached)]
+        in_use = ", the rest is in use" if kept else ""
+        print(f"removed {len(sets) - len(kept)} of {count(len(sets), 'set')}{in_use}")
     elif options.json:
-        print(json.dumps([asdict(cached) for cached in there], indent=2, default=str))
+        _print_json([asdict(cached) for cached in sets])
     else:
-        for cached in there:
+        for cached in sets:
             used = datetime.fromtimestamp(cached.used).strftime("%Y-%m-%d %H:%M")
-            size = f"{cached.pictures:9,} pictures  {cached.size_bytes / 1e6:9,.1f} MB"
+            size = f"{cached.pictures:9,} images  {cached.size_bytes / 1e6:9,.1f} MB"
             print(f"{cached.path.name}  {size}  {used}  {cached.source}")
-        print(f"{count(len(there), 'set')}, {sum(cached.size_bytes for cached in there) / 1e6:,.1f} MB")
+        print(f"{count(len(sets), 'set')}, {sum(cached.size_bytes for cached in sets) / 1e6:,.1f} MB")
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
@@ -291,6 +332,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "sweep": _sweep,
     "fit": _fit,
     "serve": _serve,
+    "runs": _runs,
     "generate": _generate,
     "fid": _fid,
     "interpolate": _interpolate,
@@ -307,7 +349,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
 
 @contextmanager
 def _log_on_standard_error() -> Iterator[None]:
-    """Shows what the library logs: above the progress bar on a terminal, as plain lines elsewhere."""
+    """Print the library's log: above the progress bar on a terminal, as plain lines elsewhere."""
     from rich.highlighter import NullHighlighter
     from rich.logging import RichHandler
 

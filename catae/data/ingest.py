@@ -112,6 +112,16 @@ def read(
     return ImageStore(place), replace(report, source=source)
 
 
+def cached_report(source: str, cache: Path, size: int) -> DataReport | None:
+    """Return the report of an image set in the cache; None if the source has not been decoded, or has changed.
+
+    Raises:
+        UserError: there is no such source.
+    """
+    report = cache / _key(sources.fingerprint(source), size) / REPORT
+    return DataReport(**files.read_json(report)) if report.is_file() else None
+
+
 def _key(state: str, size: int) -> str:
     made_by = f"{FORMAT}:{PIL.__version__}"
     return hashlib.sha256(f"{state}:{size}:{made_by}".encode()).hexdigest()[:16]

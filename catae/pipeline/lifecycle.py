@@ -73,7 +73,7 @@ def _lock_run(settings: Settings, origins: Mapping[str, str], stack: ExitStack) 
         with files.locked(runs):
             for path in runs.iterdir():
                 _mark_killed(path)
-            run = _to_resume(settings) or Run(files.create_timestamped(runs))
+            run = find_resumable(settings) or Run(files.create_timestamped(runs))
             try:
                 stack.enter_context(files.locked(run.path, wait=False))
             except BlockingIOError as error:
@@ -100,8 +100,12 @@ def _mark_killed(path: Path) -> None:
         logger.warning("%s", error)
 
 
-def _to_resume(settings: Settings) -> Run | None:
-    """Return the run to resume, if there is one: the named run, or the newest unfinished one with these settings."""
+def find_resumable(settings: Settings) -> Run | None:
+    """Return the run to resume, if there is one: the named run, or the newest unfinished one with these settings.
+
+    Raises:
+        UserError: the named run does not exist, or its settings differ.
+    """
     if settings.resume == "never":
         return None
     if settings.resume != "auto":
@@ -112,7 +116,7 @@ def _to_resume(settings: Settings) -> Run | None:
                 "run with --resume never"
             )
         return run
-    for path in sorted((settings.output_dir / "runs").iterdir(), reverse=True):
+    for path in sorted((settings.output_dir / "runs").glob("*"), reverse=True):
         run = Run(path)
         if not (run.manifest.is_file() and run.settings.is_file()):
             continue

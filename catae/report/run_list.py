@@ -1,0 +1,104 @@
+"""List the runs in an output folder: `catae runs`."""
+
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from catae.data import sources
+from catae.errors import UserError
+from catae.report import tables
+from catae.report.run_summary import Summary as RunSummary
+from catae.report.run_summary import read as summarize_run
+from catae.report.tables import NONE, Table
+from catae.run import Run
+from catae.settings import RESUME_SAFE, Settings
+from catae.system.text import count, duration
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ListedRun:
+    """One line of the list.
+
+    Attributes:
+        source: what it was trained on.
+        settings: the hyperparameters that differ from the defaults.
+        epochs: trained so far; None before training ends.
+        l1: of the test images' reconstructions, pixels in [-1, 1]; None before they are scored.
+        pca_l1: the same of PCA with as many components as the latent has channels.
+        images: the number of test images that both are based on.
+        seconds: of training.
+    """
+
+    id: str
+    state: str
+    source: str
+    settings: dict[str, Any]
+    epochs: int | None
+    l1: float | None
+    pca_l1: float | None
+    images: int | None
+    seconds: float | None
+
+
+def list_runs(output_dir: Path) -> list[ListedRun]:
+    """Return the runs in `output_dir`, newest first. A damaged one is logged and left out."""
+    listed = []
+    for path in sorted((output_dir / "runs").glob("*/run.json"), reverse=True):
+        try:
+            listed.append(_line(summarize_run(Run(path.parent))))
+        except UserError as error:
+            logger.warning("%s; it is left out", error)
+    return listed
+
+
+def _line(run: RunSummary) -> ListedRun:
+    defaults = Settings.model_fields
+    changed = {
+        name: value
+        for name, value in run.settings.items()
+        if name in defaults and name not in RESUME_SAFE and value != defaults[name].default
+    }
+    return ListedRun(
+        id=run.id,
+        state=run.state,
+        source=sources.label(run.settings["source"]),
+        settings=changed,
+        epochs=run.training.epochs if run.training else None,
+        l1=run.scores.model.l1 if run.scores else None,
+        pca_l1=run.scores.pca.l1 if run.scores else None,
+        images=run.scores.pictures if run.scores else None,
+        seconds=run.training.seconds if run.training else None,
+    )
+
+
+def run_table(runs: list[ListedRun]) -> Table:
+    """Return the runs as a table."""
+    names = (("run", False), ("state", False), ("source", False), ("settings", False), ("epochs", True))
+    scores = (("test L1", True), ("PCA", True), ("images", True), ("time", True))
+    return Table(
+        title="Runs",
+        columns=tuple(tables.column(name, numeric=numeric) for name, numeric in (*names, *scores)),
+        rows=tuple(
+            tables.row(
+                run.id,
+                run.state,
+                run.source,
+                ", ".join(f"{name} {value}" for name, value in run.settings.items()) or "defaults",
+                NONE if run.epochs is None else str(run.epochs),
+                NONE if run.l1 is None else f"{run.l1:.4f}",
+                NONE if run.pca_l1 is None else f"{run.pca_l1:.4f}",
+                NONE if run.images is None else f"{run.images:,}",
+                NONE if run.seconds is None else duration(run.seconds),
+            )
+            for run in runs
+        ),
+        note=f"{count(len(runs), 'run')}. L1 of pixels in [-1, 1] on so many test images, next to PCA's.",
+    )
+
+
+def to_json(runs: list[ListedRun]) -> list[dict[str, Any]]:
+    """Return the runs as JSON values."""
+    return [asdict(run) for run in runs]
