@@ -1,4 +1,4 @@
-"""What people who test flows of their own rely on."""
+"""What users who test their own flows rely on."""
 
 import re
 import subprocess
@@ -15,15 +15,15 @@ from catae.settings import Settings
 from flows import tasks
 
 
-def test_a_task_called_as_a_function_takes_less_than_3_s_and_no_server(
+def test_a_task_called_as_a_function_needs_no_server_and_less_than_3_s(
     small: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{free_port()}/api")  # nobody answers there
-    begun = time.process_time()  # not what other processes of a busy machine take
+    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{free_port()}/api")  # nothing listens there
+    start = time.process_time()  # excludes other processes of a busy machine
     new = lifecycle.create_run(small, settings.origins())
     for task in (tasks.read, tasks.split, tasks.train, tasks.draw_curves):
         task.fn(new.path, small)
-    assert time.process_time() - begun < 3
+    assert time.process_time() - start < 3
     assert new.read()["training"]["epochs"] == small.max_epochs
 
 
