@@ -1,6 +1,11 @@
 """What every test stands on: an environment without settings, a folder of its own, and small real image sets."""
 
 import os
+
+# Threads that wait for work sleep, and do not spin. Set before anything imports PyTorch, and inherited by every process
+# that a test starts. On two busy cores a job of 2 epochs on 80 images takes 6 s of CPU time so, and 14 to 17 otherwise.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import signal
 import subprocess
 from collections.abc import Iterator
