@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import Server, background, environment, free_port, running, start, until
+from servers import Server, background, environment, free_port, running, start, until, with_database
 
 from catae import settings
 from catae.errors import UserError
@@ -42,8 +42,8 @@ def needs(library: str, extra: str) -> None:
 
 @pytest.fixture(scope="module")
 def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One database for all of them: making it takes 10 s."""
-    return tmp_path_factory.mktemp("prefect")
+    """One database for all of them."""
+    return with_database(tmp_path_factory.mktemp("prefect"))
 
 
 @pytest.fixture(scope="module")
