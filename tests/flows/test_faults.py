@@ -136,7 +136,9 @@ def test_a_transient_error_is_retried_to_the_same_weights(
 
 def test_a_timeout_is_one_line_and_the_same_command_resumes(server: Server, user: dict[str, str]) -> None:
     variables = user | {"CATAE_TIMEOUT_MINUTES": "0.1"}
-    command = [sys.executable, "-m", "catae", "train", *LONG, "--max-epochs", "100000", "--patience", "100000"]
+    # Small enough that a busy machine does an epoch in the first 6 s as well.
+    endless = [*LONG, "--image-size", "32", "--width", "4", "--max-epochs", "100000", "--patience", "100000"]
+    command = [sys.executable, "-m", "catae", "train", *endless]
     first, second = (
         subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120, check=False)
         for _ in range(2)
