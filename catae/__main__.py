@@ -35,7 +35,7 @@ def main(words: Sequence[str] | None = None) -> int:
     options = arguments.parser().parse_args(words)
     hardware.limit_openblas()
     try:
-        with signals.on_signals(), _log_on_standard_error():
+        with signals.handle_signals(), _log_on_standard_error():
             COMMANDS[options.command](options)
     except UserError as error:
         print(f"catae: {error}", file=sys.stderr)
@@ -62,7 +62,7 @@ def _train(options: argparse.Namespace) -> None:
         return
     if options.json:
         raise UserError("--json needs --dry-run; a run's facts are in run.json")
-    files.check_place(resolved.output_dir)
+    files.check_writable(resolved.output_dir)
     from flows import server
 
     try:
@@ -71,7 +71,7 @@ def _train(options: argparse.Namespace) -> None:
 
             folder = run_train_flow(given)
     except server.Unreported as error:
-        signals.at_once(2, str(error))  # Prefect would retry each unsent event for 7 s
+        signals.exit_now(2, str(error))  # Prefect would retry each unsent event for 7 s
     print(folder / "report.html")
 
 
@@ -99,7 +99,7 @@ def _sweep(options: argparse.Namespace) -> None:
     _silence_prefect()
     given = _given(options, settings.GROUPS)
     base = plan_sweep(given, options.trials).base
-    files.check_place(base.output_dir)
+    files.check_writable(base.output_dir)
     from flows import server, task_runners
 
     task_runners.check(base)
@@ -109,7 +109,7 @@ def _sweep(options: argparse.Namespace) -> None:
 
             sweep = Sweep(run_sweep_flow(given, options.trials))
     except server.Unreported as error:
-        signals.at_once(2, str(error))
+        signals.exit_now(2, str(error))
     board = leaderboard.read(sweep)
     Console().print(leaderboard.text(board))
     print(sweep.page)
@@ -129,7 +129,7 @@ def _fit(options: argparse.Namespace) -> None:
         return
     given = _given(options, settings.RUN)
     resolved = settings.load(given)
-    files.check_place(resolved.output_dir)
+    files.check_writable(resolved.output_dir)
     if new := torchrun.fit_run(resolved, settings.origins(given)):
         print(new.path)
 

@@ -1,21 +1,21 @@
-"""The errors that have a meaning of their own: above all the one that is the user's to mend."""
+"""Exceptions with a meaning of their own."""
 
 
 class UserError(Exception):
-    """Something that the user can mend: bad input, settings, files, disks or networks.
+    """An error the user can fix: wrong input or settings, or a problem with a file, disk or network.
 
-    Its text is one line that says what is wrong, where, and what to do about it. The command line prints that
-    line and exits with 2, without a traceback.
+    Its message is one line that states what failed, where, and what to do. The command line prints it without a
+    traceback and exits with code 2.
     """
 
 
 class DecodeError(Exception):
-    """Why a file of a source gives no picture, in a few words: the file's fault, not the job's."""
+    """A file of a source yields no image. The message gives the reason in a few words."""
 
 
 class TrialPruned(Exception):
-    """Why a run of a search is ended before its time: others, earlier, were better. It is nobody's fault."""
+    """A search stops a run early because earlier runs did better. It is not a failure."""
 
 
 class WorkerLost(Exception):
-    """Another of the processes that train together has ended, or can't be reached: there is no going on without it."""
+    """Another training process ended or cannot be reached, so this one cannot continue."""

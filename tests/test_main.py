@@ -103,7 +103,7 @@ def test_cache_lists_and_clears_image_sets(tmp_path: Path, capsys: pytest.Captur
         (["interpolate", "a", "b", "--steps", "1"], "--steps is '1': it must be greater than or equal to 2"),
         (["interpolate", "nope.png", "nope.png"], "'nope.png' is no picture of this run"),
         (["reconstruct", "nope.png"], "'nope.png' is no picture of this run"),
-        (["inspect", "nowhere"], "nowhere can't be read: No such file or directory"),
+        (["inspect", "nowhere"], "cannot read nowhere: No such file or directory"),
         (["train", "--seed", "x"], "--seed is 'x': it must be a valid integer"),
     ],
 )

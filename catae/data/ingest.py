@@ -175,7 +175,7 @@ def _build(folder: Path, source: str, size: int) -> None:
     original_sizes: Counter[str] = Counter()
     names: dict[str, int] = {}  # and how often an archive has it
     listing = sources.entries(source, size)
-    files.check_room(folder, (listing.total or 0) * (size**2 * 3 + BESIDE))
+    files.check_free_space(folder, (listing.total or 0) * (size**2 * 3 + BESIDE))
     with (folder / PIXELS).open("wb", 2**20) as pixels, (folder / DIGESTS).open("wb") as digests:
         for result in progress.track(_decoded(_pictures(listing, report), size), "reading pictures", listing.total):
             if isinstance(result, Rejected):

@@ -98,7 +98,7 @@ def entries(source: str, size: int = 64) -> Listing:
             if tarfile.is_tarfile(path):
                 return Listing(None, _tar(path))
     except OSError as error:
-        raise UserError(f"{source} can't be read: {error.strerror}; correct --source (CATAE_SOURCE)") from error
+        raise UserError(f"cannot read {source}: {error.strerror}; correct --source (CATAE_SOURCE)") from error
     raise UserError(f"{path} is neither a folder nor a whole zip or tar archive; correct --source (CATAE_SOURCE)")
 
 
@@ -125,7 +125,7 @@ def fingerprint(source: str) -> str:
         for file in found:
             hashed.update(os.fsencode(file) + _state(file.lstat() if file != path else file.stat()).encode())
     except FileNotFoundError as error:
-        raise UserError(f"{source} can't be read: {error.strerror}; correct --source (CATAE_SOURCE)") from error
+        raise UserError(f"cannot read {source}: {error.strerror}; correct --source (CATAE_SOURCE)") from error
     return f"{path}:{hashed.hexdigest()}"
 
 

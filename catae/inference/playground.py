@@ -37,7 +37,7 @@ from catae.model.linalg import principal
 from catae.report import html
 from catae.run import Run
 from catae.system import rng
-from catae.system.text import visible
+from catae.system.text import printable
 
 TEMPLATES = Path(__file__).parent / "templates"
 STYLES = (Path(html.__file__).parent / "templates" / "style.css", TEMPLATES / "play.css")
@@ -154,7 +154,7 @@ class Handlers:
             return self._shown(self.toy.priors["randn"].sample(4, seed), ["a sample"] * 4)
         chances = torch.rand(4, generator=rng.generator(seed, "corners"))
         chosen = [test[int(chance * len(test))] for chance in chances]
-        return self._shown(self._codes(images.take(chosen)), [visible(images.names[place]) for place in chosen])
+        return self._shown(self._codes(images.take(chosen)), [printable(images.names[place]) for place in chosen])
 
     async def samples(self, request: Request) -> Response:
         """Twelve samples of the prior and the seed that are asked for."""

@@ -50,7 +50,7 @@ def preview_run(settings: Settings, origins: Mapping[str, str]) -> Preview:
     """
     number, images, distinct = _count(settings)
     resumed = lifecycle.find_resumable(settings)
-    left = hardware.memory_left()
+    left = hardware.available_memory()
     cached = images is not None
     pixels = 0 if cached else (number or 0) * 3 * settings.image_size**2
     return Preview(

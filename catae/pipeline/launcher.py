@@ -128,7 +128,7 @@ def _end_with_input() -> None:
 
     def watch() -> None:
         os.read(sys.stdin.fileno(), 1)
-        signals.at_once(128 + signal.SIGTERM, "the process that started this training process has ended")
+        signals.exit_now(128 + signal.SIGTERM, "the process that started this training process has ended")
 
     threading.Thread(target=watch, daemon=True).start()
 

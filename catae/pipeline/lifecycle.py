@@ -89,7 +89,7 @@ def _mark_killed(path: Path) -> None:
     """Clean up after a killed process: remove half-written files, and record the state of a run as killed."""
     try:
         with files.locked(path, wait=False):
-            files.sweep(path)
+            files.remove_partial(path)
             if not any(path.iterdir()):
                 path.rmdir()
             elif (run := Run(path)).read()["state"] == RUNNING:

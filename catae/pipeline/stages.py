@@ -42,7 +42,7 @@ def read(run: Run, settings: Settings) -> None:
         UserError: the images cannot be read, the disk is too small, or the run was named with `--resume` and its images
             have changed since.
     """
-    files.check_room(run.path, preflight.room(settings))  # first: downloading and decoding may take long
+    files.check_free_space(run.path, preflight.room(settings))  # first: downloading and decoding may take long
     image_set, report = ingest.read(
         settings.source, settings.output_dir / "cache", settings.image_size, settings.on_reject
     )

@@ -22,7 +22,7 @@ from catae.report.run_summary import Scores, Summary
 from catae.report.tables import BEST, NONE, Cell, Column, Table
 from catae.run import Run
 from catae.settings import RESUME_SAFE
-from catae.system.text import count, duration, visible
+from catae.system.text import count, duration, printable
 from catae.training import tensorboard
 
 VALUE = 16  # characters of a value in a terminal; a longer one is folded
@@ -175,7 +175,7 @@ def _setting(entry: Summary, name: str) -> str:
     if name not in entry.settings:
         return NONE
     value = str(entry.settings[name])
-    return visible(sources.label(value) if name == "source" else value) or "(empty)"
+    return printable(sources.label(value) if name == "source" else value) or "(empty)"
 
 
 def _epochs(entry: Summary) -> str:
@@ -200,12 +200,12 @@ def text(comparison: Comparison, width: int) -> RenderableType:
         most = max((n for n in runs[:-1] if _fits(columns.select(runs[:n]), width)), default=1)
         split = np.array_split(runs, ceil(len(runs) / most))  # four runs as two and two, and not as three and one
         parts = [columns.select(part.tolist()) for part in split]
-    blocks: list[RenderableType] = [Text(visible(headline(comparison)), style="bold")]
+    blocks: list[RenderableType] = [Text(printable(headline(comparison)), style="bold")]
     for part in parts:
         blocks += [Text(), tables.to_text(part, max_width=VALUE)]
     starred = f"{BEST.strip()} the best. " if rows.has_best else ""
     blocks += [Text(), Text(f"{starred}PCA has as many components as the run's code has numbers.", style="dim")]
-    return Group(*blocks, *(Text(visible(note)) for note in comparison.notes))
+    return Group(*blocks, *(Text(printable(note)) for note in comparison.notes))
 
 
 def _fits(table: Table, width: int) -> bool:

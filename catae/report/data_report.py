@@ -16,7 +16,7 @@ from catae.data.decode import Pixels
 from catae.data.image_store import ImageStore
 from catae.data.ingest import DataReport
 from catae.report import figures, html
-from catae.system.text import count, share, visible
+from catae.system.text import count, percent, printable
 
 SHEET = 96  # pictures
 SIDE = 64  # pixels, of a picture on the page: 200 pictures of that size have 1 MB, whatever size the set has
@@ -27,7 +27,7 @@ HERE = "catae, which keeps copies together, leaves 0"
 def text(report: DataReport) -> RenderableType:
     """The report for a terminal of 80 columns or more. No name in it is taken for markup or steers the terminal."""
     blocks: list[RenderableType] = [
-        Text(f"{visible(sources.label(report.source))}: {_headline(report)}", style="bold"),
+        Text(f"{printable(sources.label(report.source))}: {_headline(report)}", style="bold"),
         Text(),
         _facts(report),
     ]
@@ -91,14 +91,14 @@ def _headline(report: DataReport) -> str:
     copies = report.pictures - report.distinct + report.mirrored + report.near
     words = "No picture is a copy of another."
     if copies:
-        words = f"{share(copies / report.pictures)} of the pictures are copies of others."
+        words = f"{percent(copies / report.pictures)} of the pictures are copies of others."
     return f"{words} {count(len(report.rejects), 'file')} can't be read." if report.rejects else words
 
 
 def _facts(report: DataReport) -> Table:
     """The counts, a line each."""
     facts = {
-        "Source": visible(report.source),
+        "Source": printable(report.source),
         "Files": f"{report.files:,}",
         "Pictures": f"{report.pictures:,} of {report.image_size}x{report.image_size}, {report.distinct:,} distinct",
         "Identical copies": f"{report.pictures - report.distinct:,}",
@@ -126,7 +126,7 @@ def _table(heading: str, items: Sequence[Mapping[str, str]], key: str) -> list[R
     shown, rest = html.first(items, html.NAMES)
     table = _headed("File", key.capitalize())
     for item in shown:
-        table.add_row(Text(visible(item["name"])), Text(visible(item[key])))
+        table.add_row(Text(printable(item["name"])), Text(printable(item[key])))
     return _block(f"{heading}: {count(len(items), 'file')}", table, f"and {rest:,} more, {ELSEWHERE}" if rest else "")
 
 
@@ -166,5 +166,5 @@ def _kinds(counts: Mapping[str, int]) -> str:
 def _listed(names: Sequence[str]) -> str:
     """The first names, and how many more there are."""
     shown, rest = html.first(names, html.FEW)
-    words = ", ".join(visible(name) for name in shown)
+    words = ", ".join(printable(name) for name in shown)
     return f"{words} and {rest:,} more" if rest else words

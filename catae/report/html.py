@@ -13,7 +13,7 @@ from PIL import Image, ImageSequence
 
 from catae.data.decode import Pixels
 from catae.system import files
-from catae.system.text import count, duration, moment, share, visible
+from catae.system.text import count, duration, percent, printable, timestamp
 
 NAMES = 20  # of files in a table
 FEW = 5  # names in a line
@@ -42,7 +42,7 @@ def write(path: Path, template: str, package: str = "catae.report", **facts: Any
         lstrip_blocks=True,
     )
     environment.filters.update(
-        count=count, digest=digest, duration=duration, first=first, leak=leak, moment=moment, visible=visible
+        count=count, digest=digest, duration=duration, first=first, leak=leak, printable=printable, timestamp=timestamp
     )
     limits = {"names": NAMES, "few": FEW, "kinds": KINDS, "groups": GROUPS, "copies": COPIES}
     page = environment.get_template(template).render(limits=limits, **facts)
@@ -111,4 +111,4 @@ def first(items: Sequence[Any] | Mapping[str, Any], limit: int) -> tuple[list[An
 
 def leak(part: float) -> str:
     """What a plain random split would have done to the test pictures, of which `part` would have a copy in train."""
-    return f"A plain random split would have left {share(part)} of the test pictures with a copy in train"
+    return f"A plain random split would have left {percent(part)} of the test pictures with a copy in train"

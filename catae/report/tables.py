@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import JustifyMethod
 from rich.text import Text
 
-from catae.system.text import visible
+from catae.system.text import printable
 
 NONE = "\N{EN DASH}"  # the text of a cell without a value
 BEST = "* "
@@ -118,7 +118,7 @@ def to_text(
 
 
 def _styled(cell: Cell) -> Text:
-    text = " ".join(filter(None, (visible(cell.text), visible(cell.note))))
+    text = " ".join(filter(None, (printable(cell.text), printable(cell.note))))
     return Text(BEST + text, style="bold") if cell.best else Text(text)
 
 
@@ -140,12 +140,12 @@ def _align(column: Column) -> str:
 
 
 def _markup(cell: Cell, code: bool = False, breaks: bool = False) -> str:
-    text = escape(visible(cell.text))
+    text = escape(printable(cell.text))
     text = text.replace("_", "_<wbr>") if breaks else text  # where a browser may break the name of a setting
     for tag, wanted in (("code", code), ("b", cell.best)):
         text = f"<{tag}>{text}</{tag}>" if wanted else text
     text = f'<a href="{escape(cell.link)}">{text}</a>' if cell.link else text
-    return f'{text} <small class="soft">{escape(visible(cell.note))}</small>' if cell.note else text
+    return f'{text} <small class="soft">{escape(printable(cell.note))}</small>' if cell.note else text
 
 
 def to_markdown(table: Table) -> str:
@@ -159,11 +159,11 @@ def to_markdown(table: Table) -> str:
 
 
 def _marked(cell: Cell, code: bool = False) -> str:
-    text = f"`{visible(cell.text).replace('`', chr(39)).replace('|', chr(92) + '|')}`" if code else plain(cell.text)
+    text = f"`{printable(cell.text).replace('`', chr(39)).replace('|', chr(92) + '|')}`" if code else plain(cell.text)
     text = f"**{text}**" if cell.best else text
     return " ".join(filter(None, (text, plain(cell.note))))
 
 
 def plain(text: str) -> str:
     r"""Return a text from outside as Markdown that shows nothing but it; a number like '0.1156' stays as it is."""
-    return text if NUMBER.fullmatch(text) else MARKDOWN.sub(r"\\\g<0>", visible(text))
+    return text if NUMBER.fullmatch(text) else MARKDOWN.sub(r"\\\g<0>", printable(text))

@@ -19,7 +19,7 @@ from catae.report.run_summary import Scores, Summary, Training
 from catae.report.tables import NONE, Cell, Table
 from catae.sweep.state import Sweep, Trial
 from catae.system import files
-from catae.system.text import count, duration, visible
+from catae.system.text import count, duration, printable
 
 
 @dataclass(frozen=True)
@@ -283,12 +283,12 @@ def text(board: Leaderboard) -> RenderableType:
     ranked = table(board)
     first = [0] if ranked.rows and ranked.rows[0][0].text == "1" else []
     return Group(
-        Text(visible(headline(board)), style="bold"),
+        Text(printable(headline(board)), style="bold"),
         Text(),
         tables.to_text(ranked, dense=True, bold=first),
         Text(),
         Text(ranked.note, style="dim"),
-        *(Text(visible(note)) for note in board.notes),
+        *(Text(printable(note)) for note in board.notes),
     )
 
 

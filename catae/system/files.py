@@ -1,4 +1,4 @@
-"""Files that are whole or not there at all."""
+"""Write files atomically, lock folders, and explain disk errors to the user."""
 
 import errno
 import fcntl
@@ -15,30 +15,30 @@ from typing import Any, BinaryIO
 
 from catae.errors import UserError
 
-_ROOM = "free some room, and run the same command again: it goes on where it stopped"
-_PLACE = "give another --output-dir (CATAE_OUTPUT_DIR), or the right to write there"
+PARTIAL = ".writing-"  # prefix of temporary files
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-WRITING = ".writing-"  # what the temporary files begin with
-CLOSED = (errno.EACCES, errno.EPERM)
-MENDABLE = {
-    **dict.fromkeys(FULL, _ROOM),
-    **dict.fromkeys((errno.EROFS, errno.ENOTDIR, *CLOSED), _PLACE),
-    errno.EIO: "the disk fails; run the same command again when it is mended, or give another --output-dir",
+DENIED = (errno.EACCES, errno.EPERM)
+_FREE_SPACE = "free some space and run the same command again to resume"
+_OTHER_FOLDER = "choose another --output-dir (CATAE_OUTPUT_DIR), or make this one writable"
+ADVICE = {
+    **dict.fromkeys(FULL, _FREE_SPACE),
+    **dict.fromkeys((errno.EROFS, errno.ENOTDIR, *DENIED), _OTHER_FOLDER),
+    errno.EIO: "the disk fails: fix it and run the same command again, or choose another --output-dir",
 }
 
 
-def sweep(folder: Path) -> None:
-    """Removes what killed processes have left half-written in `folder` and below; nobody else may write there now."""
-    for left in folder.rglob(f"{WRITING}*"):
-        left.unlink()
+def remove_partial(folder: Path) -> None:
+    """Delete temporary files that killed processes left in `folder` and below. No other process may write there."""
+    for partial in folder.rglob(f"{PARTIAL}*"):
+        partial.unlink()
 
 
 @contextmanager
 def locked(folder: Path, wait: bool = True) -> Iterator[None]:
-    """Keeps `folder` to this process; the kernel lets go of it when the process ends, however it does.
+    """Hold an exclusive lock on `folder`. The kernel releases it when the process ends, even if it is killed.
 
     Raises:
-        BlockingIOError: another process has it, and this one is not to wait.
+        BlockingIOError: another process holds the lock and `wait` is false.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -50,85 +50,88 @@ def locked(folder: Path, wait: bool = True) -> Iterator[None]:
 
 @contextmanager
 def explain_os_errors(path: Path, size: int = 0) -> Iterator[None]:
-    """Turns what a disk answers to a writing of `path`, of so many bytes, into one line for the user.
+    """Turn an OSError raised while `path` is written into one line for the user.
+
+    Args:
+        path: the file or folder.
+        size: bytes to write, if known.
 
     Raises:
-        UserError: in the place of an OSError of a kind that the user can mend.
+        UserError: instead of an OSError that the user can fix.
     """
     try:
         yield
     except OSError as error:
-        if error.errno not in MENDABLE:
+        if error.errno not in ADVICE:
             raise
-        details = _details(_existing(path), error.errno, size)
-        raise UserError(f"{path} can't be written: {error.strerror}{details}; {MENDABLE[error.errno]}") from error
+        details = _details(_existing_parent(path), error.errno, size)
+        raise UserError(f"cannot write {path}: {error.strerror}{details}; {ADVICE[error.errno]}") from error
 
 
 def _details(folder: Path, number: int, size: int) -> str:
-    """What there is to say of the folder: how much is free on a full disk; of a closed one, whose it is and who asks.
+    """Return the free space of a full disk, or the owner of a folder that denies access and the user of this process.
 
-    In a container users are but numbers, and the one who asks is the image's, unless it was told another.
+    In a container users are only numbers, and the default user is the image's.
     """
     if number in FULL:
-        needed = f"{size / 1e6:,.1f} MB are needed, " if size > 1e5 else ""
-        return f" ({needed}{shutil.disk_usage(folder).free / 1e6:,.1f} MB are free)"
-    if number in CLOSED:
-        owner, asking = f"{folder.stat().st_uid}:{folder.stat().st_gid}", f"{os.getuid()}:{os.getgid()}"
-        return f" ({folder} is of {owner}, this runs as {asking}: chown it to {asking}, or docker run --user {owner})"
+        needed = f"{size / 1e6:,.1f} MB needed, " if size > 1e5 else ""
+        return f" ({needed}{shutil.disk_usage(folder).free / 1e6:,.1f} MB free)"
+    if number in DENIED:
+        owner, user = f"{folder.stat().st_uid}:{folder.stat().st_gid}", f"{os.getuid()}:{os.getgid()}"
+        return f" ({folder} belongs to {owner}, this runs as {user}: chown it to {user}, or docker run --user {owner})"
     return ""
 
 
-def check_place(folder: Path) -> None:
-    """Looks whether anything can be written to `folder`, or to the nearest one above it that is there; leaves nothing.
+def check_writable(folder: Path) -> None:
+    """Check that `folder`, or its nearest existing parent, is writable. Leave nothing behind.
 
     Raises:
-        UserError: nothing can.
+        UserError: it is not.
     """
     with explain_os_errors(folder):
-        tempfile.TemporaryFile(dir=_existing(folder)).close()
+        tempfile.TemporaryFile(dir=_existing_parent(folder)).close()
 
 
-def check_room(folder: Path, needed: float) -> None:
-    """Looks whether `needed` bytes can be written below `folder`.
+def check_free_space(folder: Path, needed: float) -> None:
+    """Check that the disk of `folder` has `needed` bytes free.
 
     Raises:
-        UserError: there is less room than that.
+        UserError: it has not.
     """
-    free = shutil.disk_usage(_existing(folder)).free
+    free = shutil.disk_usage(_existing_parent(folder)).free
     if free < needed:
         raise UserError(
-            f"{folder} has {free / 1e6:,.1f} MB free, and {needed / 1e6:,.1f} MB are needed; free some, or give "
-            "another --output-dir (CATAE_OUTPUT_DIR)"
+            f"{folder} has {free / 1e6:,.1f} MB free, but {needed / 1e6:,.1f} MB are needed; free some space, or "
+            "choose another --output-dir (CATAE_OUTPUT_DIR)"
         )
 
 
-def _existing(path: Path) -> Path:
-    """The nearest folder above `path` that is there."""
+def _existing_parent(path: Path) -> Path:
+    """Return `path` if it is a folder, otherwise its nearest existing parent."""
     return next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
-    """Write `data` to `path` atomically; a reader sees the old file or the new one. Raise like `atomic_write`."""
+    """Write `data` to `path` atomically. Raise like `atomic_write`."""
     with atomic_write(path, size=len(data)) as file:
         file.write(data)
 
 
 @contextmanager
 def atomic_write(path: Path, size: int = 0, before: Path | None = None) -> Iterator[BinaryIO]:
-    """A file to write that gets the name `path` at the end: a reader sees the old file or the new one, never a part.
+    """Open a file that replaces `path` at the end: readers see the old file or the new one, never a part.
 
-    The new bytes are on the disk before they get their name, and the name after that. An error leaves the old file as
-    it was.
+    The bytes are synced to disk before the rename, and the rename after it. An error leaves the old file unchanged.
 
     Args:
         path: the file.
-        size: how many bytes are about to be written, if that is known.
-        before: what the old file is called from then on; None removes it.
+        size: bytes to write, if known.
+        before: new name of the old file; None deletes it.
 
     Raises:
-        UserError: the disk is full, read-only or broken, or the folder is closed.
+        UserError: the disk is full, read-only or broken, or access is denied.
     """
-    temporary = path.with_name(f"{WRITING}{os.getpid()}-{path.name}")
+    temporary = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
     with explain_os_errors(path, size):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -144,54 +147,57 @@ def atomic_write(path: Path, size: int = 0, before: Path | None = None) -> Itera
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes `value` to `path` as indented JSON, whole or not at all."""
+    """Write `value` to `path` as indented JSON, atomically."""
     write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:
-    """What the JSON file `path` holds.
+    """Read the JSON file `path`.
 
     Raises:
-        UserError: there is no such file, or it is not JSON.
+        UserError: the file does not exist or is not JSON.
     """
     try:
         return json.loads(path.read_bytes())
     except OSError as error:
-        raise UserError(f"{path} can't be read: {error.strerror}") from error
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not a whole JSON file: {error}") from error
+        raise UserError(f"{path} is not valid JSON: {error}") from error
 
 
 def read_manifest(path: Path, of: str, kinds: Mapping[str, Any]) -> dict[str, Any]:
-    """What the manifest `path` of a folder says.
+    """Read and check the manifest `path` of a folder.
 
     Args:
         path: the JSON file.
-        of: what it is the manifest of, like 'run'.
-        kinds: by name, the kind of value that it must have.
+        of: what it describes, such as 'run'.
+        kinds: required keys and the types of their values.
 
     Raises:
-        UserError: it can't be read, or is something else.
+        UserError: the file cannot be read, or is not such a manifest.
     """
-    said = read_json(path)
-    if not (isinstance(said, dict) and all(name in said and isinstance(said[name], kinds[name]) for name in kinds)):
-        raise UserError(f"{path} is no {of}'s manifest; remove {path.parent}, or put it back from a copy")
-    return said
+    manifest = read_json(path)
+    if not (
+        isinstance(manifest, dict)
+        and all(name in manifest and isinstance(manifest[name], kinds[name]) for name in kinds)
+    ):
+        raise UserError(f"{path} is not the manifest of a {of}; delete {path.parent}, or restore it from a backup")
+    return manifest
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of the file's bytes, in hexadecimal."""
+    """Return the SHA-256 of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest_of(value: Any) -> str:
-    """SHA-256 of a JSON value, in hexadecimal."""
+    """Return the SHA-256 of a JSON value in hexadecimal."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def sync(path: Path) -> None:
-    """Waits until the file's bytes, or the folder's names, are on the disk."""
+    """Flush a file's bytes, or a folder's entries, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -214,7 +220,7 @@ def create_timestamped(parent: Path) -> Path:
 
 def symlink(link: Path, target: Path) -> None:
     """Make `link` a relative symbolic link to the folder `target`, atomically. One process at a time may do so."""
-    temporary = link.with_name(f"{WRITING}{link.name}")
+    temporary = link.with_name(f"{PARTIAL}{link.name}")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(os.path.relpath(target, link.parent), target_is_directory=True)
     temporary.replace(link)

@@ -1,4 +1,4 @@
-"""What this machine is, how many threads it deserves, and what memory it has."""
+"""Find out about the machine: CPUs, precision, memory, software versions."""
 
 import math
 import os
@@ -12,23 +12,23 @@ from catae.errors import UserError
 
 CGROUP = Path("/sys/fs/cgroup")
 CPUINFO = Path("/proc/cpuinfo")
-# What Linux calls the instructions for bfloat16: on x86, AVX-512's and AMX's, and on ARM.
+# Linux's names of the bfloat16 instructions: AMX and AVX-512 on x86, and those of ARM.
 BF16_FLAGS = ("amx_bf16", "avx512_bf16", "bf16")
 PACKAGES = ("catae", "torch", "torchvision", "prefect", "numpy", "pillow", "matplotlib", "tensorboard")
 
 
 def usable_cpus(cgroup: Path = CGROUP) -> int:
-    """How many CPUs this process may use: those of its affinity, or of its container's quota, if that is less.
+    """Return how many CPUs this process may use: the smaller of its affinity and its container's quota.
 
-    A container with `--cpus 1` sees every CPU of its host; as many threads as that would spend their time
-    waiting for each other, 4 to 90 times as long.
+    A container with `--cpus 1` sees every CPU of its host. With one thread per visible CPU, threads wait for each
+    other and training takes 4 to 90 times as long.
     """
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(allowed, int(_quota(cgroup))))
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(affinity, int(_quota(cgroup))))
 
 
 def _quota(cgroup: Path) -> float:
-    """CPUs of the container's quota, of cgroup version 2 or 1; infinite without one."""
+    """Return the container's CPU quota from cgroup v2 or v1, or a very large number if there is none."""
     # `loky.cpu_count` reads the same files, but rounds up: with `--cpus 1.5` it counts 2 CPUs, and this counts 1,
     # so that threads never use up the quota and stop together until the next period.
     try:
@@ -43,85 +43,89 @@ def _quota(cgroup: Path) -> float:
 
 
 def limit_openblas() -> None:
-    """Has NumPy start no more threads than this process may use, and not one for each CPU of the host.
+    """Limit NumPy to the CPUs this process may use, instead of one thread per CPU of the host.
 
-    It counts only before NumPy is loaded, and only where the user has not decided.
+    Call it before NumPy is imported. A value that the user has set wins.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", str(usable_cpus()))
 
 
 def use_threads(threads: int, processes: int = 1) -> int:
-    """Lets PyTorch compute with so many threads, or with all that this process may use for 0; tells how many.
+    """Set PyTorch's number of threads and return it.
 
-    Processes that train together on this machine have their share of them each, and one at least.
+    Args:
+        threads: number of threads; 0 means every CPU this process may use.
+        processes: training processes on this machine, which share the threads; each has at least one.
     """
-    import torch  # here, since `limit_openblas` has to come before it
+    import torch  # not at the top: `limit_openblas` must run before it is imported
 
     torch.set_num_threads(max(1, (threads or usable_cpus()) // processes))
     return torch.get_num_threads()
 
 
-def precision(asked: str, cpuinfo: Path = CPUINFO) -> tuple[str, str]:
-    """The arithmetic to train in, 'fp32' or 'bf16', and why.
+def precision(requested: str, cpuinfo: Path = CPUINFO) -> tuple[str, str]:
+    """Return the precision to train in, 'fp32' or 'bf16', and the reason.
 
-    Without instructions for it, bf16 takes 44 to 499 times as long (https://github.com/pytorch/pytorch/issues/118499).
+    Without native instructions bf16 takes 44 to 499 times as long (https://github.com/pytorch/pytorch/issues/118499).
 
     Args:
-        asked: 'auto', 'fp32' or 'bf16'.
-        cpuinfo: where Linux tells of the CPU.
+        requested: 'auto', 'fp32' or 'bf16'.
+        cpuinfo: the file in which Linux describes the CPU.
     """
     flags = {flag for line in _text(cpuinfo).splitlines() for flag in line.partition(":")[2].split()}
-    able = next((flag for flag in BF16_FLAGS if flag in flags), None)
-    has = f"the CPU computes in it ({able})" if able else "this CPU has no instructions for bf16"
-    if asked == "auto":
-        return ("bf16" if able else "fp32"), has
-    return asked, f"CATAE_PRECISION asks for it; {has}" if asked == "bf16" else "CATAE_PRECISION asks for it"
+    native = next((flag for flag in BF16_FLAGS if flag in flags), None)
+    support = f"the CPU has bf16 instructions ({native})" if native else "the CPU has no bf16 instructions"
+    if requested == "auto":
+        return ("bf16" if native else "fp32"), support
+    reason = f"CATAE_PRECISION is {requested}"
+    return requested, f"{reason}; {support}" if requested == "bf16" else reason
 
 
-def memory_left(cgroup: Path = CGROUP, meminfo: Path = Path("/proc/meminfo")) -> float:
-    """Bytes that this process may still take: of the machine's, or of its container's limit, if that is less.
+def available_memory(cgroup: Path = CGROUP, meminfo: Path = Path("/proc/meminfo")) -> float:
+    """Return the bytes this process may still allocate: the smaller of the machine's and its container's limit.
 
-    Infinite where nobody tells.
+    Return infinity if neither is known.
     """
     facts = dict(line.split(":", 1) for line in _text(meminfo).splitlines())
-    left = [float(facts["MemAvailable"].split()[0]) * 1024] if "MemAvailable" in facts else []
-    # Version 2 of cgroups, and 1. The cache of files counts as used, and is given back when memory is wanted.
-    for limit, used in (
+    available = [float(facts["MemAvailable"].split()[0]) * 1024] if "MemAvailable" in facts else []
+    # cgroup v2, then v1. File cache counts as used, but the kernel reclaims it when memory is needed.
+    for limit_file, used_file in (
         ("memory.max", "memory.current"),
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
     ):
-        if (most := _text(cgroup / limit).strip()).isdigit():
-            stat = dict(line.split() for line in _text((cgroup / used).with_name("memory.stat")).splitlines())
-            left.append(float(most) - float(_text(cgroup / used)) + float(stat.get("inactive_file", 0)))
-    return min(left, default=math.inf)
+        if (limit := _text(cgroup / limit_file).strip()).isdigit():
+            stat = dict(line.split() for line in _text((cgroup / used_file).with_name("memory.stat")).splitlines())
+            available.append(float(limit) - float(_text(cgroup / used_file)) + float(stat.get("inactive_file", 0)))
+    return min(available, default=math.inf)
 
 
 @contextmanager
 def explain_oom(what: str, needed: float, advice: str) -> Iterator[None]:
-    """Looks for the memory that is needed, and turns the want of it into one line for the user.
+    """Check that the memory needed is available, and turn an allocation failure into one line for the user.
 
     Args:
-        what: needs it, in a few words.
-        needed: bytes, as estimated.
-        advice: what to do.
+        what: what needs the memory, in a few words.
+        needed: estimate in bytes.
+        advice: what the user can do.
 
     Raises:
-        UserError: there is too little memory, now or later.
+        UserError: not enough memory, at the start or later.
     """
-    if needed > (left := memory_left()):
+    if needed > (available := available_memory()):
         raise UserError(
-            f"{what} takes about {needed / 1e9:,.1f} GB of memory, and {left / 1e9:,.1f} are free; {advice}"
+            f"{what} needs about {needed / 1e9:,.1f} GB of memory, but {available / 1e9:,.1f} GB are available; "
+            f"{advice}"
         )
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
             raise
-        raise UserError(f"{what} has run out of memory; {advice}") from error
+        raise UserError(f"{what} ran out of memory; {advice}") from error
 
 
 def describe() -> dict[str, object]:
-    """The machine and the software, for `run.json`."""
+    """Return the machine and the software versions for `run.json`."""
     return {
         "cpu": _cpu_name(),
         "cpus": usable_cpus(),
@@ -132,7 +136,7 @@ def describe() -> dict[str, object]:
 
 
 def process() -> dict[str, object]:
-    """Which process this is: its number means something on its host only, and until that is started again."""
+    """Identify this process by pid, host and boot: a pid is unique only on one host, until it reboots."""
     boot = _text(Path("/proc/sys/kernel/random/boot_id")).strip()
     return {"pid": os.getpid(), "host": platform.node(), "boot": boot or None}
 
@@ -144,7 +148,7 @@ def _cpu_name() -> str:
 
 
 def _text(path: Path) -> str:
-    """What a file of the kernel's says; nothing where this system has none."""
+    """Return the contents of a kernel file, or an empty string where the system has no such file."""
     try:
         return path.read_text()
     except OSError:

@@ -1,4 +1,4 @@
-"""A progress bar on a terminal, nothing elsewhere."""
+"""Show a progress bar on a terminal, and nothing elsewhere."""
 
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -15,18 +15,18 @@ from rich.progress import (
 
 T = TypeVar("T")
 
-# Standard error, so that what a command prints on standard output stays clean. Shared with the log's handler, so
-# that a line of the log goes above the bar and not through it.
+# Standard error, so that a command's standard output stays clean. The log handler shares this console, so that log
+# lines appear above the bar instead of breaking it.
 console = Console(stderr=True)
 
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
-    """Gives `items` one by one, with a bar that goes when it is done.
+    """Yield `items` one by one with a progress bar, which is removed at the end.
 
     Args:
-        items: what to go through.
+        items: the items to iterate over.
         description: what is being done, in a few words.
-        total: how many items there are, where that is known.
+        total: number of items, if known.
     """
     columns = (
         TextColumn("{task.description}"),

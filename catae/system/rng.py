@@ -1,4 +1,4 @@
-"""One source of randomness for each purpose, derived from the seed and named. No global state decides anything."""
+"""Derive an independent random generator for each purpose from the seed. Nothing uses global random state."""
 
 import hashlib
 
@@ -6,11 +6,11 @@ import torch
 
 
 def number(seed: int, purpose: str) -> int:
-    """A number in [0, 2**63) that `seed` and `purpose` determine, the same on every machine."""
+    """Return the number in [0, 2**63) that `seed` and `purpose` determine, the same on every machine."""
     digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 def generator(seed: int, purpose: str) -> torch.Generator:
-    """A generator of PyTorch's for one purpose, like 'order of epoch 3'."""
+    """Return a PyTorch generator for one purpose, such as 'order of epoch 3'."""
     return torch.Generator().manual_seed(number(seed, purpose))

@@ -1,4 +1,4 @@
-"""How a command ends before it is done: by signals, and at once where nothing is left to wait for."""
+"""End a command early: on signals, or at once when nothing is left to wait for."""
 
 import os
 import signal
@@ -10,55 +10,56 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
-PATIENCE = 5.0  # seconds between the first signal to end and the end
+GRACE_PERIOD = 5.0  # seconds from the first signal to a forced exit
 
 
 @contextmanager
-def on_signals() -> Iterator[None]:
-    """Ends the process at a second SIGINT or SIGTERM at once, and 5 s after the first, whatever still waits then.
+def handle_signals() -> Iterator[None]:
+    """Exit at the second SIGINT or SIGTERM, or 5 s after the first if the command is still running.
 
-    Everything is on the disk at any time, and Prefect may wait for minutes for a server that got the signal as well.
-    It replaces the handlers of signals; the numbers that Python writes to a pipe come here all the same.
+    A forced exit is safe because every state on disk is complete at any time. Prefect, in contrast, may wait minutes
+    for a server that received the same signal. The thread here reads the signal numbers that Python writes to its
+    wakeup file descriptor, so that it works while the main thread is blocked.
     """
     reader, writer = socket.socketpair()
     writer.setblocking(False)
 
     def watch() -> None:
-        ending = _next_ending(reader)
-        if ending is None:
+        number = _next_signal(reader)
+        if number is None:
             return
-        reader.settimeout(PATIENCE)
+        reader.settimeout(GRACE_PERIOD)
         with suppress(TimeoutError):
-            if _next_ending(reader) is None:
+            if _next_signal(reader) is None:
                 return
-        at_once(128 + ending, "interrupted")
+        exit_now(128 + number, "interrupted")
 
     watcher = threading.Thread(target=watch, daemon=True)
-    pipe_before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-    handler_before = signal.signal(signal.SIGTERM, _terminate)
+    previous_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    previous_handler = signal.signal(signal.SIGTERM, _terminate)
     watcher.start()
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, handler_before)
-        signal.set_wakeup_fd(pipe_before)
+        signal.signal(signal.SIGTERM, previous_handler)
+        signal.set_wakeup_fd(previous_fd)
         writer.close()
         watcher.join()
         reader.close()
 
 
-def at_once(code: int, why: str) -> NoReturn:
-    """Ends this process and those that it has started: Prefect's embedded server would stay behind, for ever."""
+def exit_now(code: int, reason: str) -> NoReturn:
+    """Terminate the child processes and exit without cleanup. Otherwise Prefect's embedded server keeps running."""
     for children in Path("/proc/self/task").glob("*/children"):
         for child in children.read_text().split():
             with suppress(ProcessLookupError):
                 os.kill(int(child), signal.SIGTERM)
-    os.write(sys.stderr.fileno(), f"catae: {why}\n".encode())
+    os.write(sys.stderr.fileno(), f"catae: {reason}\n".encode())
     os._exit(code)
 
 
-def _next_ending(reader: socket.socket) -> int | None:
-    """The next SIGINT or SIGTERM that comes through the pipe of signals; None when the command has ended."""
+def _next_signal(reader: socket.socket) -> int | None:
+    """Wait for the next SIGINT or SIGTERM; return None when the command has ended."""
     while received := reader.recv(1):
         if received[0] in (signal.SIGINT, signal.SIGTERM):
             return received[0]
@@ -66,7 +67,7 @@ def _next_ending(reader: socket.socket) -> int | None:
 
 
 class Terminated(BaseException):
-    """SIGTERM came."""
+    """The process received SIGTERM."""
 
 
 def _terminate(number: int, frame: object) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from catae.data.decode import Pixels
 from catae.system import files
-from catae.system.text import visible
+from catae.system.text import printable
 from catae.training import tensorboard
 
 # torch's `SummaryWriter.add_embedding` writes the same files. It writes them in place, after an event file of its own:
@@ -41,7 +41,7 @@ def write(folder: Path, codes: Tensor, names: Sequence[str], pixels: Pixels) -> 
     table = BytesIO()
     np.savetxt(table, codes.flatten(1).numpy(), "%.6g", delimiter="\t")
     files.write_bytes(place / CODES, table.getvalue())
-    files.write_bytes(place / NAMES, "".join(f"{visible(name)}\n" for name in names).encode())
+    files.write_bytes(place / NAMES, "".join(f"{printable(name)}\n" for name in names).encode())
     data = BytesIO()
     Image.fromarray(sprite(pixels)).save(data, "PNG")
     files.write_bytes(place / SPRITE, data.getvalue())

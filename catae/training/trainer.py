@@ -309,7 +309,7 @@ def fit(
         training = _begun(settings, identity, ranks, last, images, split)
         ranks.told(training.state_dict())
         there = sum(file.stat().st_size for file in checkpoints_dir.glob("*.pt"))
-        files.check_room(checkpoints_dir, preflight.room(settings) - there)
+        files.check_free_space(checkpoints_dir, preflight.room(settings) - there)
         watch = Watch.of(images, split, settings)
         logger.info("computing in %s: %s", training.precision, training.precision_because)
         logger.info("(*: the best epoch so far; ETA: of the last epoch allowed, at the latest)")

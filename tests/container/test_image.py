@@ -166,8 +166,8 @@ def test_a_volume_that_cant_be_written_is_one_line_that_says_how_to_mend_it(imag
     assert (ended.returncode, ended.stdout) == (2, "")
     told = ended.stderr.splitlines()[-1]
     assert told.startswith(
-        "catae: /artifacts can't be written: Permission denied (/artifacts is of 0:0, this runs as 12345:12345: "
-        "chown it to 12345:12345, or docker run --user 0:0); give another --output-dir"
+        "catae: cannot write /artifacts: Permission denied (/artifacts belongs to 0:0, this runs as 12345:12345: "
+        "chown it to 12345:12345, or docker run --user 0:0); choose another --output-dir"
     )
     assert "training" not in ended.stderr
     assert list(closed.iterdir()) == []

@@ -384,5 +384,5 @@ def test_a_source_has_a_fingerprint_that_changes_with_it(tmp_path: Path) -> None
     seen.add(sources.fingerprint(str(cats)))
     seen |= {sources.fingerprint(source) for source in ("drawn:5", "drawn:6", "drawn:5:1")}
     assert len(seen) == 7
-    with pytest.raises(UserError, match="nowhere can't be read"):
+    with pytest.raises(UserError, match=r"cannot read .*nowhere"):
         sources.fingerprint(str(tmp_path / "nowhere"))

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from catae.report import html
-from catae.system.text import count, duration, share, visible
+from catae.system.text import count, duration, percent, printable
 
 
 @pytest.mark.parametrize(
@@ -33,12 +33,12 @@ def test_one_picture_is_no_plural() -> None:
     [(0, "0%"), (0.001, "less than 1%"), (0.724, "72%"), (0.998, "more than 99%"), (1, "100%")],
 )
 def test_a_share_is_0_only_if_there_is_none_and_100_only_if_there_is_no_other(part: float, words: str) -> None:
-    assert share(part) == words
+    assert percent(part) == words
 
 
 def test_what_would_steer_a_terminal_is_shown_as_an_escape() -> None:
-    assert visible("a\x1b[31m\n\x9b\u202egnp.jpg\udc80") == r"a\x1b[31m\n\x9b\u202egnp.jpg\udc80"
-    assert visible("Kätzchen 猫 [bold].jpg") == "Kätzchen 猫 [bold].jpg"
+    assert printable("a\x1b[31m\n\x9b\u202egnp.jpg\udc80") == r"a\x1b[31m\n\x9b\u202egnp.jpg\udc80"
+    assert printable("Kätzchen 猫 [bold].jpg") == "Kätzchen 猫 [bold].jpg"
 
 
 def test_the_first_of_many_and_how_many_more_there_are() -> None:

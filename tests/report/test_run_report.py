@@ -63,7 +63,7 @@ MANIFEST: dict[str, Any] = {
         "seconds": 750.3,
         "seconds_per_epoch": 24.2,
         "precision": "bf16",
-        "precision_because": "the CPU computes in it (amx_bf16)",
+        "precision_because": "the CPU has bf16 instructions (amx_bf16)",
     },
     "latents": {
         "train": {
@@ -494,7 +494,7 @@ def test_machine_versions_and_digests_are_shown(tmp_path: Path) -> None:
     text = written(tmp_path).text
     for fact in (
         "AMD EPYC",
-        "bf16: the CPU computes in it (amx_bf16)",
+        "bf16: the CPU has bf16 instructions (amx_bf16)",
         "Linux x86_64",
         "2.14.1",
         "a" * 64,

@@ -53,7 +53,7 @@ def test_a_signal_while_a_state_is_written_ends_the_writing_as_itself_and_the_ol
 def test_a_disk_that_is_full_before_the_state_is_on_it_is_said_in_one_line(tiny_disk: Path) -> None:
     path = tiny_disk / "last.pt"
     checkpoint.save(path, {"epoch": 1})
-    with pytest.raises(UserError, match=r"last\.pt can't be written: No space left on device"):
+    with pytest.raises(UserError, match=r"cannot write .*last\.pt: No space left on device"):
         checkpoint.save(path, {"epoch": 2, "weights": [torch.zeros(200_000) for _ in range(9)]})
     assert checkpoint.load(path) == {"epoch": 1}
 

@@ -92,7 +92,7 @@ def test_training_in_bfloat16_learns_what_training_in_float32_does(
         outcome = fit(drawn_set, parts, settings, tmp_path / precision)
         assert (outcome.precision, outcome.precision_because.split(";")[0]) == (
             precision,
-            "CATAE_PRECISION asks for it",
+            f"CATAE_PRECISION is {precision}",
         )
         losses[precision] = outcome.best_loss
         assert {tensor.dtype for tensor in weights(tmp_path / precision, "last.pt").values()} == {torch.float32}
@@ -303,7 +303,7 @@ def test_a_disk_with_too_little_room_is_told_before_anything_is_trained(
     drawn_set: ImageStore, parts: Split, small: Settings, tiny_disk: Path
 ) -> None:
     wide = small.model_copy(update={"width": 32})
-    with pytest.raises(UserError, match=r"has [34]\.\d MB free, and \d+\.\d MB are needed; free some"):
+    with pytest.raises(UserError, match=r"has [34]\.\d MB free, but \d+\.\d MB are needed; free some"):
         fit(drawn_set, parts, wide, tiny_disk / "run")
     assert not (tiny_disk / "run/checkpoints").exists()
 
@@ -325,7 +325,7 @@ def test_a_full_disk_is_told_and_the_training_goes_on_once_there_is_room(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer, "step", filling_step)
         with pytest.raises(
-            UserError, match=r"No space left on device \((\d\.\d MB are needed, )?\d\.\d MB are free\); free some room"
+            UserError, match=r"No space left on device \((\d\.\d MB needed, )?\d\.\d MB free\); free some space"
         ):
             fit(drawn_set, parts, settings, tiny_disk / "run")
     assert filler.exists()
@@ -337,8 +337,10 @@ def test_a_full_disk_is_told_and_the_training_goes_on_once_there_is_room(
 def test_a_batch_that_is_too_large_for_the_memory_is_told_before_it_is_tried(
     drawn_set: ImageStore, parts: Split, small: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hardware, "memory_left", lambda: 2e6)
-    said = r"training 8 wide on batches of \d+ takes about 0\.0 GB of memory, and 0\.0 are free; lower CATAE_BATCH"
+    monkeypatch.setattr(hardware, "available_memory", lambda: 2e6)
+    said = (
+        r"training 8 wide on batches of \d+ needs about 0\.0 GB of memory, but 0\.0 GB are available; lower CATAE_BATCH"
+    )
     with pytest.raises(UserError, match=said):
         fit(drawn_set, parts, small, tmp_path)
 
@@ -359,7 +361,7 @@ def test_memory_that_runs_out_in_mid_training_is_told_in_one_line(tmp_path: Path
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert ran.returncode == 1
-    said = "training 48 wide on batches of 512 has run out of memory; lower CATAE_BATCH_SIZE or CATAE_WIDTH"
+    said = "training 48 wide on batches of 512 ran out of memory; lower CATAE_BATCH_SIZE or CATAE_WIDTH"
     assert ran.stderr == f"{said}, or give it more\n"
 
 
