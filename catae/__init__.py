@@ -1,8 +1,8 @@
-"""catae: train a convolutional autoencoder on small pictures, and see what it learned.
+"""catae: train a convolutional autoencoder on cat faces, on a CPU, and see what it learned.
 
-The library knows pictures, tensors and files, and no orchestrator; `flows/` composes it into the job.
-Read it in the order of the data: sources, decoding, images, duplicates, store, split, batches, model, training, latent,
-scores, figures, gallery, report. `load` gives a trained model to Python code.
+The library works with images, tensors and files. It does not know Prefect; `flows/` wraps it into a flow. Read it in
+the order of the data: `data`, `model`, `training`, `latent`, `evaluation`, `report`, `inference`, `sweep`, `pipeline`.
+`load` returns a trained model.
 """
 
 from pathlib import Path
@@ -13,19 +13,21 @@ if TYPE_CHECKING:
 
 
 def load(path_or_run: str | Path = "latest") -> "Pretrained":
-    """A trained model: `.encode`, `.decode`, `.reconstruct`, `.sample` and `.interpolate`; see `catae.pretrained`.
+    """Return a trained model, with the methods encode, decode, reconstruct, sample and interpolate.
 
         model = catae.load("latest")
-        codes = model.encode(picture)
+        latents = model.encode(image)
         model.sample(8)[0].save("new.png")
 
+    `catae.inference.pretrained` describes the methods.
+
     Args:
-        path_or_run: 'latest', the id of a run in CATAE_OUTPUT_DIR, the folder of a run or of an export, or a file of
-            safetensors.
+        path_or_run: 'latest', the id of a run in CATAE_OUTPUT_DIR, the folder of a run or of an export, or a
+            safetensors file.
 
     Raises:
-        UserError: there is no such model, or the file holds something else.
+        UserError: there is no such model, or the file is something else.
     """
-    from catae.inference import pretrained  # here, since PyTorch takes seconds to load
+    from catae.inference import pretrained  # imported here because PyTorch takes seconds to load
 
     return pretrained.load(path_or_run)

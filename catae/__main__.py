@@ -110,7 +110,7 @@ def _sweep(options: argparse.Namespace) -> None:
             sweep = Sweep(run_sweep_flow(given, options.trials))
     except server.Unreported as error:
         signals.exit_now(2, str(error))
-    board = leaderboard.read(sweep)
+    board = leaderboard.rank_sweep(sweep)
     Console().print(leaderboard.text(board))
     print(sweep.page)
     if failed := sum(trial.state == "failed" for trial in sweep.trials()):

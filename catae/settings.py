@@ -121,10 +121,10 @@ class TrainingSettings(BaseModel):
         "kept. Where the loss spikes, training resumes from it. 0 disables the average.",
     )
     hflip: float = Field(
-        0.5, ge=0, le=1, description="Fraction of train images flipped left to right, chosen anew in each epoch."
+        0.5, ge=0, le=1, description="Fraction of train images flipped left to right, chosen again in each epoch."
     )
     shift: int = Field(
-        1, ge=0, le=16, description="Maximum random shift of each train image in pixels, chosen anew in each epoch."
+        1, ge=0, le=16, description="Maximum random shift of each train image in pixels, chosen again in each epoch."
     )
     max_epochs: int = Field(100, ge=1, description="Maximum number of epochs.")
     patience: int = Field(3, ge=1, description="Epochs in a row without improvement after which training stops.")
@@ -292,13 +292,13 @@ def load(given: Mapping[str, Any] | None = None, flags: Mapping[str, str] | None
 
 def origins(given: Mapping[str, Any] | None = None) -> dict[str, str]:
     """Return where each setting was set: 'given', 'environment', '.env' or 'default'."""
-    said = {name for name, value in (given or {}).items() if value is not None}
+    passed = {name for name, value in (given or {}).items() if value is not None}
     environment = _named(os.environ)
     file = _named(_env_file())
 
     def origin(name: str) -> str:
         places = {
-            "given": name in said,
+            "given": name in passed,
             "environment": name in environment,
             ".env": name in file,
             "default": True,

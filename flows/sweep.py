@@ -139,7 +139,7 @@ def catae_sweep(
         states = [trial.state for trial in sweep.trials()]
         if all(state in DONE for state in states):
             sweep.finish()
-        board = leaderboard.write(sweep)
+        board = leaderboard.write_leaderboard(sweep)
         cache.trim(plan.base.output_dir / "cache", plan.base.cache_gb * 1e9)
     artifacts.publish_leaderboard(sweep, board)
     if FINISHED not in states:
@@ -171,7 +171,7 @@ def _run_batch(sweep: Sweep, plan: Plan, batch: list[Trial], runner: TaskRunner[
     for number, future in futures.items():
         ended = sweep.end(number, task_runners.failure(future))
         logger.info(_line(ended, len(sweep.trials())))
-        leaderboard.write(sweep)
+        leaderboard.write_leaderboard(sweep)
 
 
 def _line(trial: Trial, total: int) -> str:

@@ -20,7 +20,7 @@ from flows import artifacts
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
-    """Two sizes of the code, and two seeds; one trial has not been done."""
+    """Return a sweep of two latent sizes and two seeds, with one trial waiting."""
     said = {**SMALL, "latent_dim": "2,16", "seed": "0..1", "output_dir": tmp_path_factory.mktemp("sweep")}
     plan = plan_sweep(said)
     with open_sweep(plan) as new:
@@ -32,29 +32,27 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
 
 @pytest.fixture(scope="module")
 def board(done: Sweep) -> Leaderboard:
-    return leaderboard.write(done)
+    return leaderboard.write_leaderboard(done)
 
 
-def test_an_entry_has_the_mean_of_its_seeds_and_one_that_lacks_a_seed_comes_after(
-    done: Sweep, board: Leaderboard
-) -> None:
+def test_an_entry_is_the_mean_of_its_seeds(done: Sweep, board: Leaderboard) -> None:
     whole, half = board.entries
     assert (whole.settings, half.settings) == ({"latent_dim": 2}, {"latent_dim": 16})
-    assert whole.reached
-    assert half.reached
+    assert whole.scores
+    assert half.scores
     runs = [found for number in (1, 2) if (found := done.run_of(number))]
-    assert whole.reached.l1.value == mean(each.read()["scores"]["model"]["l1"] for each in runs)
-    assert whole.reached.l1.deviation
-    assert (half.reached.runs, half.reached.l1.deviation) == (1, None)
+    assert whole.scores.l1.value == mean(each.read()["scores"]["model"]["l1"] for each in runs)
+    assert whole.scores.l1.deviation
+    assert (half.scores.runs, half.scores.l1.deviation) == (1, None)
     assert (board.seeds, board.over, board.comparable) == (2, ("latent_dim",), True)
 
 
-def test_a_mean_is_told_with_its_deviation_where_it_has_one() -> None:
+def test_a_mean_is_shown_with_its_deviation() -> None:
     assert Mean.of([0.1, 0.2]).text(3) == "0.150 ± 0.071"
     assert Mean.of([0.1]).text(3) == "0.100"
 
 
-def test_table_page_json_and_markdown_say_the_same(done: Sweep, board: Leaderboard) -> None:
+def test_table_page_json_and_markdown_agree(done: Sweep, board: Leaderboard) -> None:
     console = Console(width=140, file=io.StringIO())
     console.print(leaderboard.text(board))
     text = console.file.getvalue()  # type: ignore[attr-defined]
@@ -67,35 +65,35 @@ def test_table_page_json_and_markdown_say_the_same(done: Sweep, board: Leaderboa
             assert cell.text in text
             assert cell.text in html
     for entry in board.entries:
-        assert entry.reached
-        assert f" {entry.reached.l1.text(4)} |" in markdown.replace("\\", "")
+        assert entry.scores
+        assert f" {entry.scores.l1.text(4)} |" in markdown.replace("\\", "")
     assert "1 of 2" in text
     for shown in (html, markdown.replace("\\", "")):
         assert all(str(trial.run) in shown for trial in done.trials() if trial.run)
     assert "src=" not in html
 
 
-def test_runs_of_other_pictures_are_not_ranked(tmp_path: Path) -> None:
+def test_runs_with_different_test_images_are_not_ranked(tmp_path: Path) -> None:
     plan = plan_sweep({**SMALL, "test_fraction": "0.1,0.4", "output_dir": tmp_path})
     with open_sweep(plan) as new:
         for batch in batches(new, plan):
             for trial in batch:
                 do(new, plan, trial)
-    board = leaderboard.read(new)
+    board = leaderboard.rank_sweep(new)
     assert not board.comparable
-    assert leaderboard.headline(board) == "The entries can't be ranked: their runs have different test pictures."
+    assert leaderboard.headline(board) == "The entries cannot be ranked: their runs have different test images."
     assert [row[0].text for row in leaderboard.table(board).rows] == [tables.NONE] * 2
 
 
-def test_validation_pictures_decide_where_there_are_some(tmp_path: Path) -> None:
+def test_validation_images_rank_the_entries(tmp_path: Path) -> None:
     plan = plan_sweep({**SMALL, "latent_dim": "2,16", "validation_fraction": 0.2, "output_dir": tmp_path})
     with open_sweep(plan) as new:
         for batch in batches(new, plan):
             for trial in batch:
                 do(new, plan, trial)
-    board = leaderboard.read(new)
+    board = leaderboard.rank_sweep(new)
     assert board.monitor == "validation"
     assert "Validation L1" in [column.heading.text for column in leaderboard.table(board).columns]
-    losses = [entry.reached.judged_l1.value for entry in board.entries if entry.reached]
+    losses = [entry.scores.monitored_l1.value for entry in board.entries if entry.scores]
     assert losses == sorted(losses)
     assert files.read_json(new.manifest)["finished"] is None

@@ -188,7 +188,7 @@ def test_a_failed_trial_is_listed_with_its_reason_and_tried_again() -> None:
         ended = [do(new, plan, trial) for trial in batch]
     assert [trial.state for trial in ended] == ["finished", "failed"]
     assert "training has diverged" in str(ended[1].error)
-    board = leaderboard.write(new)
+    board = leaderboard.write_leaderboard(new)
     assert board.notes == (f"Run {ended[1].run} (learning_rate 1e+38) failed: {ended[1].error}.",)
     with open_sweep(plan) as again:
         assert [[trial.number for trial in batch] for batch in state.batches(again, plan)] == [[2]]
