@@ -140,7 +140,7 @@ def catae_sweep(
         if all(state in DONE for state in states):
             sweep.finish()
         board = leaderboard.write_leaderboard(sweep)
-        cache.trim(plan.base.output_dir / "cache", plan.base.cache_gb * 1e9)
+        cache.evict(plan.base.output_dir / "cache", plan.base.cache_gb * 1e9)
     artifacts.publish_leaderboard(sweep, board)
     if FINISHED not in states:
         raise UserError(f"no run of sweep {sweep.id} has finished: {' '.join(board.notes)}")

@@ -1,4 +1,4 @@
-"""The image sets that earlier runs have left: what is there, what is in use, and what can go."""
+"""List, protect and evict the image sets in the cache."""
 
 import fcntl
 import shutil
@@ -12,65 +12,65 @@ from catae.system import files
 
 
 @dataclass(frozen=True)
-class Cached:
-    """A set in the cache.
+class CachedSet:
+    """An image set in the cache.
 
     Attributes:
         path: its folder.
-        source: what it was read from.
-        pictures: how many it holds.
-        size_bytes: what it takes on the disk.
-        used: when it was last of use, in seconds since 1970.
+        source: the source it was read from.
+        images: number of images.
+        size_bytes: size on disk.
+        used: time of last use, in seconds since 1970.
     """
 
     path: Path
     source: str
-    pictures: int
+    images: int
     size_bytes: int
     used: float
 
 
-def sets(cache: Path) -> list[Cached]:
-    """The sets in the folder `cache`, the one that was used last at the end."""
+def sets(cache: Path) -> list[CachedSet]:
+    """Return the image sets in the folder `cache`, the most recently used last."""
     found = []
     for index in cache.glob(f"*/{INDEX}"):
         report = files.read_json(index.parent / REPORT)
         size = sum(file.stat().st_size for file in index.parent.iterdir())
-        found.append(Cached(index.parent, report["source"], report["pictures"], size, index.stat().st_mtime))
+        found.append(CachedSet(index.parent, report["source"], report["pictures"], size, index.stat().st_mtime))
     return sorted(found, key=lambda cached: (cached.used, cached.path))
 
 
 @contextmanager
 def in_use(path: Path) -> Iterator[None]:
-    """Keeps the set in the folder `path` from being removed; a process that is killed doesn't keep it longer."""
+    """Protect the image set in the folder `path` from removal. The protection ends when the process ends."""
     with (path / INDEX).open("rb") as index:
         fcntl.flock(index, fcntl.LOCK_SH)
         yield
 
 
-def remove(cached: Cached) -> bool:
-    """Removes a set, unless a run uses it; tells whether it has gone."""
+def remove(cached: CachedSet) -> bool:
+    """Delete an image set unless a run uses it; return whether it was deleted."""
     with (cached.path / INDEX).open("rb") as index:
         try:
             fcntl.flock(index, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        # Out of sight first, and in one step: nobody opens a set of which a half is gone.
-        going = cached.path.with_name(f".removing-{cached.path.name}")
-        cached.path.replace(going)
-    shutil.rmtree(going)
+        # Rename first, in one step, so that no process opens a half-deleted set.
+        hidden = cached.path.with_name(f".removing-{cached.path.name}")
+        cached.path.replace(hidden)
+    shutil.rmtree(hidden)
     return True
 
 
-def trim(cache: Path, limit_bytes: float) -> list[Cached]:
-    """Removes the sets that were used the longest ago, until the rest is within the limit; gives those removed."""
-    removed: list[Cached] = []
-    there = sets(cache)
-    total = sum(cached.size_bytes for cached in there)
-    for cached in there[:-1]:  # the newest stays, whatever its size
+def evict(cache: Path, limit_bytes: float) -> list[CachedSet]:
+    """Delete the least recently used image sets until the rest fits the limit; return the deleted ones."""
+    evicted: list[CachedSet] = []
+    found = sets(cache)
+    total = sum(cached.size_bytes for cached in found)
+    for cached in found[:-1]:  # always keep the most recently used set
         if total <= limit_bytes:
             break
         if remove(cached):
-            removed.append(cached)
+            evicted.append(cached)
             total -= cached.size_bytes
-    return removed
+    return evicted

@@ -1,4 +1,4 @@
-"""Decoded pictures on disk, read where they lie."""
+"""Store decoded images on disk and read them by position."""
 
 import json
 import os
@@ -15,35 +15,35 @@ from catae.data.decode import Pixels
 from catae.errors import UserError
 from catae.system import files
 
-# A set's files. The index comes last when a set is written, and says how large the others are.
+# The files of an image set. The index is written last and determines the sizes of the others.
 PIXELS, DIGESTS, NAMES, GROUPS, REPORT, INDEX = (
     "pixels.u8", "digests.u8", "names.jsonl", "groups.i64", "data.json", "index.json",
 )  # fmt: skip
-DIGEST = 32  # bytes of SHA-256
+DIGEST = 32  # bytes of a SHA-256
 
 
 class ImageStore:
-    """Decoded pictures of one size, in a folder. Nothing of them is in memory until it is asked for.
+    """A folder of decoded images of one size. Images are read from disk on access.
 
     Attributes:
         path: the folder.
-        size: height and width of the pictures, in pixels.
-        digest: what the set holds, in one word: SHA-256 of the pictures' digests, in order.
+        size: height and width of the images, in pixels.
+        digest: identifies the content: the SHA-256 of the images' digests, in order.
     """
 
     def __init__(self, path: Path) -> None:
-        """Opens the set in the folder `path`.
+        """Open the image set in the folder `path`.
 
         Raises:
-            UserError: there is none, or it is not whole.
+            UserError: the folder holds no image set, or an incomplete one.
         """
         index = files.read_json(path / INDEX)
         self.path, self.size, self.digest = path, int(index["size"]), str(index["digest"])
         self._count = int(index["count"])
         for name, expected in ((PIXELS, self._count * self._stride), (DIGESTS, self._count * DIGEST)):
-            stored = (path / name).stat().st_size if (path / name).exists() else 0
-            if stored != expected:
-                raise UserError(f"{path / name} has {stored:,} bytes in place of {expected:,}; delete {path}")
+            actual = (path / name).stat().st_size if (path / name).exists() else 0
+            if actual != expected:
+                raise UserError(f"{path / name} has {actual:,} bytes instead of {expected:,}; delete {path}")
 
     def __len__(self) -> int:
         return self._count
@@ -54,26 +54,26 @@ class ImageStore:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The pictures' names, each once."""
+        """The unique name of each image."""
         with (self.path / NAMES).open(encoding="utf-8") as lines:
             return tuple(json.loads(line) for line in lines)
 
     @cached_property
     def digests(self) -> tuple[str, ...]:
-        """SHA-256 of each picture's pixels, in hexadecimal: copies have the same."""
+        """The SHA-256 of each image's pixels, in hexadecimal. Identical images have the same digest."""
         data = (self.path / DIGESTS).read_bytes()
         return tuple(data[start : start + DIGEST].hex() for start in range(0, len(data), DIGEST))
 
     @cached_property
     def groups(self) -> npt.NDArray[np.int64]:
-        """For each picture the position of the first of its copies, identical, mirrored or near: (pictures,)."""
+        """For each image the position of its first duplicate, identical, flipped or near, or its own: (images,)."""
         return np.fromfile(self.path / GROUPS, np.int64)
 
     @cached_property
     def keys(self) -> tuple[str, ...]:
-        """What each picture shows, in one word that its copies share: the lowest digest among them.
+        """The key of each image's group of duplicates: the lowest digest in it.
 
-        A file that is added later changes the key of no picture but those that it is a copy of.
+        A file that is added later changes only the keys of its own duplicates.
         """
         lowest: dict[int, str] = {}
         for group, digest in zip(self.groups.tolist(), self.digests, strict=True):
@@ -87,28 +87,28 @@ class ImageStore:
         return descriptor
 
     def take(self, positions: Sequence[int] | npt.NDArray[np.int64]) -> Pixels:
-        """The pictures at these positions: uint8 (positions, size, size, 3), RGB, a copy.
+        """Return a copy of the images at these positions: uint8 (positions, size, size, 3), RGB.
 
-        They are read where they lie, and not mapped: mapped pages count as this process's memory, and the kernel maps
-        so many around each picture that 256,000 of them, taken at random, made 2.8 GB.
+        The file is read, not memory-mapped. Mapped pages count as this process's memory, and the kernel maps so many
+        around each image that 256,000 images in random order took 2.8 GB.
 
         Raises:
-            UserError: the file has become shorter, or the disk fails.
+            UserError: the file was truncated, or the disk fails.
         """
-        wanted = np.asarray(positions, np.int64)
-        taken: Pixels = np.empty((len(wanted), self.size, self.size, 3), np.uint8)
-        whole = memoryview(taken.reshape(-1).data)
-        edges = (np.flatnonzero(np.diff(wanted) != 1) + 1).tolist()  # neighbours are read at once
-        with files.explain_os_errors(self.path / PIXELS):
-            for start, stop in pairwise([0, *edges, len(wanted)]):
-                place = whole[start * self._stride : stop * self._stride]
-                self._read_into(place, int(wanted[start]) * self._stride if stop > start else 0)
-        return taken
+        positions = np.asarray(positions, np.int64)
+        images: Pixels = np.empty((len(positions), self.size, self.size, 3), np.uint8)
+        buffer = memoryview(images.reshape(-1).data)
+        edges = (np.flatnonzero(np.diff(positions) != 1) + 1).tolist()  # one read for each run of neighbours
+        with files.explain_os_errors(self.path / PIXELS, action="read"):
+            for start, stop in pairwise([0, *edges, len(positions)]):
+                part = buffer[start * self._stride : stop * self._stride]
+                self._read_into(part, int(positions[start]) * self._stride if stop > start else 0)
+        return images
 
-    def _read_into(self, place: memoryview, offset: int) -> None:
-        """Fills `place` with the bytes from `offset` on; the kernel gives at most 2 GB at a time."""
-        while len(place):
-            count = os.preadv(self._descriptor, [place], offset)
+    def _read_into(self, buffer: memoryview, offset: int) -> None:
+        """Fill `buffer` with the bytes from `offset` on. One system call reads at most 2 GB."""
+        while len(buffer):
+            count = os.preadv(self._descriptor, [buffer], offset)
             if count == 0:
-                raise UserError(f"{self.path / PIXELS} is not whole any more; delete {self.path}, and run again")
-            place, offset = place[count:], offset + count
+                raise UserError(f"{self.path / PIXELS} was truncated; delete {self.path} and run again")
+            buffer, offset = buffer[count:], offset + count

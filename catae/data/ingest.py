@@ -215,7 +215,7 @@ def _find_copies(
         distinct=len(images) - copies.identical,
         mirrored=copies.mirrored,
         near=copies.near,
-        plain_split_leak=split.plain_leak(copies.groups),
+        plain_split_leak=split.random_split_leak(copies.groups),
         groups=sorted(members.values(), key=lambda group: (-len(group), group))[:SHOWN_GROUPS],
         group_count=len(members),
         original_sizes=dict(sorted(original_sizes.items(), key=lambda item: (-item[1], item[0]))),

@@ -1,4 +1,4 @@
-"""Which picture is train and which is test: decided by what it shows, so that no copy of it is on the other side."""
+"""Split images into train, test and validation by content, so that duplicates are never in different parts."""
 
 import logging
 from collections.abc import Sequence
@@ -16,23 +16,18 @@ from catae.system import files, rng
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1  # of a split that is kept, and of the dividing: one more makes every split anew
+FORMAT = 1  # of a cached split and of the algorithm; increase it to invalidate every cached split
 TEST, VALIDATION, TRAIN, DROPPED = range(4)
 
 
 @dataclass(frozen=True)
 class Split:
-    """Positions in the image set, each ascending; `dropped` is in no part."""
+    """Positions in the image set, ascending in each part; `dropped` images are in no part."""
 
     train: tuple[int, ...]
     test: tuple[int, ...]
     validation: tuple[int, ...] = ()
     dropped: tuple[int, ...] = ()
-
-    @property
-    def stopping(self) -> tuple[int, ...]:
-        """The pictures that decide when training ends and which epoch is kept: validation, or test without one."""
-        return self.validation or self.test
 
 
 def split(
@@ -42,36 +37,35 @@ def split(
     validation_fraction: float = 0.0,
     duplicates: Literal["group", "drop"] = "group",
 ) -> Split:
-    """Divides pictures into train, test and validation by content.
+    """Split images into train, test and validation by content.
 
-    A picture is test if a number in [0, 1), made from the seed and the picture's key, is below `test_fraction`, and
-    validation if it is in the next `validation_fraction`. So neither the order of the files, nor their names, nor
-    files that are added later move a picture to another part, and copies are always in the same one. The share of
-    test pictures is therefore `test_fraction` on average, not exactly.
+    The seed and an image's key determine a number in [0, 1). The image is in test if the number is below
+    `test_fraction`, and in validation if it is in the next `validation_fraction`. So an image stays in its part when
+    files are reordered, renamed or added, and duplicates share a part. The test fraction holds on average, not exactly.
 
     Args:
-        keys: what each picture shows, in one word: copies have the same.
-        seed: another seed gives another split.
-        test_fraction: share of the distinct pictures that is test, in (0, 1).
-        validation_fraction: share that is validation, in [0, 1 - test_fraction).
-        duplicates: 'group' keeps all copies; 'drop' keeps the first of each.
+        keys: one key for each image, the same for duplicates.
+        seed: seed of the split.
+        test_fraction: fraction of the distinct images in test, in (0, 1).
+        validation_fraction: fraction in validation, in [0, 1 - test_fraction).
+        duplicates: 'group' keeps all duplicates; 'drop' keeps the first of each group.
 
     Raises:
-        UserError: fewer distinct pictures than parts, or nothing left for train.
+        UserError: there are fewer distinct images than parts, or none would be left for train.
     """
     if test_fraction + validation_fraction >= 1:
         raise UserError(
-            f"CATAE_TEST_FRACTION and CATAE_VALIDATION_FRACTION, {test_fraction} and {validation_fraction}, leave "
-            "nothing to train on; their sum must be less than 1"
+            f"no images are left to train on: CATAE_TEST_FRACTION is {test_fraction} and CATAE_VALIDATION_FRACTION is "
+            f"{validation_fraction}; their sum must be less than 1"
         )
-    first: dict[str, int] = {}  # the number of each key, in the order in which they come
+    first: dict[str, int] = {}  # each distinct key's index, in order of appearance
     numbers = np.fromiter((first.setdefault(key, len(first)) for key in keys), np.int64, len(keys))
     needed = 3 if validation_fraction else 2
     if len(first) < needed:
-        raise UserError(f"{len(keys)} pictures, {len(first)} of them distinct, can't be divided; {needed} are needed")
+        raise UserError(f"cannot split {len(keys)} images, {len(first)} of them distinct; at least {needed} are needed")
     places = np.fromiter((rng.number(seed, f"split {key}") / 2**63 for key in first), float, len(first))
     part_of = np.searchsorted([test_fraction, test_fraction + validation_fraction], places, side="right")
-    # Of a handful a part may have none: the lowest is always test and the highest train, and one is validation.
+    # Ensure that no part is empty in a small set: the lowest number is always test and the highest always train.
     lowest, second, highest = np.argsort(places, kind="stable")[[0, 1, -1]]
     part_of[lowest], part_of[highest] = TEST, TRAIN
     if validation_fraction and VALIDATION not in part_of:
@@ -86,91 +80,94 @@ def split(
     return Split(*positions)
 
 
-def shared(parts: Split, keys: Sequence[str]) -> int:
-    """How many test and validation pictures have the key of a train picture: 0, if the split is honest."""
+def overlap(parts: Split, keys: Sequence[str]) -> int:
+    """Return how many test and validation images share a key with a train image. It should be 0."""
     train = {keys[position] for position in parts.train}
     return sum(keys[position] in train for position in (*parts.test, *parts.validation))
 
 
-def plain_leak(groups: npt.NDArray[np.int64], test_fraction: float = 0.1) -> float:
-    """The share of test pictures with a copy in train, had they been divided at random, each on its own.
+def random_split_leak(groups: npt.NDArray[np.int64], test_fraction: float = 0.1) -> float:
+    """Return the fraction of test images with a duplicate in train if each image were assigned at random.
 
     Args:
-        groups: (pictures,), the same number for copies of each other.
-        test_fraction: share that is test.
+        groups: (images,), the same number for duplicates.
+        test_fraction: fraction of test images.
     """
     order = np.random.default_rng(0).permutation(len(groups))
     test, train = np.split(order, [max(1, round(test_fraction * len(groups)))])
     return float(np.isin(groups[test], groups[train]).mean())
 
 
-def save(parts: Split, names: Sequence[str], path: Path) -> None:
-    """Writes the split to `path`, by name, for people and machines."""
+def save_split(parts: Split, names: Sequence[str], path: Path) -> None:
+    """Write the split to `path` as JSON with the names of the images."""
     files.write_json(path, {part.name: [names[p] for p in getattr(parts, part.name)] for part in fields(Split)})
 
 
-def write(images: ImageStore, data: DataSettings, training: TrainingSettings, path: Path) -> dict[str, Any]:
-    """Divides a set and saves the split to `path`; gives its counts, and its digest.
+def create_split(images: ImageStore, data: DataSettings, training: TrainingSettings, path: Path) -> dict[str, Any]:
+    """Split an image set, write the split to `path`, and return its counts and digest.
 
-    The split is kept beside the set's pictures: where the same was asked for before, and its file is there with the
-    digest that it had, it is copied.
+    The split is cached in the folder of the image set, and reused for the same settings if its digest matches.
 
     Args:
-        images: the pictures.
-        data: says into which parts.
-        training: has the seed.
-        path: of the file to write.
+        images: the image set.
+        data: the fractions and what to do with duplicates.
+        training: the seed.
+        path: the file to write.
 
     Raises:
-        UserError: as `split`, or something can't be written.
+        UserError: as `split`, or a file cannot be written.
     """
-    asked = (training.seed, data.test_fraction, data.validation_fraction, data.duplicates)
-    kept = images.path / f"split-{files.digest_of([FORMAT, images.digest, *asked])[:16]}.json"
-    counts = kept.with_suffix(".counts.json")
-    if (known := _kept(kept, counts)) is None:
-        parts = split(images.keys, *asked)
-        save(parts, images.names, kept)
-        known = {
+    options = (training.seed, data.test_fraction, data.validation_fraction, data.duplicates)
+    cached = images.path / f"split-{files.digest_of([FORMAT, images.digest, *options])[:16]}.json"
+    counts_file = cached.with_suffix(".counts.json")
+    if (counts := _load_cached(cached, counts_file)) is None:
+        parts = split(images.keys, *options)
+        save_split(parts, images.names, cached)
+        counts = {
             "train": len(parts.train),
             "test": len(parts.test),
             "validation": len(parts.validation),
             "dropped": len(parts.dropped),
             "distinct_test": len({images.digests[position] for position in parts.test}),
-            "test_pixels_in_train": shared(parts, images.digests),
-            "test_copies_in_train": shared(parts, images.keys),
-            "digest": files.digest(kept),
+            "test_pixels_in_train": overlap(parts, images.digests),
+            "test_copies_in_train": overlap(parts, images.keys),
+            "digest": files.digest(cached),
         }
-        files.write_json(counts, known)
+        files.write_json(counts_file, counts)
     else:
-        logger.info("the split is the one kept in %s, its digest checked", kept)
-    files.write_bytes(path, kept.read_bytes())
-    return known
+        logger.info("reusing the split in %s; its digest matches", cached)
+    files.write_bytes(path, cached.read_bytes())
+    return counts
 
 
-def _kept(kept: Path, counts: Path) -> dict[str, Any] | None:
-    """What is known of a split that was kept; None if it isn't there as it was written."""
-    if not counts.exists() or not kept.exists():
+def _load_cached(cached: Path, counts_file: Path) -> dict[str, Any] | None:
+    """Return the counts of a cached split, or None if it is missing or damaged."""
+    if not counts_file.exists() or not cached.exists():
         return None
     try:
-        known: dict[str, Any] = files.read_json(counts)
+        counts: dict[str, Any] = files.read_json(counts_file)
     except UserError as error:
-        logger.warning("%s; dividing anew", error)
+        logger.warning("%s; splitting again", error)
         return None
-    if files.digest(kept) != known["digest"]:
-        logger.warning("%s is damaged; dividing anew", kept)
+    if files.digest(cached) != counts["digest"]:
+        logger.warning("%s is damaged: its digest does not match; splitting again", cached)
         return None
-    return known
+    return counts
 
 
 def open_split(path: Path, names: Sequence[str]) -> Split:
-    """The split in the file `path`, of the set with these `names`.
+    """Read the split in the file `path`.
+
+    Args:
+        path: the file.
+        names: the names of the image set.
 
     Raises:
-        UserError: the file can't be read, or names a picture that the set has not.
+        UserError: the file cannot be read, or names an image that is not in the set.
     """
     position = {name: index for index, name in enumerate(names)}
-    named = files.read_json(path)
+    split_names = files.read_json(path)
     try:
-        return Split(**{part.name: tuple(position[name] for name in named[part.name]) for part in fields(Split)})
+        return Split(**{part.name: tuple(position[name] for name in split_names[part.name]) for part in fields(Split)})
     except KeyError as error:
-        raise UserError(f"{path} names {error}, which the pictures beside it have not; run the job again") from error
+        raise UserError(f"{path} names {error}, which is not in the image set; run the job again") from error

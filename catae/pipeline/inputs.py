@@ -10,7 +10,7 @@ from catae.run import Run
 
 @dataclass(frozen=True)
 class Inputs:
-    """The images of a run, memory-mapped, and their split."""
+    """The images of a run, read from disk on access, and their split."""
 
     images: ImageStore
     split: Split

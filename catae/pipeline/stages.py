@@ -69,7 +69,7 @@ def read(run: Run, settings: Settings) -> None:
 
 def split(run: Run, settings: Settings) -> None:
     """Assign each image to train, test or validation by its content."""
-    counts = splits.write(ImageStore(image_folder(run)), settings, settings, run.split)
+    counts = splits.create_split(ImageStore(image_folder(run)), settings, settings, run.split)
     digest = counts.pop("digest")
     run.record(split=counts, digests=run.read()["digests"] | {"split": digest})
 
@@ -253,4 +253,4 @@ def run_stages(
             call(stage, run, settings)
             if stage is read:
                 stack.enter_context(cache.in_use(image_folder(run)))
-        cache.trim(settings.output_dir / "cache", settings.cache_gb * 1e9)
+        cache.evict(settings.output_dir / "cache", settings.cache_gb * 1e9)

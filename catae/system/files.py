@@ -49,12 +49,13 @@ def locked(folder: Path, wait: bool = True) -> Iterator[None]:
 
 
 @contextmanager
-def explain_os_errors(path: Path, size: int = 0) -> Iterator[None]:
-    """Turn an OSError raised while `path` is written into one line for the user.
+def explain_os_errors(path: Path, size: int = 0, action: str = "write") -> Iterator[None]:
+    """Turn an OSError about `path` into one line for the user.
 
     Args:
         path: the file or folder.
         size: bytes to write, if known.
+        action: what was attempted, 'write' or 'read'.
 
     Raises:
         UserError: instead of an OSError that the user can fix.
@@ -65,7 +66,7 @@ def explain_os_errors(path: Path, size: int = 0) -> Iterator[None]:
         if error.errno not in ADVICE:
             raise
         details = _details(_existing_parent(path), error.errno, size)
-        raise UserError(f"cannot write {path}: {error.strerror}{details}; {ADVICE[error.errno]}") from error
+        raise UserError(f"cannot {action} {path}: {error.strerror}{details}; {ADVICE[error.errno]}") from error
 
 
 def _details(folder: Path, number: int, size: int) -> str:

@@ -7,28 +7,28 @@ import pytest
 from catae.data import cache, ingest
 
 
-def test_sets_are_listed_with_what_they_are_the_newest_last(tmp_path: Path) -> None:
+def test_sets_are_listed_by_last_use(tmp_path: Path) -> None:
     ingest.read("drawn:5", tmp_path, 16)
     ingest.read("drawn:6", tmp_path, 16)
-    ingest.read("drawn:5", tmp_path, 16)  # of use again
-    there = cache.sets(tmp_path)
-    assert [(cached.source, cached.pictures) for cached in there] == [("drawn:6", 6), ("drawn:5", 5)]
-    assert there[1].size_bytes > 5 * 16 * 16 * 3
+    ingest.read("drawn:5", tmp_path, 16)  # used again
+    cached_sets = cache.sets(tmp_path)
+    assert [(cached.source, cached.images) for cached in cached_sets] == [("drawn:6", 6), ("drawn:5", 5)]
+    assert cached_sets[1].size_bytes > 5 * 16 * 16 * 3
     assert cache.sets(tmp_path / "nowhere") == []
 
 
-def test_over_the_limit_the_oldest_go_first_and_the_newest_stays(tmp_path: Path) -> None:
+def test_least_recently_used_sets_are_evicted_first(tmp_path: Path) -> None:
     for count in (5, 6, 7):
         ingest.read(f"drawn:{count}", tmp_path, 16)
-    there = cache.sets(tmp_path)
-    assert cache.trim(tmp_path, sum(cached.size_bytes for cached in there)) == []
-    removed = cache.trim(tmp_path, there[1].size_bytes + there[2].size_bytes)
-    assert [cached.source for cached in removed] == ["drawn:5"]
-    assert [cached.source for cached in cache.trim(tmp_path, 0)] == ["drawn:6"]
+    cached_sets = cache.sets(tmp_path)
+    assert cache.evict(tmp_path, sum(cached.size_bytes for cached in cached_sets)) == []
+    evicted = cache.evict(tmp_path, cached_sets[1].size_bytes + cached_sets[2].size_bytes)
+    assert [cached.source for cached in evicted] == ["drawn:5"]
+    assert [cached.source for cached in cache.evict(tmp_path, 0)] == ["drawn:6"]
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_set_in_use_stays_until_its_process_ends_even_if_that_is_killed(tmp_path: Path) -> None:
+def test_set_in_use_is_kept_until_its_process_ends(tmp_path: Path) -> None:
     path = ingest.read("drawn:5", tmp_path, 16)[0].path
     (cached,) = cache.sets(tmp_path)
     with cache.in_use(path), cache.in_use(path):
@@ -46,7 +46,7 @@ def test_a_set_in_use_stays_until_its_process_ends_even_if_that_is_killed(tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_no_set_is_left_alone(tmp_path: Path) -> None:
+def test_other_folders_are_kept(tmp_path: Path) -> None:
     ingest.read("drawn:5", tmp_path, 16)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep")
@@ -56,8 +56,8 @@ def test_what_is_no_set_is_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _times_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sets that are read within a tick of the file system's clock have the same time."""
+def _distinct_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give every set its own time: reads within one tick of the file system's clock share a time."""
     import os
     import time
 
