@@ -2,7 +2,7 @@
 
 ARG BASE=python:3.11-slim-bookworm
 
-# --- what catae needs, in a virtual environment; it changes when a version does
+# --- dependencies, in a virtual environment: rebuilt when a version changes
 
 FROM ${BASE} AS dependencies
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
@@ -10,13 +10,13 @@ WORKDIR /build
 RUN python -m venv --without-pip /opt/catae
 COPY requirements.txt constraints.txt ./
 RUN python -m pip --python /opt/catae/bin/python install --no-deps --require-hashes -r requirements.txt
-# The CPU build of PyTorch stands in an index of its own, with digests of its own. Where that can't be reached, the
-# usual build is taken, which on x86-64 brings CUDA and is 5 GB larger.
+# The CPU build of PyTorch is in a separate index, with other hashes. If that index cannot be reached, the default build
+# is installed, which on x86-64 includes CUDA and is 5 GB larger.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN python -m pip --python /opt/catae/bin/python install --retries 0 --timeout 5 -c constraints.txt \
     --extra-index-url "${TORCH_INDEX}" torch torchvision
 
-# What only those need who compile against PyTorch, debug it or test it, and the tests of all others: 0.4 GB.
+# Remove what only compiling, debugging or testing needs: 0.4 GB.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends binutils \
     && cd /opt/catae/lib/python3.11/site-packages \
@@ -24,11 +24,11 @@ RUN apt-get update \
     && rm -rf torch/include torch/share torch/test \
     && find torch/bin -type f ! -name torch_shm_manager -delete \
     && find . -type d -name tests -prune -exec rm -rf {} +
-# An empty database of Prefect's, for the start of a container: making it there takes longer than all else.
+# Create Prefect's empty database here: it is the slowest part of the start of a container.
 RUN PREFECT_HOME=/opt/catae/prefect /opt/catae/bin/prefect server database upgrade --yes \
     && chmod -R a+rX /opt/catae/prefect
 
-# --- catae itself, below /out as it will lie below /: the same bytes and times whenever it is built
+# --- catae itself, in /out as it will be in /, with reproducible bytes and times
 
 FROM dependencies AS application
 COPY pyproject.toml README.md LICENSE ./
@@ -41,7 +41,7 @@ RUN python -m pip --python /opt/catae/bin/python install --no-deps --no-build-is
     && /opt/catae/bin/python -m compileall -q -s /out --invalidation-mode unchecked-hash /out/opt/catae/lib \
     && find /out -exec touch -h -d "@${SOURCE_DATE_EPOCH}" {} +
 
-# --- what is in it, with licences: `make sbom`
+# --- inventory with licences: `make sbom`
 
 FROM dependencies AS inventory
 COPY --from=application /out /
@@ -55,13 +55,13 @@ RUN python -m venv /tools \
 FROM scratch AS sbom
 COPY --from=inventory /made /
 
-# --- what is run
+# --- the final image
 
 FROM ${BASE}
 RUN apt-get update \
     && apt-get install -y --no-install-recommends tini \
     && rm -rf /var/lib/apt/lists/* /var/log/* /var/cache/*
-# Whoever `--user` names, known here or not, can write to /tmp and to a new volume.
+# Any user that `--user` names can write to /tmp and to a new volume.
 RUN useradd --uid 1000 --no-create-home --home-dir /tmp catae \
     && mkdir /data \
     && mkdir -m 1777 /artifacts
@@ -78,19 +78,19 @@ ENV PATH=/opt/catae/bin:$PATH \
 WORKDIR /artifacts
 USER catae
 
-# The whole job, as small as it gets with all its processes: an image in which it does not run is no image.
+# Run a minimal job, so that the build fails if the image does not work.
 RUN catae train --source drawn:300 --image-size 16 --width 4 --max-epochs 1 --output-dir /tmp/smoke \
     && rm -rf /tmp/*
 
 ARG REVISION
 LABEL org.opencontainers.image.title="catae" \
-      org.opencontainers.image.description="Trains a convolutional autoencoder on small pictures, on a CPU." \
+      org.opencontainers.image.description="Train a convolutional autoencoder on small images, on a CPU." \
       org.opencontainers.image.licenses="MIT" \
       org.opencontainers.image.revision="${REVISION}"
 
-# A job ends, and its exit code says how: there is nothing to ask in between.
+# A job reports with its exit code, so there is nothing to check meanwhile.
 HEALTHCHECK NONE
 
-# As PID 1 Python would ignore the signals that it has no handler for, and leave dead processes behind.
+# As PID 1, Python would ignore signals without a handler, and would not reap child processes.
 ENTRYPOINT ["tini", "--", "catae-in-container"]
 CMD ["train"]

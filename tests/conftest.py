@@ -1,4 +1,4 @@
-"""What every test stands on: an environment without settings, a folder of its own, and small real image sets."""
+"""Fixtures of all tests: a clean environment, a temporary folder, and small image sets."""
 
 import os
 
@@ -23,13 +23,13 @@ from catae.settings import Settings
 ROOT = Path(__file__).parent.parent
 CATS = ROOT.parent / "shared" / "data" / "cats.zip"
 
-# Where a script starts the tests in the background, SIGINT is ignored, and so it would be by all that they start.
+# A script that runs the tests in the background ignores SIGINT, and the child processes of tests would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Neither the developer's variables nor their .env decide a test."""
+    """Remove the developer's settings, and change to a folder without `.env`."""
     for name in os.environ:
         if name.startswith(settings.PREFIX):
             monkeypatch.delenv(name)
@@ -38,7 +38,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="session")
 def drawn_set(tmp_path_factory: pytest.TempPathFactory) -> ImageStore:
-    """120 drawn cats of 32x32."""
+    """120 synthetic cats of 32x32 pixels."""
     return ingest.read("drawn:120", tmp_path_factory.mktemp("store"), 32)[0]
 
 
@@ -46,7 +46,7 @@ def drawn_set(tmp_path_factory: pytest.TempPathFactory) -> ImageStore:
 def cats_zip() -> Path:
     """The archive of real cats."""
     if not CATS.exists():
-        pytest.skip("the real cats are not here: ../shared/data/cats.zip")
+        pytest.skip("the real cats are missing: ../shared/data/cats.zip")
     return CATS
 
 
@@ -58,7 +58,7 @@ def cats_set(cats_zip: Path, tmp_path_factory: pytest.TempPathFactory) -> ImageS
 
 @pytest.fixture
 def small(tmp_path: Path) -> Settings:
-    """Settings of a job of seconds."""
+    """Settings of a job that takes seconds."""
     return settings.load(
         {
             "source": "drawn:120",
@@ -75,19 +75,19 @@ def small(tmp_path: Path) -> Settings:
 
 @pytest.fixture(scope="session")
 def by_two(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run that two processes have trained together."""
+    """A run trained by two processes."""
     return torchrun.by_two(tmp_path_factory.mktemp("two"))
 
 
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 4 MB."""
+    """A file system of 4 MB."""
     place = tmp_path / "disk"
     place.mkdir()
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", place], capture_output=True, text=True, check=False
     )
     if mounted.returncode:
-        pytest.skip(f"no small disk can be mounted here: {mounted.stderr.strip()}")
+        pytest.skip(f"cannot mount a small file system: {mounted.stderr.strip()}")
     yield place
     subprocess.run(["umount", "--lazy", place], check=True)

@@ -1,4 +1,4 @@
-"""What tests with a real Prefect server share: the server, and commands as a user types them."""
+"""Real Prefect servers for tests, and commands as a user types them."""
 
 import functools
 import os
@@ -23,13 +23,13 @@ PREFECT = [sys.executable, "-m", "prefect"]
 
 
 def environment(prefect_home: Path, **variables: str) -> dict[str, str]:
-    """The environment without the settings of Prefect that importing `flows` has made here."""
+    """Return the environment without the settings of Prefect that importing `flows` has set."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     return inherited | {"PREFECT_HOME": str(prefect_home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"} | variables
 
 
 def start(prefect_home: Path, module: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Runs a command to its end."""
+    """Run a command until it ends."""
     command, variables = [sys.executable, "-m", module, *arguments], environment(prefect_home, **variables)
     return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=240, check=False)
 
@@ -52,7 +52,7 @@ def with_database(home: Path) -> Path:
 
 
 class Server:
-    """A Prefect server of its own, with its own database, on a port of loopback that it keeps when started again."""
+    """A Prefect server with its own database. It keeps its loopback port when it is restarted."""
 
     def __init__(self, home: Path, **variables: str) -> None:
         self.home, self.log, self.port = home, home / "server.log", free_port()
@@ -61,7 +61,7 @@ class Server:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Starts it, and waits until it answers."""
+        """Start the server and wait until it answers."""
         with self.log.open("a") as log:
             command = [*PREFECT, "server", "start", "--port", str(self.port)]
             self.process = subprocess.Popen(
@@ -70,18 +70,18 @@ class Server:
         until(self.answers, 120, self.log)
 
     def send(self, number: signal.Signals) -> None:
-        """Sends it a signal."""
+        """Send a signal to the server."""
         assert self.process is not None
         self.process.send_signal(number)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """Ends it, so that its port is closed; it may be started again."""
+        """Stop the server and close its port; `start` may be called again."""
         self.send(number)
         assert self.process is not None
         self.process.wait(60)
 
     def answers(self) -> bool:
-        """Whether it is there."""
+        """Return whether the server answers."""
         assert self.process is not None
         assert self.process.poll() is None, self.log.read_text()
         try:
@@ -90,21 +90,21 @@ class Server:
             return False
 
     def ask(self, path: str, auth: tuple[str, str] | None = None, **body: Any) -> Any:
-        """What the API answers to a POST, as often as its database is busy."""
+        """POST to the API and return the answer; repeat while the database is busy."""
         ask = functools.partial(httpx.post, f"{self.api}/{path}", json=body, auth=auth, timeout=30)
         answer = until(lambda: (answer := ask()).status_code != httpx.codes.SERVICE_UNAVAILABLE and answer, 30)
         answer.raise_for_status()
         return answer.json()
 
     def tasks_of(self, flow_run: str, auth: tuple[str, str] | None = None) -> dict[str, str]:
-        """The states of the run's tasks, by name."""
+        """Return the states of the tasks of a flow run, by name."""
         found = self.ask("task_runs/filter", auth, flow_runs={"id": {"any_": [flow_run]}})
         return {task_run["name"].rsplit("-", 1)[0]: task_run["state_name"] for task_run in found}
 
 
 @contextmanager
 def running(home: Path, **variables: str) -> Iterator[Server]:
-    """A server that answers, and is gone at the end."""
+    """Start a server; stop it at the end."""
     own = "PREFECT_API_DATABASE_CONNECTION_URL" in variables
     server = Server(home if own else with_database(home), **variables)
     try:
@@ -117,7 +117,7 @@ def running(home: Path, **variables: str) -> Iterator[Server]:
 
 @contextmanager
 def background(log: Path, command: list[str], variables: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that goes on beside the test, and is gone at the end."""
+    """Start a process next to the test; end it at the end."""
     with log.open("a") as file:
         process = subprocess.Popen(command, env=variables, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
     try:
@@ -133,7 +133,7 @@ def background(log: Path, command: list[str], variables: dict[str, str]) -> Iter
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens at."""
+    """Return an unused loopback port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
@@ -141,7 +141,7 @@ def free_port() -> int:
 
 
 def until(holds: Callable[[], Any], seconds: float, log: Path | None = None) -> Any:
-    """Waits until `holds()` is true; gives what it gave."""
+    """Wait until `holds()` is true; return its value."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if value := holds():

@@ -1,4 +1,4 @@
-"""The deployments on a real server: from prefect.yaml and its variants, and as `catae serve` offers them."""
+"""The deployments on a real server: from prefect.yaml and its variants, and from `catae serve`."""
 
 import json
 import subprocess
@@ -27,7 +27,7 @@ TINY = {
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A Prefect server with a process pool, where prefect.yaml has been deployed from."""
+    """A Prefect server with a process pool and the deployments of prefect.yaml."""
     with running(tmp_path_factory.mktemp("server")) as server:
         prefect(server, "work-pool", "create", "local", "--type", "process")
         prefect(server, "deploy", "--all")
@@ -35,7 +35,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def prefect(server: Server, *arguments: str, code: int = 0, **variables: str) -> str:
-    """Gives a command as README does, in the checkout; gives what it says."""
+    """Run a command in the checkout, as the docs do; return its output."""
     ended = subprocess.run(
         [*PREFECT, "--no-prompt", *arguments],
         cwd=ROOT,
@@ -51,18 +51,18 @@ def prefect(server: Server, *arguments: str, code: int = 0, **variables: str) ->
 
 
 def deployments(server: Server) -> dict[str, dict[str, Any]]:
-    """What the server has, by name."""
+    """Return the deployments on the server, by name."""
     return {found["name"]: found for found in server.ask("deployments/filter")}
 
 
 def flow_runs(server: Server) -> list[dict[str, Any]]:
-    """The server's runs, the newest first."""
+    """Return the flow runs on the server, newest first."""
     found: list[dict[str, Any]] = server.ask("flow_runs/filter", sort="EXPECTED_START_TIME_DESC")
     return found
 
 
-def alike(deployment: dict[str, Any]) -> dict[str, Any]:
-    """What must be the same of a deployment however it is made."""
+def comparable(deployment: dict[str, Any]) -> dict[str, Any]:
+    """Return what must be equal in all variants of a deployment."""
     limit = deployment["global_concurrency_limit"]
     return {
         "tags": sorted(deployment["tags"]),
@@ -73,7 +73,7 @@ def alike(deployment: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def test_a_plain_checkout_is_deployed_and_every_entrypoint_is_the_flow_that_it_says(
+def test_the_checkout_deploys_and_every_entrypoint_loads_its_flow(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
@@ -88,12 +88,12 @@ def test_a_plain_checkout_is_deployed_and_every_entrypoint_is_the_flow_that_it_s
         assert deployment["description"] == str(flow.description).splitlines()[0]
     (nightly,) = made["train"]["schedules"]
     assert (nightly["schedule"]["cron"], nightly["active"]) == ("0 3 * * *", False)
-    assert alike(made["train"])["limit"] == 1
-    assert alike(made["train"])["collisions"] == "ENQUEUE"
+    assert comparable(made["train"])["limit"] == 1
+    assert comparable(made["train"])["collisions"] == "ENQUEUE"
 
 
 @pytest.mark.parametrize(
-    ("bad", "said"),
+    ("bad", "message"),
     [
         ({"data": {"image_size": 60}}, "60 is not one of [16, 32, 64, 128, 256]"),
         ({"training": {"max_epochs": 0}}, "0 is less than the minimum of 1"),
@@ -103,40 +103,36 @@ def test_a_plain_checkout_is_deployed_and_every_entrypoint_is_the_flow_that_it_s
         ({"output": {"interpolation_pair": "one"}}, "'one' does not match"),
     ],
 )
-def test_the_server_refuses_a_bad_value_and_says_why_before_anything_is_scheduled(
-    server: Server, bad: dict[str, Any], said: str
-) -> None:
+def test_the_server_rejects_an_invalid_value_with_its_reason(server: Server, bad: dict[str, Any], message: str) -> None:
     before = len(flow_runs(server))
     train = deployments(server)["train"]["id"]
     refused = httpx.post(f"{server.api}/deployments/{train}/create_flow_run", json={"parameters": bad})
     assert refused.status_code == 409
-    assert said in refused.json()["detail"]
+    assert message in refused.json()["detail"]
     assert len(flow_runs(server)) == before
 
 
-def test_a_bad_value_on_the_command_line_is_refused_before_anything_is_scheduled(server: Server) -> None:
+def test_the_command_line_rejects_an_invalid_value_before_scheduling(server: Server) -> None:
     before = len(flow_runs(server))
-    said = prefect(server, "deployment", "run", "catae/train", "--param", 'data={"image_size": 60}', code=1)
-    assert "Validation failed for field 'data.image_size'" in said
+    output = prefect(server, "deployment", "run", "catae/train", "--param", 'data={"image_size": 60}', code=1)
+    assert "Validation failed for field 'data.image_size'" in output
     assert len(flow_runs(server)) == before
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["docker", "kubernetes"])
-def test_the_variants_differ_in_nothing_but_their_pools_and_their_jobs_pass_the_workers_own_checks(
-    server: Server, kind: str
-) -> None:
+def test_the_variants_differ_only_in_their_pools_and_their_jobs_are_valid(server: Server, kind: str) -> None:
     pytest.importorskip(f"prefect_{kind}", reason="pip install -e .[deploy]")
-    local = {name: alike(deployment) for name, deployment in deployments(server).items()}
+    local = {name: comparable(deployment) for name, deployment in deployments(server).items()}
     template = ["--base-job-template", "deploy/kubernetes-pool.json"] if kind == "kubernetes" else []
     prefect(server, "work-pool", "create", kind, "--type", kind, *template)
     prefect(server, "deploy", "--all", "--prefect-file", f"deploy/{kind}.yaml")
     try:
         made = deployments(server)
-        assert {name: alike(deployment) for name, deployment in made.items()} == local
+        assert {name: comparable(deployment) for name, deployment in made.items()} == local
         assert {deployment["work_pool_name"] for deployment in made.values()} == {kind}
         assert not any(deployment["pull_steps"] for deployment in made.values())
-        job = json.loads(said_by(server, JOB[kind], str(made["train"]["id"])))
+        job = json.loads(run_script(server, JOB[kind], str(made["train"]["id"])))
     finally:
         prefect(server, "deploy", "--all")
     assert job["command"] == "prefect flow-run execute"
@@ -144,7 +140,7 @@ def test_the_variants_differ_in_nothing_but_their_pools_and_their_jobs_pass_the_
     EXPECTED[kind](job)
 
 
-# As a worker makes a job of a run: the pool's template, the deployment's variables, and what the worker adds.
+# Prepare the job of a run as a worker does: the template of the pool, the variables of the deployment, and its own.
 PREPARE = """
 import asyncio, json, sys
 from prefect.client.orchestration import get_client
@@ -169,8 +165,8 @@ JOB = {
 }
 
 
-def said_by(server: Server, code: str, *arguments: str) -> str:
-    """What a script that talks to the server prints."""
+def run_script(server: Server, code: str, *arguments: str) -> str:
+    """Run a script that uses the server; return its last line."""
     ended = subprocess.run(
         [sys.executable, "-c", code, *arguments],
         env=environment(server.home, PREFECT_API_URL=server.api),
@@ -207,9 +203,7 @@ EXPECTED = {"docker": check_docker, "kubernetes": check_kubernetes}
 
 
 @pytest.mark.slow
-def test_through_a_pool_what_is_left_empty_comes_from_the_workers_environment_when_the_run_starts(
-    server: Server, tmp_path: Path
-) -> None:
+def test_empty_fields_take_their_values_from_the_workers_environment(server: Server, tmp_path: Path) -> None:
     variables = environment(
         server.home, PREFECT_API_URL=server.api, PREFECT_WORKER_QUERY_SECONDS="2", CATAE_SEED="7", CATAE_MAX_EPOCHS="9",
         CATAE_OUTPUT_DIR=str(tmp_path / "out"),
@@ -221,13 +215,13 @@ def test_through_a_pool_what_is_left_empty_comes_from_the_workers_environment_wh
         trained = Run((tmp_path / "out" / "latest").resolve())
         prefect(server, "deployment", "run", "catae/generate", '--param=samples={"samples": 9}', "--watch")
         prefect(server, "deployment", "run", "catae/interpolate", "--param=path=spherical", "--watch")
-    chosen = files.read_json(trained.settings)
-    assert (chosen["max_epochs"], chosen["seed"]) == (
+    recorded = files.read_json(trained.settings)
+    assert (recorded["max_epochs"], recorded["seed"]) == (
         {"value": 2, "from": "given"},
         {"value": 7, "from": "environment"},
     )
-    assert chosen["width"]["from"] == "given"
-    assert chosen["patience"]["from"] == "default"
+    assert recorded["width"]["from"] == "given"
+    assert recorded["patience"]["from"] == "default"
     assert (trained.path / "generated-randn-9-seed-7.png").stat().st_size > 1000
     (animation,) = trained.path.glob("interpolation-*.gif")
     newest = flow_runs(server)[:3]
@@ -245,19 +239,17 @@ def serve(server: Server, folder: Path, **variables: str) -> Any:
 
 
 @pytest.mark.slow
-def test_serve_offers_the_same_deployments_and_when_stopped_its_run_ends_with_an_exact_checkpoint(
-    server: Server, tmp_path: Path
-) -> None:
-    expected = {name: alike(deployment) for name, deployment in deployments(server).items()}
+def test_serve_has_the_same_deployments_and_a_stopped_run_resumes_exactly(server: Server, tmp_path: Path) -> None:
+    expected = {name: comparable(deployment) for name, deployment in deployments(server).items()}
     out, log = tmp_path / "out", tmp_path / "serve.log"
-    # Epochs of 0.1 s: a run that is over before it can be stopped proves nothing.
+    # Epochs of 0.1 s: training must last until it is stopped.
     long = TINY | {"data": {"source": "drawn:200"}, "model": {"latent_dim": 8, "width": 16}}
     long |= {"training": {"max_epochs": 60, "patience": 60}}
     with serve(server, tmp_path, CATAE_OUTPUT_DIR=str(out)) as process:
         until(lambda: "being served" in log.read_text(), 90, log)
         served = deployments(server)
         assert {deployment["work_pool_name"] for deployment in served.values()} == {None}
-        assert {name: alike(deployment) for name, deployment in served.items()} == expected
+        assert {name: comparable(deployment) for name, deployment in served.items()} == expected
         train = served["train"]["id"]
         run = server.ask(f"deployments/{train}/create_flow_run", parameters=long)
         until(lambda: " epoch 20/60" in log.read_text(), 90, log)
@@ -286,13 +278,13 @@ def test_serve_offers_the_same_deployments_and_when_stopped_its_run_ends_with_an
 
 
 def processes() -> list[str]:
-    """The command lines of all processes, with what their environment says of a run."""
+    """Return the command line and the environment of each process."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             found.append((folder / "cmdline").read_text().replace("\0", " ") + (folder / "environ").read_text())
         except OSError:
-            continue  # it has ended, or is another's
+            continue  # it has ended, or belongs to another user
     return found
 
 
@@ -302,11 +294,11 @@ def test_serve_without_a_server_is_one_line() -> None:
         timeout=60, check=False,
     )  # fmt: skip
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr.startswith("catae: PREFECT_API_URL names no server")
+    assert ended.stderr.startswith("catae: PREFECT_API_URL is not set")
     assert ended.stderr.count("\n") == 1
 
 
-def test_the_environment_of_the_runs_is_looked_at_before_serve_starts() -> None:
+def test_serve_validates_the_environment_before_it_starts() -> None:
     variables = environment(Path.cwd(), CATAE_WIDTH="0")
     ended = subprocess.run(
         [sys.executable, "-m", "catae", "serve"], env=variables, capture_output=True, text=True, timeout=60, check=False

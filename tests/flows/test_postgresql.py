@@ -1,4 +1,4 @@
-"""Prefect's server on PostgreSQL, as those have it who share one: a database of the test's own, with a password."""
+"""Prefect's server on PostgreSQL, with a database of its own and a password."""
 
 import os
 import shutil
@@ -25,8 +25,8 @@ pytestmark = [
 
 @contextmanager
 def postgresql() -> Iterator[int]:
-    """A cluster of its own, on a port of loopback; the user postgres must say the password."""
-    folder = Path(tempfile.mkdtemp(prefix="postgresql-"))  # pytest's own folders are closed to nobody
+    """Start a database cluster on a loopback port, with a password for the user postgres."""
+    folder = Path(tempfile.mkdtemp(prefix="postgresql-"))  # the user nobody cannot read pytest's folders
     if AS_NOBODY:
         shutil.chown(folder, "nobody", "nogroup")
     (folder / "password").write_text(PASSWORD)
@@ -45,13 +45,13 @@ def postgresql() -> Iterator[int]:
         with background(log, server, dict(os.environ)) as process:
             until(lambda: psql(port, "SELECT 1").returncode == 0, 30, log)
             yield port
-            process.send_signal(signal.SIGINT)  # at once; at a SIGTERM it would wait for its clients
+            process.send_signal(signal.SIGINT)  # immediate; SIGTERM would wait for clients
     finally:
         shutil.rmtree(folder)
 
 
 def psql(port: int, query: str, password: str = PASSWORD) -> subprocess.CompletedProcess[str]:
-    """Asks the database itself."""
+    """Run a query."""
     command = [f"{BINARIES}/psql", "-h", "127.0.0.1", "-p", str(port), "-U", "postgres", "-w", "-At", "-c", query]
     variables = os.environ | {"PGPASSWORD": password}
     return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=30, check=False)

@@ -1,4 +1,4 @@
-"""Sweeps on real runners: processes, a Dask cluster and a Ray cluster, of two workers each."""
+"""Sweeps on real task runners: processes, a Dask cluster and a Ray cluster, with two workers each."""
 
 import json
 import signal
@@ -21,7 +21,7 @@ from flows import task_runners
 
 TINY = ["--source", "drawn:60", "--image-size", "32", "--width", "4", "--max-epochs", "2", "--threads", "1"]
 OVER = ["--latent-dim", "4,8", "--seed", "0..1"]
-# A cluster asks for its token wherever one lies in the home, and one that another has made may lie there.
+# Ray looks for a token in the home folder, where one of another cluster may be.
 RAY = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
 DASK = """
 import sys
@@ -35,7 +35,7 @@ if __name__ == "__main__":
 
 
 def needs(library: str, extra: str) -> None:
-    """Skips the test where a library is not installed."""
+    """Skip the test if a library is not installed."""
     if find_spec(library) is None:
         pytest.skip(f"pip install -e .[{extra}]")
 
@@ -48,19 +48,19 @@ def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def by_processes(prefect_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Sweep:
-    """The sweep on two processes of this machine."""
+    """A sweep on two processes of this machine."""
     return swept(prefect_home, tmp_path_factory.mktemp("processes"))
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A Prefect server, for clusters that were there before: their workers would each start one otherwise."""
+    """A Prefect server, for existing clusters: otherwise each of their workers would start one."""
     with running(tmp_path_factory.mktemp("server")) as server:
         yield server
 
 
 def swept(prefect_home: Path, output_dir: Path, *arguments: str, **variables: str) -> Sweep:
-    """A sweep by the command line, into a folder of its own."""
+    """Run a sweep from the command line, in its own folder."""
     words = [*TINY, *OVER, "--output-dir", str(output_dir), *arguments]
     ended = start(prefect_home, "catae", "sweep", *words, **variables)
     assert ended.returncode == 0, ended.stderr
@@ -71,7 +71,7 @@ def swept(prefect_home: Path, output_dir: Path, *arguments: str, **variables: st
 
 
 def learned(done: Sweep) -> list[Any]:
-    """What each run has learned, to the last bit, and how well it restores."""
+    """Return the digests and the scores of each run."""
     runs = [done.run_of(trial.number) for trial in done.trials()]
     assert len(runs) == 4
     return [(said["digests"], said["scores"]) for each in runs if each and (said := each.read())]
@@ -79,7 +79,7 @@ def learned(done: Sweep) -> list[Any]:
 
 @pytest.fixture
 def dask_address(tmp_path: Path) -> Iterator[str]:
-    """A Dask cluster of two workers that was there before."""
+    """An existing Dask cluster with two workers."""
     needs("prefect_dask", "dask")
     script, port = tmp_path / "cluster.py", free_port()
     script.write_text(DASK)
@@ -95,10 +95,10 @@ def dask_address(tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def ray_address(tmp_path: Path) -> Iterator[str]:
-    """A Ray cluster of two workers that was there before."""
+    """An existing Ray cluster with two workers."""
     needs("prefect_ray", "ray")
     port, log = free_port(), tmp_path / "ray.log"
-    with tempfile.TemporaryDirectory(prefix="ray-") as place:  # in a longer path its sockets have no room
+    with tempfile.TemporaryDirectory(prefix="ray-") as place:  # the paths of its sockets must be short
         command = [
             str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--port={port}", "--num-cpus=2",
             "--include-dashboard=false", "--object-store-memory=100000000", f"--temp-dir={place}",
@@ -109,7 +109,7 @@ def ray_address(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_the_command_trains_every_combination_and_shows_the_leaderboard(by_processes: Sweep) -> None:
+def test_the_command_trains_every_combination_and_prints_the_leaderboard(by_processes: Sweep) -> None:
     assert [trial.state for trial in by_processes.trials()] == ["finished"] * 4
     board = json.loads(by_processes.board.read_text())
     assert board["headline"].startswith("With latent_dim")
@@ -130,7 +130,7 @@ def test_a_cluster_by_its_address_gives_the_same_results(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("runner", ["dask", "ray"])
-def test_a_cluster_of_the_sweeps_own_gives_the_same_results(
+def test_a_cluster_that_the_sweep_starts_gives_the_same_results(
     runner: str, by_processes: Sweep, prefect_home: Path, tmp_path: Path
 ) -> None:
     needs(f"prefect_{runner}", runner)
@@ -138,7 +138,7 @@ def test_a_cluster_of_the_sweeps_own_gives_the_same_results(
 
 
 @pytest.mark.slow
-def test_a_killed_sweep_goes_on_where_it_was_to_the_same_results(
+def test_an_interrupted_sweep_resumes_to_the_same_results(
     by_processes: Sweep, prefect_home: Path, tmp_path: Path
 ) -> None:
     command = [sys.executable, "-m", "catae", "sweep", *TINY, *OVER, "--output-dir", str(tmp_path / "out")]
@@ -185,15 +185,15 @@ def test_the_leaderboard_is_in_the_ui(server: Server) -> None:
     ]
 
 
-def test_a_cluster_where_nobody_answers_is_told_at_once() -> None:
+def test_an_unreachable_cluster_is_reported_at_once() -> None:
     for runner, scheme in (("dask", "tcp://"), ("ray", "ray://"), ("ray", "")):
         needs(f"prefect_{runner}", runner)
         address = f"{scheme}127.0.0.1:{free_port()}"
-        begun = time.monotonic()
+        start_time = time.monotonic()
         with pytest.raises(UserError) as error:
             task_runners.check(settings.load({"runner": runner, "runner_address": address}))
         assert f"--runner-address is '{address}' (CATAE_RUNNER_ADDRESS): no cluster answers there" in str(error.value)
-        assert time.monotonic() - begun < 10
+        assert time.monotonic() - start_time < 10
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_a_cluster_where_nobody_answers_is_told_at_once() -> None:
         ("dask", "tcp://10.0.0.5:port", "--runner-address is 'tcp://10.0.0.5:port'"),
     ],
 )
-def test_an_address_that_can_not_be_meant_is_one_line(runner: str, address: str, why: str) -> None:
+def test_an_invalid_address_is_one_line(runner: str, address: str, why: str) -> None:
     if runner != "process":
         needs(f"prefect_{runner}", runner)
     with pytest.raises(UserError) as error:

@@ -1,4 +1,4 @@
-"""The flow on Prefect's embedded server, in processes of its own, as a user starts it."""
+"""The flow in its own process, as a user starts it, on the embedded server and on another one."""
 
 import json
 import os
@@ -20,25 +20,25 @@ import flows
 
 @pytest.fixture(scope="module")
 def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One database for all of them: making it takes 10 s."""
+    """One database for all tests: creating it takes 10 s."""
     return tmp_path_factory.mktemp("prefect")
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A Prefect server of its own."""
+    """A separate Prefect server."""
     with running(tmp_path_factory.mktemp("server")) as server:
         yield server
 
 
-def test_the_whole_job_runs_in_one_command_and_as_a_module_to_the_same_bytes(prefect_home: Path) -> None:
+def test_the_command_and_the_module_write_the_same_bytes(prefect_home: Path) -> None:
     ended = start(prefect_home, "catae", "train", "--source", "drawn:80", "--output-dir", "one", *SMALL)
     assert ended.returncode == 0, ended.stderr
     folder = Path("one/latest").resolve()
     assert ended.stdout == f"one/runs/{folder.name}/report.html\n"
-    said = json.loads((folder / "run.json").read_text())
-    assert (said["state"], said["training"]["epochs"]) == ("finished", 2)
-    assert said["scores"]["pictures"] == said["split"]["test"]
+    manifest = json.loads((folder / "run.json").read_text())
+    assert (manifest["state"], manifest["training"]["epochs"]) == ("finished", 2)
+    assert manifest["scores"]["pictures"] == manifest["split"]["test"]
     assert "epoch 2/2" in ended.stderr
     assert "ETA" in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -58,18 +58,16 @@ def test_the_whole_job_runs_in_one_command_and_as_a_module_to_the_same_bytes(pre
         assert Path("one/latest", file).read_bytes() == Path("two/latest", file).read_bytes(), file
 
 
-def test_an_error_of_the_users_is_one_line_without_a_traceback_and_is_in_the_manifest(prefect_home: Path) -> None:
+def test_a_users_error_is_one_line_and_in_the_manifest(prefect_home: Path) -> None:
     Path("empty").mkdir()
     ended = start(prefect_home, "catae", "train", "--source", "empty", "--output-dir", "out")
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr == "catae: empty: it is empty; correct --source (CATAE_SOURCE)\n"
-    said = json.loads(Path("out/latest/run.json").read_text())
-    assert (said["state"], said["error"]) == ("failed", f"UserError: {ended.stderr[7:-1]}")
+    manifest = json.loads(Path("out/latest/run.json").read_text())
+    assert (manifest["state"], manifest["error"]) == ("failed", f"UserError: {ended.stderr[7:-1]}")
 
 
-def test_against_a_server_of_the_users_the_run_its_tasks_and_the_librarys_log_are_there(
-    server: Server, prefect_home: Path
-) -> None:
+def test_a_server_of_the_user_gets_the_run_its_tasks_and_its_log(server: Server, prefect_home: Path) -> None:
     arguments = ["--source", "drawn:80", "--output-dir", "out", "--seed", "5", *SMALL]
     ended = start(prefect_home, "catae", "train", *arguments, PREFECT_API_URL=server.api)
     assert ended.returncode == 0, ended.stderr
@@ -94,19 +92,19 @@ def test_against_a_server_of_the_users_the_run_its_tasks_and_the_librarys_log_ar
         pytest.param(signal.SIGINT, 130, "as PID 1", marks=pytest.mark.slow),
     ],
 )
-def test_a_signal_ends_the_job_soon_with_all_its_processes_and_the_same_command_goes_on(
+def test_a_signal_ends_all_processes_soon_and_the_same_command_resumes(
     prefect_home: Path, number: signal.Signals, code: int, place: str
 ) -> None:
     endless = ["--source", "drawn:80", "--output-dir", "out", *SMALL, "--max-epochs", "100000", "--patience", "100000"]
     command = [sys.executable, "-m", "catae", "train", *endless]
-    if place == "as PID 1":  # the first process of a container, to which no signal does anything of itself
+    if place == "as PID 1":  # as in a container: PID 1 ignores signals without a handler
         alone = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
         if subprocess.run([*alone, "true"], capture_output=True, check=False).returncode:
-            pytest.skip("no process can be PID 1 here: unshare --pid is not allowed")
+            pytest.skip("unshare --pid is not allowed, so no process can be PID 1")
         command = [*alone, *command]
 
     def signalled(after: str, signals: int) -> float:
-        """Starts the job, sends signals when it has said `after`; gives the seconds until all its processes ended."""
+        """Start the job and send signals after the line `after`; return the seconds until all processes ended."""
         with subprocess.Popen(command, env=environment(prefect_home), stderr=subprocess.PIPE, text=True) as process:
             assert process.stderr is not None
             for line in process.stderr:
@@ -116,7 +114,7 @@ def test_a_signal_ends_the_job_soon_with_all_its_processes_and_the_same_command_
             started = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
             for _ in range(signals):
                 os.kill(int(started[0]) if command[0] == "unshare" else process.pid, number)
-            # Its children hold the other end of the pipe as well: it closes when the last of them has gone.
+            # The child processes inherit the pipe: it closes when the last of them has ended.
             try:
                 rest = process.communicate(timeout=60)[1]
             finally:
@@ -134,7 +132,7 @@ def test_a_signal_ends_the_job_soon_with_all_its_processes_and_the_same_command_
 
 
 @pytest.mark.parametrize("file", ["prefect.yaml", "deploy/docker.yaml", "deploy/kubernetes.yaml"])
-def test_the_environment_of_deployed_runs_is_what_flows_would_choose(file: str) -> None:
+def test_deployed_runs_get_the_same_defaults_for_prefect(file: str) -> None:
     variables = yaml.safe_load((ROOT / file).read_text())["definitions"]["work_pool"]["job_variables"]["env"]
     assert variables
     assert variables.items() <= flows.DEFAULTS.items()

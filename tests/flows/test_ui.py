@@ -1,6 +1,6 @@
-"""Prefect's UI as a person sees it: the form, the run, its report, its table and its progress, in a real browser.
+"""Prefect's UI in a real browser: the form, the run, its report, its table and its progress.
 
-Screenshots are left in the tests' folder, or in the one that the variable SCREENSHOTS names.
+Screenshots are written to the folder in the variable SCREENSHOTS, or else to a temporary one.
 """
 
 import os
@@ -21,11 +21,11 @@ WIDE, NARROW = {"width": 1280, "height": 1000}, {"width": 390, "height": 844}
 
 @dataclass
 class Box:
-    """A server with its deployments served, and a browser before it."""
+    """A server with served deployments, and a browser."""
 
     server: Server
     browser: Any
-    pictures: Path
+    screenshots: Path
     log: Path
 
     def page(self, address: str, size: dict[str, int] = WIDE) -> Any:
@@ -48,21 +48,21 @@ class Box:
         height = page.evaluate("Math.max(...Array.from(document.querySelectorAll('*'), e => e.scrollHeight))")
         page.set_viewport_size({**size, "height": min(height, 8000)})
         page.wait_for_timeout(500)
-        page.screenshot(path=self.pictures / f"{name}.png", full_page=True)
+        page.screenshot(path=self.screenshots / f"{name}.png", full_page=True)
         page.set_viewport_size(size)
 
     def artifacts(self, run: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        """What a run shows, by key."""
+        """Return the artifacts of a run, by key."""
         found = self.server.ask("artifacts/filter", flow_runs={"id": {"any_": [run["id"]]}})
         return {artifact["key"]: artifact for artifact in found}
 
 
 @pytest.fixture(scope="module")
 def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
-    """Everything that a person has before them."""
+    """The server, `catae serve` and the browser."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install -e .[dev]")
     home = tmp_path_factory.mktemp("ui")
-    pictures = Path(os.environ.get("SCREENSHOTS") or home / "screenshots")
+    screenshots = Path(os.environ.get("SCREENSHOTS") or home / "screenshots")
     arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     with running(home, PREFECT_UI_API_URL="/api") as server:
         variables = environment(home, PREFECT_API_URL=server.api, CATAE_OUTPUT_DIR=str(home / "out"), CATAE_SEED="7")
@@ -72,13 +72,13 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
             driver.chromium.launch(executable_path=CHROMIUM, args=arguments) as browser,
         ):
             until(lambda: "being served" in (home / "serve.log").read_text(), 120, home / "serve.log")
-            yield Box(server, browser, pictures, home / "serve.log")
+            yield Box(server, browser, screenshots, home / "serve.log")
 
 
 def submitted(page: Any) -> bool:
-    """Presses the form's button; whether that made a run.
+    """Click the button of the form; return whether that created a run.
 
-    Once, of some 30 times, nothing came of it, without a trace at the server: a person presses again then.
+    In 1 of about 30 cases nothing happened, without a trace at the server. A person clicks again then.
     """
     answers: list[Any] = []
     page.on("response", lambda answer: answers.append(answer) if answer.url.endswith("/create_flow_run") else None)
@@ -92,7 +92,7 @@ def submitted(page: Any) -> bool:
 
 @pytest.fixture(scope="module")
 def run(box: Box) -> dict[str, Any]:
-    """A run that was asked for in the form, and is over."""
+    """A run that was started from the form and has ended."""
     page = box.form()
     box.shoot(page, "form")
     page.get_by_label("Source").fill("drawn:600")
@@ -116,7 +116,7 @@ def run(box: Box) -> dict[str, Any]:
     return over
 
 
-def test_a_run_asked_for_in_the_form_gets_what_was_filled_in_and_the_rest_from_its_environment(
+def test_a_run_from_the_form_gets_the_filled_fields(
     run: dict[str, Any],
 ) -> None:
     assert run["state_type"] == "COMPLETED"
@@ -129,9 +129,7 @@ def test_a_run_asked_for_in_the_form_gets_what_was_filled_in_and_the_rest_from_i
     assert run["name"] == "drawn:600 · 16 · seed 7"
 
 
-def test_a_bad_value_is_refused_in_the_form_by_the_browser_or_by_the_server_with_its_reason_at_the_field(
-    box: Box, run: dict[str, Any]
-) -> None:
+def test_the_form_rejects_an_invalid_value_with_its_reason(box: Box, run: dict[str, Any]) -> None:
     before = len(box.server.ask("flow_runs/filter"))
     page = box.form()
     page.get_by_label("Latent dim").fill("5000")
@@ -147,7 +145,7 @@ def test_a_bad_value_is_refused_in_the_form_by_the_browser_or_by_the_server_with
 
 
 @pytest.mark.parametrize(("size", "name"), [(WIDE, "report"), (NARROW, "report-narrow")])
-def test_every_picture_of_the_report_is_really_shown_and_the_walk_moves(
+def test_every_image_of_the_report_is_shown_and_the_interpolation_moves(
     box: Box, run: dict[str, Any], size: dict[str, int], name: str
 ) -> None:
     report = box.artifacts(run)["catae-report"]
@@ -161,20 +159,20 @@ def test_every_picture_of_the_report_is_really_shown_and_the_walk_moves(
         "image => [image.alt, image.naturalWidth, image.clientWidth])"
     )
     assert [alt for alt, *_ in shown] == [
-        "reconstructions", "generated", "generated-unfolded", "interpolation", "interpolation", "curves"
+        "reconstructions", "generated", "generated-unwhitened", "interpolation", "interpolation", "curves"
     ]  # fmt: skip
     assert min(natural for _, natural, _ in shown) >= 192
     assert min(client for *_, client in shown) > 100
-    walk = page.get_by_alt_text("interpolation").first
-    walk.scroll_into_view_if_needed()
+    animation = page.get_by_alt_text("interpolation").first
+    animation.scroll_into_view_if_needed()
     seen = set()
     for _ in range(8):
-        seen.add(walk.screenshot())
+        seen.add(animation.screenshot())
         page.wait_for_timeout(400)
     assert len(seen) > 2
 
 
-def test_the_first_ui_shows_the_report_as_well(box: Box, run: dict[str, Any]) -> None:
+def test_the_first_version_of_the_ui_shows_the_report(box: Box, run: dict[str, Any]) -> None:
     page = box.browser.new_page(viewport=WIDE)
     page.goto(f"http://127.0.0.1:{box.server.port}/artifacts/artifact/{box.artifacts(run)['catae-report']['id']}")
     page.get_by_alt_text("curves").wait_for()
@@ -185,12 +183,12 @@ def test_the_first_ui_shows_the_report_as_well(box: Box, run: dict[str, Any]) ->
 
 
 @pytest.mark.parametrize(("size", "name"), [(WIDE, "run"), (NARROW, "run-narrow")])
-def test_the_run_says_what_it_is_and_its_log_is_the_librarys(
+def test_the_run_page_shows_its_name_and_its_log(
     box: Box, run: dict[str, Any], size: dict[str, int], name: str
 ) -> None:
     page = box.page(f"runs/flow-run/{run['id']}", size)
     page.get_by_text("drawn:600 · 16 · seed 7").first.wait_for()
-    page.get_by_text("training on 5").wait_for()  # of 600 pictures, nine tenths
+    page.get_by_text("training on 5").wait_for()  # nine tenths of 600 images
     box.shoot(page, name)
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     page.get_by_role("tab", name="Artifacts").click()
@@ -199,9 +197,7 @@ def test_the_run_says_what_it_is_and_its_log_is_the_librarys(
     box.shoot(page, f"{name}-artifacts")
 
 
-def test_the_table_has_a_row_an_epoch_and_the_progress_says_that_training_has_ended(
-    box: Box, run: dict[str, Any]
-) -> None:
+def test_the_table_has_a_row_per_epoch_and_progress_reaches_100_percent(box: Box, run: dict[str, Any]) -> None:
     artifacts = box.artifacts(run)
     page = box.page(f"artifacts/artifact/{artifacts['catae-epochs']['id']}")
     page.get_by_role("columnheader", name="learning rate").wait_for()

@@ -1,4 +1,4 @@
-"""Two hosts train together: two network namespaces of this machine, joined by a wire, with disks of their own."""
+"""Two hosts train together: two network namespaces of this machine, with a link and separate folders."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ def ip(*words: str) -> None:
 
 @pytest.fixture
 def hosts() -> Iterator[None]:
-    """Two network namespaces, and a veth pair between them."""
+    """Create two network namespaces and a veth pair between them."""
     try:
         for name in HOSTS:
             ip("netns", "add", name)
@@ -34,7 +34,7 @@ def hosts() -> Iterator[None]:
                 ip("-n", name, "link", "set", device, "up")
     except (OSError, subprocess.CalledProcessError) as error:
         remove()
-        pytest.skip(f"no network namespaces can be made here: {getattr(error, 'stderr', error)}")
+        pytest.skip(f"network namespaces cannot be created: {getattr(error, 'stderr', error)}")
     yield
     remove()
 
@@ -45,7 +45,7 @@ def remove() -> None:
 
 
 def start(host: str, folder: Path, *how: str) -> "subprocess.Popen[bytes]":
-    """`catae fit` on a host, with one process, in a session of its own; it writes to `<folder>.log`."""
+    """Start `catae fit` on a host, with one process in its own session; it logs to `<folder>.log`."""
     first = "catae-a"
     rendezvous = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"{HOSTS[first]}:29400", "--rdzv-id", "cats"]
     is_host = ["--rdzv-conf", f"is_host={int(host == first)}", "--local-addr", HOSTS[host]]
@@ -61,9 +61,9 @@ def start(host: str, folder: Path, *how: str) -> "subprocess.Popen[bytes]":
         )
 
 
-def test_two_hosts_train_what_two_processes_of_one_do(hosts: None, by_two: Run, tmp_path: Path) -> None:
-    here, there = tmp_path / "here", tmp_path / "there"
-    started = [start(host, folder) for host, folder in zip(HOSTS, (here, there), strict=True)]
+def test_two_hosts_train_the_same_weights_as_two_processes_of_one(hosts: None, by_two: Run, tmp_path: Path) -> None:
+    folders = tmp_path / "a", tmp_path / "b"
+    started = [start(host, folder) for host, folder in zip(HOSTS, folders, strict=True)]
     try:
         for process in started:
             process.wait(600)
@@ -71,8 +71,8 @@ def test_two_hosts_train_what_two_processes_of_one_do(hosts: None, by_two: Run, 
         for process in started:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGTERM)
-    logs = [folder.with_suffix(".log").read_text() for folder in (here, there)]
+    logs = [folder.with_suffix(".log").read_text() for folder in folders]
     assert [process.returncode for process in started] == [0, 0], "\n".join(logs)
-    (written,) = (folder for folder in (here, there) if (folder / "runs").exists())  # rank 0 may be on either
+    (written,) = (folder for folder in folders if (folder / "runs").exists())  # rank 0 may be on either host
 
     assert torchrun.weights(Run((written / "latest").resolve())) == torchrun.weights(by_two)

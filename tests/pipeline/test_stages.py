@@ -1,4 +1,4 @@
-"""The tasks called as functions, with no server: what each leaves in the run's folder."""
+"""The stages as plain functions, without Prefect: what each leaves in the folder of the run."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from catae import run, settings
-from catae.data import loader, split, synthetic
+from catae.data import cache, loader, split, synthetic
 from catae.data.image_store import ImageStore
 from catae.errors import UserError
 from catae.latent import space
@@ -25,7 +25,7 @@ from catae.training import tensorboard
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A whole job of seconds."""
+    """A run with all stages done, in seconds."""
     resolved = Settings(
         source="drawn:120", image_size=32, latent_dim=16, width=8, max_epochs=2, samples=6, interpolation_steps=7,
         output_dir=tmp_path_factory.mktemp("artifacts"),
@@ -33,72 +33,74 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return jobs.whole(resolved)
 
 
-def test_a_run_leaves_behind_what_the_readme_lists(done: Run, pytestconfig: pytest.Config) -> None:
-    left = {path.relative_to(done.path).parts[0] for path in done.path.rglob("*") if path.is_file()}
+def test_a_run_leaves_the_files_that_the_readme_lists(done: Run, pytestconfig: pytest.Config) -> None:
+    written = {path.relative_to(done.path).parts[0] for path in done.path.rglob("*") if path.is_file()}
     readme = (pytestconfig.rootpath / "README.md").read_text()
-    assert left == {
+    assert written == {
         "run.json", "settings.json", "data.json", "split.json", "events", "checkpoints", "model.safetensors",
         "priors.safetensors", "curves.png", "reconstructions.png", "generated.png", "generated-gaussian.png",
         "interpolation.png", "interpolation.gif", "latents.png", "report.html", "nearest.png",
         "generated-unwhitened.png",
     } | ({"generated-best.png"} if done.generated_best.exists() else set())  # fmt: skip
-    assert not [name for name in left if f"`{name}" not in readme]
+    assert not [name for name in written if f"`{name}" not in readme]
 
 
 def test_the_manifest_has_counts_scores_and_digests(done: Run) -> None:
-    said = done.read()
+    manifest = done.read()
     split = files.read_json(done.split)
-    assert said["data"]["pictures"] == 120
-    assert said["split"]["train"] == len(split["train"])
-    assert said["split"]["test"] == len(split["test"]) == said["scores"]["pictures"]
-    assert said["split"]["test_pixels_in_train"] == 0
-    assert said["training"]["epochs"] == 2
-    assert said["training"]["stop_reason"]
-    assert said["digests"] == {
-        "data": ImageStore(Path(said["data"]["store"])).digest,
+    assert manifest["data"]["pictures"] == 120
+    assert manifest["split"]["train"] == len(split["train"])
+    assert manifest["split"]["test"] == len(split["test"]) == manifest["scores"]["pictures"]
+    assert manifest["split"]["test_pixels_in_train"] == 0
+    assert manifest["training"]["epochs"] == 2
+    assert manifest["training"]["stop_reason"]
+    assert manifest["digests"] == {
+        "data": ImageStore(Path(manifest["data"]["store"])).digest,
         "split": files.digest(done.split),
         "weights": files.digest(done.model),
     }
-    assert {"model", "pca", "mean_picture"} <= set(said["scores"])
+    assert {"model", "pca", "mean_picture"} <= set(manifest["scores"])
 
 
-def test_the_models_score_is_the_loss_of_its_best_epoch(done: Run) -> None:
-    said = done.read()
-    assert said["scores"]["model"]["l1"] == pytest.approx(said["training"]["best_loss"], rel=2e-3)  # bf16 in training
+def test_the_score_is_the_loss_of_the_best_epoch(done: Run) -> None:
+    manifest = done.read()
+    assert manifest["scores"]["model"]["l1"] == pytest.approx(
+        manifest["training"]["best_loss"], rel=2e-3
+    )  # bf16 in training
 
 
 @torch.inference_mode()
-def test_train_pictures_have_codes_like_n_0_i_in_the_model_that_is_handed_out(done: Run) -> None:
-    """To 2 %: they were measured in training's arithmetic, which may be bfloat16, and are looked at in float32."""
+def test_train_latents_of_the_exported_model_have_mean_0_and_covariance_i(done: Run) -> None:
+    """To 2%: they were measured in the precision of training, maybe bfloat16, and are compared in float32."""
     images = ImageStore(Path(done.read()["data"]["store"]))
     train = split.open_split(done.split, images.names).train
-    codes = space.encode(weights.load(done.model), loader.ordered_loader(images, train)).flatten(1)
-    torch.testing.assert_close(codes.mean(0), torch.zeros(codes.shape[1]), atol=0.02, rtol=0)
-    torch.testing.assert_close(codes.T.cov(correction=0), torch.eye(codes.shape[1]), atol=0.02, rtol=0)
+    latents = space.encode(weights.load(done.model), loader.ordered_loader(images, train)).flatten(1)
+    torch.testing.assert_close(latents.mean(0), torch.zeros(latents.shape[1]), atol=0.02, rtol=0)
+    torch.testing.assert_close(latents.T.cov(correction=0), torch.eye(latents.shape[1]), atol=0.02, rtol=0)
 
 
-def test_every_picture_of_the_run_opens_and_is_no_plain_area(done: Run) -> None:
+def test_every_image_of_the_run_opens_and_is_not_uniform(done: Run) -> None:
     for path in (
         done.curves, done.reconstructions, done.generated, done.generated_unwhitened, done.generated_gaussian,
         done.interpolation, done.animation,
         done.nearest,
         done.latents,
     ):  # fmt: skip
-        with Image.open(path) as picture:
-            assert np.asarray(picture.convert("RGB")).std() > 3, path
+        with Image.open(path) as image:
+            assert np.asarray(image.convert("RGB")).std() > 3, path
 
 
-def test_the_library_imports_no_orchestrator() -> None:
+def test_importing_the_library_does_not_import_prefect() -> None:
     code = (
         "import pkgutil, importlib, sys, catae\n"
-        "for module in pkgutil.iter_modules(catae.__path__): importlib.import_module(f'catae.{module.name}')\n"
+        "for module in pkgutil.walk_packages(catae.__path__, 'catae.'): importlib.import_module(module.name)\n"
         "print([name for name in sys.modules if name.split('.')[0] in ('prefect', 'flows')])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert found.stdout.strip() == "[]"
 
 
-def test_pictures_that_have_changed_since_a_run_was_interrupted_begin_it_anew_or_are_refused_as_the_user_says(
+def test_images_that_changed_since_the_interruption_restart_the_run_or_are_an_error(
     small: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     cats = tmp_path / "cats"
@@ -107,22 +109,46 @@ def test_pictures_that_have_changed_since_a_run_was_interrupted_begin_it_anew_or
         synthetic.draw(number, 0, 32).save(cats / f"{number}.png")
     resolved = small.model_copy(update={"source": str(cats), "max_epochs": 1})
 
-    def go(**changes: object) -> Run:
-        chosen = resolved.model_copy(update=changes)
-        with lifecycle.open_run(chosen, settings.origins()) as new:
-            stages.run_stages(new, chosen, stages.TRAINING)
+    def interrupt_run(**changes: object) -> Run:
+        changed = resolved.model_copy(update=changes)
+        with lifecycle.open_run(changed, settings.origins()) as new:
+            stages.run_stages(new, changed, stages.TRAINING)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        go()
+        interrupt_run()
     first = run.find_run("latest", small.output_dir)
     synthetic.draw(99, 0, 32).save(cats / "99.png")
     with pytest.raises(UserError, match=rf"have changed since run {first.id} was interrupted; start a new run with"):
-        go(resume=first.id)
+        interrupt_run(resume=first.id)
     with pytest.raises(KeyboardInterrupt):
-        go()
+        interrupt_run()
     assert run.find_run("latest", small.output_dir).path == first.path
     assert "have changed since run" in caplog.text
     assert "is of another data and split" in caplog.text
     assert (first.read()["data"]["pictures"], first.read()["training"]["epochs"]) == (41, 1)
     assert list(tensorboard.read_scalars(first.events)["loss/train"]) == [1]
+
+
+def test_stages_are_called_in_order_with_the_images_locked_in_the_cache(small: Settings) -> None:
+    calls = []
+
+    def call(stage: stages.Stage, run: Run, settings: Settings) -> None:
+        stages.call_stage(stage, run, settings)
+        calls.append(stage)
+        (cached,) = cache.sets(settings.output_dir / "cache")
+        if stage is stages.split:
+            assert not cache.remove(cached)
+
+    new = lifecycle.create_run(small, settings.origins())
+    stages.run_stages(new, small, stages.TRAINING, call)
+    assert calls == [stages.read, stages.split, stages.train]
+    assert stages.STAGES[:3] == stages.TRAINING
+
+
+def test_training_calls_back_after_each_epoch(small: Settings) -> None:
+    new = lifecycle.create_run(small, settings.origins())
+    stages.run_stages(new, small, (stages.read, stages.split))
+    epochs: list[tuple[int, int]] = []
+    outcome = stages.train(new, small, lambda epoch, max_epochs: epochs.append((epoch.number, max_epochs)))
+    assert epochs == [(number, 3) for number in range(1, outcome.epochs + 1)]

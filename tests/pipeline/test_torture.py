@@ -1,5 +1,4 @@
-"""The job, killed and hindered in its writing. The long form:
-`benchmarks/pipeline/torture.py --kills 300 --faults 60`."""
+"""The job, killed and with failing writes. The long form: `benchmarks/pipeline/torture.py --kills 300 --faults 60`."""
 
 import shutil
 import subprocess
@@ -12,11 +11,9 @@ import pytest
 @pytest.mark.parametrize(
     ("kills", "faults"), [(3, 2), pytest.param(60, 24, marks=pytest.mark.slow)], ids=["short", "longer"]
 )
-def test_a_job_that_is_killed_and_finds_its_disk_broken_ends_with_the_bytes_of_an_undisturbed_one(
-    pytestconfig: pytest.Config, kills: int, faults: int
-) -> None:
+def test_kills_and_disk_faults_do_not_change_the_results(pytestconfig: pytest.Config, kills: int, faults: int) -> None:
     if not shutil.which("cc"):
-        pytest.skip("there is no C compiler for the layer of faults: cc")
+        pytest.skip("no C compiler (cc) to build the faults")
     torture: Path = pytestconfig.rootpath / "benchmarks/pipeline/torture.py"
     command = [sys.executable, torture, "--kills", str(kills), "--faults", str(faults), "--seed", "1"]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)

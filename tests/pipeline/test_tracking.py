@@ -1,4 +1,4 @@
-"""Runs are told to MLflow and Weights & Biases, where that is asked for."""
+"""Runs are logged to MLflow and Weights & Biases on request."""
 
 import importlib.util
 import os
@@ -24,21 +24,21 @@ from catae.system import files
 from catae.training import tensorboard
 
 needs_mlflow = pytest.mark.skipif(
-    not importlib.util.find_spec("mlflow"), reason="MLflow's client is not here: pip install 'catae[mlflow]'"
+    not importlib.util.find_spec("mlflow"), reason="MLflow's client is missing: pip install 'catae[mlflow]'"
 )
-# The server takes 300 MB more than its client, which has no Flask; .ci/run installs it.
+# The server needs 300 MB more than the client, which has no Flask; .ci/run installs it.
 needs_server = pytest.mark.skipif(
     not (importlib.util.find_spec("mlflow") and importlib.util.find_spec("flask")),
-    reason="MLflow's server is not here: .ci/run has it, pip install -c constraints.txt mlflow",
+    reason="MLflow's server is missing: .ci/run has it, pip install -c constraints.txt mlflow",
 )
 needs_wandb = pytest.mark.skipif(
-    not importlib.util.find_spec("wandb"), reason="W&B's client is not here: pip install 'catae[wandb]'"
+    not importlib.util.find_spec("wandb"), reason="W&B's client is missing: pip install 'catae[wandb]'"
 )
 
 
-def followed(small: Settings, library: str, resume: str = "never") -> Any:
-    chosen = small.model_copy(update={"tracking": library, "resume": resume})
-    return tracking.open_tracked_run(chosen, settings.origins())
+def tracked(small: Settings, library: str, resume: str = "never") -> Any:
+    resolved = small.model_copy(update={"tracking": library, "resume": resume})
+    return tracking.open_tracked_run(resolved, settings.origins())
 
 
 def write_epochs(new: Run, first: int, last: int) -> None:
@@ -49,8 +49,8 @@ def write_epochs(new: Run, first: int, last: int) -> None:
 
 
 def interrupted(small: Settings) -> Run:
-    """A run whose user has had enough of it after two epochs."""
-    with suppress(KeyboardInterrupt), followed(small, "mlflow") as new:
+    """Return a run that was interrupted after two epochs."""
+    with suppress(KeyboardInterrupt), tracked(small, "mlflow") as new:
         write_epochs(new, 1, 2)
         raise KeyboardInterrupt
     return cast(Run, new)
@@ -63,12 +63,12 @@ def finish(new: Run) -> None:
 
 @contextmanager
 def mlflow_server(folder: Path) -> Iterator[tuple[str, ExitStack]]:
-    """MLflow's tracking server: its address, and what ends it."""
+    """Start MLflow's tracking server; yield its address, and a stack that stops it."""
     log, address = folder / "server.log", f"http://127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", address.rsplit(":", 1)[1]]
     command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
     command += ["--artifacts-destination", f"{folder}/kept"]
-    # It starts processes for jobs otherwise, which nothing here gives it.
+    # Otherwise it starts processes for jobs, which these tests do not use.
     variables = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
     def answers() -> bool:
@@ -92,12 +92,12 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def server(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that is there, where MLflow's own variable says."""
+    """A running server, at the address in MLflow's own variable."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
 
 
 def _end_all(server: psutil.Process) -> None:
-    """Ends the server and what it has started, which it doesn't always do itself."""
+    """End the server and its child processes, which it does not always do itself."""
     processes = [*server.children(recursive=True), server]
     for process in processes:
         with suppress(psutil.NoSuchProcess):
@@ -107,85 +107,85 @@ def _end_all(server: psutil.Process) -> None:
         process.kill()
 
 
-def told_by_mlflow(known_as: str) -> Any:
+def read_mlflow_run(tracking_id: str) -> Any:
     from mlflow import MlflowClient
 
-    return MlflowClient().get_run(known_as)
+    return MlflowClient().get_run(tracking_id)
 
 
-def steps(known_as: str) -> list[int]:
+def steps(tracking_id: str) -> list[int]:
     from mlflow import MlflowClient
 
-    return [point.step for point in MlflowClient().get_metric_history(known_as, "loss/train")]
+    return [point.step for point in MlflowClient().get_metric_history(tracking_id, "loss/train")]
 
 
-def test_nothing_is_imported_unless_asked_for() -> None:
+def test_trackers_are_not_imported_unless_requested() -> None:
     code = "import sys, flows.train, flows.sweep; assert not {'mlflow', 'wandb'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120, cwd=ROOT)
 
 
 @pytest.mark.parametrize("library", ["mlflow", "wandb"])
-def test_a_missing_library_is_told_before_anything_is_done(
+def test_a_missing_library_is_an_error_before_anything_is_written(
     small: Settings, library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A module of the library's name stands before it, which is what Python finds where there is none."""
+    """A module of the same name shadows the library and raises what Python raises without it."""
     (tmp_path / f"{library}.py").write_text(f"raise ModuleNotFoundError(\"No module named '{library}'\")")
     monkeypatch.syspath_prepend(tmp_path)
     for name in [name for name in sys.modules if name.split(".")[0] == library]:
         monkeypatch.delitem(sys.modules, name)
-    with pytest.raises(UserError, match=rf"pip install 'catae\[{library}\]'"), followed(small, library):
+    with pytest.raises(UserError, match=rf"pip install 'catae\[{library}\]'"), tracked(small, library):
         pass
     assert not small.output_dir.exists()
 
 
 @needs_mlflow
-def test_a_server_that_is_not_there_is_told_before_training(small: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_server_is_an_error_before_training(small: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(UserError, match="cannot log the run to mlflow"), followed(small, "mlflow"):
+    with pytest.raises(UserError, match="cannot log the run to mlflow"), tracked(small, "mlflow"):
         pass
 
 
 @pytest.mark.slow
 @needs_server
 @pytest.mark.usefixtures("server")
-def test_mlflow_gets_settings_epochs_scores_and_files_and_goes_on(small: Settings) -> None:
+def test_mlflow_gets_settings_epochs_scores_and_files_across_a_resume(small: Settings) -> None:
     from mlflow import MlflowClient
 
     new = interrupted(small)
-    known_as = new.read()["tracking"]["id"]
-    assert told_by_mlflow(known_as).info.status == "KILLED"
-    with followed(small, "mlflow", resume=new.id) as again:
-        assert told_by_mlflow(known_as).info.status == "RUNNING"
+    tracking_id = new.read()["tracking"]["id"]
+    assert read_mlflow_run(tracking_id).info.status == "KILLED"
+    with tracked(small, "mlflow", resume=new.id) as again:
+        assert read_mlflow_run(tracking_id).info.status == "RUNNING"
         write_epochs(again, 3, 3)
         finish(again)
-    told, client = told_by_mlflow(known_as), MlflowClient()
-    assert told.info.status == "FINISHED"
-    assert told.info.run_name == new.id
-    assert told.data.params["latent_dim"] == "16"
-    assert told.data.metrics["score/l1"] == 0.25
-    assert steps(known_as) == [1, 2, 3]
-    assert {file.path for file in client.list_artifacts(known_as)} == {"report.html", "run.json"}
-    assert files.read_json(Path(client.download_artifacts(known_as, "run.json")))["state"] == "finished"
-    runs = client.search_runs([told.info.experiment_id])
-    assert [each.info.run_id for each in runs if each.info.run_name == new.id] == [known_as]
+    mlflow_run, client = read_mlflow_run(tracking_id), MlflowClient()
+    assert mlflow_run.info.status == "FINISHED"
+    assert mlflow_run.info.run_name == new.id
+    assert mlflow_run.data.params["latent_dim"] == "16"
+    assert mlflow_run.data.metrics["score/l1"] == 0.25
+    assert steps(tracking_id) == [1, 2, 3]
+    assert {file.path for file in client.list_artifacts(tracking_id)} == {"report.html", "run.json"}
+    assert files.read_json(Path(client.download_artifacts(tracking_id, "run.json")))["state"] == "finished"
+    runs = client.search_runs([mlflow_run.info.experiment_id])
+    assert [each.info.run_id for each in runs if each.info.run_name == new.id] == [tracking_id]
 
 
 @pytest.mark.slow
 @needs_server
 @pytest.mark.usefixtures("server")
-def test_mlflow_is_told_how_runs_end(small: Settings) -> None:
+def test_mlflow_gets_the_final_state(small: Settings) -> None:
     for error, status in ((OSError("broken"), "FAILED"), (TrialPruned("worse than others"), "KILLED")):
-        with suppress(type(error)), followed(small, "mlflow") as new, tensorboard.writing(new.events, 1):
+        with suppress(type(error)), tracked(small, "mlflow") as new, tensorboard.writing(new.events, 1):
             raise error  # before an epoch is done
-        assert told_by_mlflow(new.read()["tracking"]["id"]).info.status == status
+        assert read_mlflow_run(new.read()["tracking"]["id"]).info.status == status
 
 
 @pytest.mark.slow
 @needs_server
 @pytest.mark.usefixtures("server")
-def test_trainings_tell_their_epochs_as_they_go(small: Settings) -> None:
-    """In the flow's task, and without an orchestrator."""
+def test_epochs_are_logged_during_training(small: Settings) -> None:
+    """In the stages, and in `catae fit`."""
     chosen = small.model_copy(update={"tracking": "mlflow", "max_epochs": 2})
     with tracking.open_tracked_run(chosen, settings.origins()) as new:
         stages.run_stages(new, chosen, stages.TRAINING)
@@ -197,17 +197,17 @@ def test_trainings_tell_their_epochs_as_they_go(small: Settings) -> None:
 
 @pytest.mark.slow
 @needs_server
-def test_a_run_outlives_its_server(
+def test_a_run_continues_without_its_server(
     small: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with mlflow_server(tmp_path) as (address, gone):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-        with followed(small, "mlflow") as new:
+        with tracked(small, "mlflow") as new:
             write_epochs(new, 1, 1)
             gone.close()
             write_epochs(new, 2, 2)
             write_epochs(new, 3, 3)
-    assert caplog.text.count("did not get epochs") == 1  # training doesn't wait for it a second time
+    assert caplog.text.count("did not get epochs") == 1  # training does not wait for the server a second time
     assert "did not get the end of the run" in caplog.text
     assert new.read()["tracking"]["epoch"] == 1
     assert new.read()["state"] == "finished"
@@ -227,7 +227,7 @@ with tracking.open_tracked_run(chosen, settings.origins()) as new, tensorboard.w
 
 @pytest.mark.slow
 @needs_wandb
-def test_wandb_writes_the_run_down_offline_and_leaves_no_process_behind(tmp_path: Path) -> None:
+def test_wandb_logs_offline_and_leaves_no_process(tmp_path: Path) -> None:
     variables = os.environ | {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "MARK": str(tmp_path)}
     subprocess.run([sys.executable, "-c", OFFLINE, tmp_path], check=True, timeout=120, cwd=ROOT, env=variables)
     (written,) = tmp_path.glob("runs/*/wandb/offline-run-*/*.wandb")
