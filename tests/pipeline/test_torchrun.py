@@ -13,13 +13,13 @@ from torchrun import EPOCHS, chosen
 
 from catae import settings
 from catae.data.image_store import ImageStore
-from catae.pipeline import torchrun as together
+from catae.pipeline.torchrun import fit_run
 from catae.run import Run
 from catae.training import tensorboard
 
 
 def by_one_process(output_dir: Path) -> Run:
-    trained = together.fit(chosen(output_dir), settings.origins())
+    trained = fit_run(chosen(output_dir), settings.origins())
     assert trained
     return trained
 
