@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 from rivals import PLAIN
+from throughput import ceilings
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
-from training import ceilings
 
 from catae import settings
 from catae.data import ingest, loader, split

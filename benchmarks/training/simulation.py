@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import scipy.optimize
-from parallel import ADD, TRAIN, by, shown
+from distributed import ADD, TRAIN, by, shown
 
 from catae import settings
 from catae.data import ingest

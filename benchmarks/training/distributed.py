@@ -1,6 +1,6 @@
 """Data-parallel training on this machine: its speed, its agreement with one process, and what adding up costs.
 
-    python benchmarks/pipeline/parallel.py --source cats.zip
+    python benchmarks/training/distributed.py --source cats.zip
 
 One process with all threads and several with their share of them alternate, each time in new processes; the speed is
 that of the second epoch, of the first so many pictures. The sum of the gradients is timed by itself for messages of
