@@ -18,8 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from catae.data import loader
 from catae.data.image_store import ImageStore
-from catae.inference import latent_map
-from catae.latent import space
+from catae.latent import projection, space
 from catae.pipeline import stages
 from catae.run import Run
 from catae.settings import Settings
@@ -155,5 +154,5 @@ def test_names_that_would_break_the_table_are_shown_as_escapes(tmp_path: Path) -
 
 
 def test_a_sheet_of_the_most_pictures_is_within_what_the_projector_takes() -> None:
-    sheet = projector.sprite(np.zeros((latent_map.MOST, projector.SIDE, projector.SIDE, 3), np.uint8))
+    sheet = projector.sprite(np.zeros((projection.MOST, projector.SIDE, projector.SIDE, 3), np.uint8))
     assert sheet.shape == (2048, 2048, 3)
