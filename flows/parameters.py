@@ -94,7 +94,7 @@ Trials = Annotated[int, Field(ge=0, le=1000)]
 Execution = Annotated[Given, Form("Execution", settings.SweepSettings)]
 Samples = Annotated[Given, Form("Samples", settings.Settings, ("samples", "seed", "prior"))]
 Steps = Annotated[Given, Form("Steps", settings.Settings, ("interpolation_steps", "seed"))]
-PathShape = Literal["linear", "spherical"]  # the keys of PATHS of the interpolation
+PathShape = Literal["linear", "spherical"]  # the keys of `latent.interpolation.PATHS`
 ImageFile = Annotated[str, Field(pattern=r"^(.*\.(png|gif))?$")]
 AnimationFile = Annotated[str, Field(pattern=r"^(.*\.(png|gif|webp))?$")]
 

@@ -1,25 +1,23 @@
 """Ways through the latents: between two pictures, between four, and along what tells two groups of them apart."""
 
 from collections.abc import Sequence
+from functools import partial
 from math import ceil
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from catae.data import transforms
 from catae.data.decode import Pixels
+from catae.data.transforms import normalize
 from catae.errors import UserError
 from catae.inference import gallery
-from catae.latent import space
-from catae.latent.space import Walk
+from catae.latent import interpolation, space
 from catae.model import weights
 from catae.model.autoencoder import AutoEncoder
 from catae.report import animation, figures
 from catae.run import Run
 from catae.system import files
 
-PATHS: dict[str, Walk] = {"linear": space.interpolate, "spherical": space.slerp}
 FORMULAS = {
     "linear": "z = (1 - alpha) * A + alpha * B",
     "spherical": "z on the arc from A to B (slerp), its norm from |A| to |B|,",
@@ -28,60 +26,6 @@ SHAPES = {"linear": "straight", "spherical": "along arcs (slerp)"}
 COLUMNS = 8
 SIDE, LARGEST_SIDE = 8, 32  # of the grid between four: 32 x 32 pictures of 64x64 are a PNG of some 10 MB
 REACH, STEP = 2, 0.5  # how far along an attribute's direction, and how far at a time
-
-
-@torch.inference_mode()
-def walk(model: AutoEncoder, ends: Pixels, steps: int, path: Walk = space.interpolate) -> Pixels:
-    """The pictures of a walk through the latents, from one picture to another.
-
-    Args:
-        model: what encodes and decodes.
-        ends: uint8 (2, size, size, 3).
-        steps: pictures in the walk, both ends included.
-        path: how to go from one code to the other.
-
-    Returns:
-        uint8 (steps, size, size, 3).
-    """
-    a, b = model.encoder(transforms.normalize(ends)).split(1)
-    return space.decode(model, path(a, b, steps))
-
-
-@torch.inference_mode()
-def between_four(model: AutoEncoder, corners: Pixels, side: int, path: Walk = space.interpolate) -> Pixels:
-    """The pictures between four, row by row.
-
-    Args:
-        model: what encodes and decodes.
-        corners: uint8 (4, size, size, 3): top left, top right, bottom left, bottom right.
-        side: pictures in a row, and rows, the corners included.
-        path: how to go from one code to another.
-
-    Returns:
-        uint8 (side * side, size, size, 3).
-    """
-    return space.decode(model, space.between_four(model.encoder(transforms.normalize(corners)), side, path))
-
-
-@torch.inference_mode()
-def along(model: AutoEncoder, picture: Pixels, positives: Pixels, negatives: Pixels, steps: Sequence[float]) -> Pixels:
-    """A picture with more and more of what tells one group of pictures from another.
-
-    Args:
-        model: what encodes and decodes.
-        picture: uint8 (1, size, size, 3).
-        having: uint8 (pictures, size, size, 3), those that have it.
-        lacking: the same, of those that lack it.
-        steps: how many times the difference of the groups' mean codes is added, for each picture.
-
-    Returns:
-        uint8 (steps, size, size, 3).
-    """
-    code, having_codes, lacking_codes = (
-        model.encoder(transforms.normalize(part)) for part in (picture, positives, negatives)
-    )
-    factors = torch.tensor(steps).view(-1, 1, 1, 1)
-    return space.decode(model, code + factors * space.direction(having_codes, lacking_codes))
 
 
 def draw_walk(
@@ -107,7 +51,8 @@ def draw_walk(
     Raises:
         UserError: an MP4 is asked for, and ffmpeg is missing; or there can't be such rows.
     """
-    pixels = walk(model, ends, steps, PATHS[way])
+    mix = partial(interpolation.between_two, steps=steps, path=interpolation.PATHS[way])
+    pixels = interpolation.interpolate(model, [normalize(ends)], mix, space.decode)
     if path.suffix.lower() in animation.WRITERS:
         if rows is not None:
             raise UserError(f"--rows is {rows}: only a .png has rows, and --out is {path}")
@@ -173,7 +118,9 @@ def grid_in(run: Run, wanted: Sequence[str], side: int, path: Path, way: str = "
     if path.suffix.lower() != ".png":
         raise UserError(f"--out is {path}: the grid between four is a .png")
     model = weights.load(run.model)
-    pixels = between_four(model, gallery.pictures(run, wanted, model.image_size), side, PATHS[way])
+    corners = normalize(gallery.pictures(run, wanted, model.image_size))
+    mix = partial(interpolation.between_four, side=side, path=interpolation.PATHS[way])
+    pixels = interpolation.interpolate(model, [corners], mix, space.decode)
     a, b, c, d = wanted
     title = (
         f"top left: {a}\ntop right: {b}\nbottom left: {c}\nbottom right: {d}\n"
@@ -200,13 +147,12 @@ def attribute_in(run: Run, wanted: str, positives: Sequence[str], negatives: Seq
     if set(positives) == set(negatives):
         raise UserError("--with and --without name the same pictures, which nothing tells apart; name others")
     model = weights.load(run.model)
-    picture, with_it, without = (
-        gallery.pictures(run, names, model.image_size) for names in ([wanted], positives, negatives)
-    )
+    groups = [gallery.pictures(run, names, model.image_size) for names in ([wanted], positives, negatives)]
     steps = np.arange(-REACH, REACH + STEP, STEP).tolist()
-    pixels = along(model, picture, with_it, without, steps)
+    mix = partial(interpolation.along_attribute, positives=len(positives), factors=steps)
+    pixels = interpolation.interpolate(model, map(normalize, groups), mix, space.decode)
     title = (
         f"{wanted} (first), and its latent plus k times a direction, k from {-REACH} to {REACH} in steps of {STEP};\n"
         f"the direction is the mean latent of {len(positives)} with it minus that of {len(negatives)} without it"
     )
-    figures.grid(np.concatenate([picture, pixels]), path, title, columns=1 + len(steps))
+    figures.grid(np.concatenate([groups[0], pixels]), path, title, columns=1 + len(steps))

@@ -154,7 +154,8 @@ class Handlers:
             return self._shown(self.toy.priors["randn"].sample(4, seed), ["a sample"] * 4)
         chances = torch.rand(4, generator=rng.generator(seed, "corners"))
         chosen = [test[int(chance * len(test))] for chance in chances]
-        return self._shown(self._codes(images.take(chosen)), [printable(images.names[place]) for place in chosen])
+        latents = space.encode(self.toy.model, [transforms.normalize(images.take(chosen))])
+        return self._shown(latents, [printable(images.names[place]) for place in chosen])
 
     async def samples(self, request: Request) -> Response:
         """Twelve samples of the prior and the seed that are asked for."""
@@ -176,7 +177,7 @@ class Handlers:
             pixels = decode.decode(data.getvalue(), self.toy.model.image_size)
         except DecodeError as error:
             raise _Refused(415, str(error)) from error
-        return self._shown(self._codes(pixels[None]), ["your picture"])
+        return self._shown(space.encode(self.toy.model, [transforms.normalize(pixels[None])]), ["your picture"])
 
     async def frames(self, socket: WebSocket) -> None:
         """For each code, as little-endian float32, its picture, as RGBA."""
@@ -189,11 +190,6 @@ class Handlers:
             await socket.close(1007, str(error)[:100])
         except WebSocketDisconnect:
             return
-
-    @torch.inference_mode()
-    def _codes(self, pixels: Pixels) -> Tensor:
-        codes: Tensor = self.toy.model.encoder(transforms.normalize(pixels))
-        return codes
 
     def _shown(self, codes: Tensor, names: Sequence[str]) -> Response:
         """Codes for the page, each with the picture that it stands for."""

@@ -10,7 +10,8 @@ What goes in decides what comes out:
 Codes are float32 (n, latent_dim, 1, 1): arrays, but tensors where tensors went in.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -26,7 +27,7 @@ from catae.data.decode import Pixels
 from catae.data.loader import EVALUATION_BATCH
 from catae.data.transforms import normalize, to_uint8
 from catae.errors import DecodeError, UserError
-from catae.latent import priors, space
+from catae.latent import interpolation, priors, space
 from catae.latent.priors import Normal, Priors
 from catae.model import weights
 from catae.model.autoencoder import AutoEncoder
@@ -85,7 +86,7 @@ class Pretrained:
             TypeError: they are of no kind or shape that is known.
             UserError: a picture can't be decoded.
         """
-        codes = _in_parts(self.model.encoder, self._batch(pictures))
+        codes = self._encode(self._batch(pictures))
         return codes if isinstance(pictures, Tensor) else codes.numpy()
 
     @overload
@@ -101,7 +102,7 @@ class Pretrained:
         Raises:
             TypeError: they are something else.
         """
-        return _like(codes, _in_parts(self.model.decoder, self._codes(codes)))
+        return _like(codes, space.decode_tensor(self.model, self._codes(codes)))
 
     def reconstruct(self, pictures: Kind) -> Kind:
         """Pictures, as they come back from their codes: of the kind that went in, and as many.
@@ -113,7 +114,7 @@ class Pretrained:
             TypeError: they are of no kind or shape that is known.
             UserError: a picture can't be decoded.
         """
-        restored = _like(pictures, _in_parts(self.model, self._batch(pictures)))
+        restored = _like(pictures, space.decode_tensor(self.model, self._encode(self._batch(pictures))))
         single: Kind = restored[0] if _is_single(pictures) else restored
         return single
 
@@ -136,8 +137,7 @@ class Pretrained:
             raise UserError(f"{prior!r} is no prior of this model, which has {', '.join(self.priors)}; load its run")
         if count < 1:
             raise UserError(f"{count} pictures can't be drawn: ask for 1 or more")
-        codes = self.priors[prior].sample(count, seed)
-        return _pil(_in_parts(self.model.decoder, codes))
+        return _pil(space.decode_tensor(self.model, self.priors[prior].sample(count, seed)))
 
     @overload
     def interpolate(self, a: Image.Image, b: Image.Image, steps: int = 8) -> list[Image.Image]: ...
@@ -159,10 +159,14 @@ class Pretrained:
         """
         if steps < 2:
             raise UserError(f"a walk of {steps} pictures has no two ends: ask for 2 or more")
-        start, end = (_in_parts(self.model.encoder, self._batch(one)) for one in (a, b))
+        start, end = self._batch(a), self._batch(b)
         if (len(start), len(end)) != (1, 1):
             raise TypeError(f"a walk is from one picture to one other, and not from {len(start)} to {len(end)}")
-        return _like(a, _in_parts(self.model.decoder, space.interpolate(start, end, steps)))
+        mix = partial(interpolation.between_two, steps=steps)
+        return _like(a, interpolation.interpolate(self.model, [start, end], mix, space.decode_tensor))
+
+    def _encode(self, batch: Tensor) -> Tensor:
+        return space.encode(self.model, torch.split(batch, EVALUATION_BATCH))
 
     def _batch(self, pictures: Any) -> Tensor:
         """Pictures as the model takes them: float32 (n, 3, size, size) in [-1, 1]."""
@@ -217,12 +221,6 @@ def _pictures_of(pixels: npt.NDArray[Any]) -> list[Image.Image]:
     if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4) or pixels.shape[-1] != 3 or not pixels.size:
         raise TypeError(f"an array of pictures is uint8 (n, height, width, 3), and not {_kind(pixels)}")
     return [Image.fromarray(one) for one in (pixels if pixels.ndim == 4 else pixels[None])]
-
-
-@torch.no_grad()
-def _in_parts(work: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
-    """What `work` makes of a batch, some of it at a time: what its layers keep needs no memory for all."""
-    return torch.cat([work(part) for part in torch.split(batch, EVALUATION_BATCH)])
 
 
 def _like(given: Any, batch: Tensor) -> Any:

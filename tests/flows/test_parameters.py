@@ -7,7 +7,7 @@ from prefect.exceptions import ParameterTypeError
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import validate
 
-from catae.inference.interpolate import PATHS
+from catae.latent.interpolation import PATHS
 from catae.settings import RESUME_SAFE, DataSettings, ModelSettings, OutputSettings, TrainingSettings, describe
 from flows import parameters
 from flows.generate import generate

@@ -1,5 +1,6 @@
 """Walks, grids between four pictures, and directions, on a real small run."""
 
+from functools import partial
 from pathlib import Path
 
 import jobs
@@ -12,7 +13,7 @@ from catae.__main__ import main
 from catae.data import transforms
 from catae.data.decode import Pixels
 from catae.inference import gallery, interpolate
-from catae.latent import space
+from catae.latent import interpolation, space
 from catae.model import weights
 from catae.model.autoencoder import AutoEncoder
 from catae.run import Run
@@ -75,18 +76,23 @@ def close(a: np.ndarray, b: np.ndarray) -> bool:
     return bool(np.abs(a.astype(int) - b).max() <= 1)
 
 
-@pytest.mark.parametrize("way", list(interpolate.PATHS))
+def walk_between(model: AutoEncoder, ends: Pixels, steps: int, way: str) -> Pixels:
+    mix = partial(interpolation.between_two, steps=steps, path=interpolation.PATHS[way])
+    return interpolation.interpolate(model, [transforms.normalize(ends)], mix, space.decode)
+
+
+@pytest.mark.parametrize("way", list(interpolation.PATHS))
 def test_a_walk_starts_at_the_restoration_of_one_picture_and_ends_at_that_of_the_other(
     way: str, model: AutoEncoder, ends: Pixels
 ) -> None:
-    walk = interpolate.walk(model, ends, 50, interpolate.PATHS[way])
+    walk = walk_between(model, ends, 50, way)
     assert walk.shape == (50, 32, 32, 3)
     assert close(walk[[0, -1]], transforms.to_uint8(model(transforms.normalize(ends)).detach()))
 
 
 def test_the_middle_of_a_straight_walk_is_the_mean_of_the_codes(model: AutoEncoder, ends: Pixels) -> None:
     middle = sum(model.encoder(transforms.normalize(end[None])).detach() for end in ends) / 2
-    assert close(interpolate.walk(model, ends, 51)[25], space.decode(model, middle)[0])
+    assert close(walk_between(model, ends, 51, "linear")[25], space.decode(model, middle)[0])
 
 
 @pytest.mark.parametrize("kind", ["gif", "webp"])
@@ -121,7 +127,7 @@ def test_the_path_is_straight_unless_an_arc_is_asked_for(of_test: list[str]) -> 
 
 
 @pytest.mark.parametrize(("steps", "side"), [([], 8), (["--steps", "3"], 3)])
-@pytest.mark.parametrize("way", list(interpolate.PATHS))
+@pytest.mark.parametrize("way", list(interpolation.PATHS))
 def test_the_corners_of_a_grid_between_four_are_their_restorations(
     way: str, steps: list[str], side: int, trained: Run, of_test: list[str]
 ) -> None:

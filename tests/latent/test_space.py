@@ -1,7 +1,5 @@
 import numpy as np
-import pytest
 import torch
-from torch.nn.functional import cosine_similarity, normalize
 
 from catae.data import loader, transforms
 from catae.data.image_store import ImageStore
@@ -24,65 +22,3 @@ def test_decoded_pictures_are_what_the_decoder_gives(drawn_set: ImageStore) -> N
     pixels = space.decode(model, codes)
     assert pixels.shape == (300, 32, 32, 3)
     assert np.array_equal(pixels[-1:], transforms.to_uint8(model.decoder(codes[-1:])))
-
-
-def test_a_walk_is_the_straight_line_between_the_two_codes() -> None:
-    a, b = torch.randn(2, 1, 16, 1, 1, generator=rng.generator(0, "ends"))
-    walk = space.interpolate(a, b, 50)
-    assert walk.shape == (50, 16, 1, 1)
-    assert torch.equal(walk[0], a[0])
-    assert torch.equal(walk[-1], b[0])
-    for step, alpha in ((7, 7 / 49), (42, 42 / 49)):
-        torch.testing.assert_close(walk[step], ((1 - alpha) * a + alpha * b)[0])
-
-
-def test_a_walk_along_the_arc_turns_evenly_and_its_norm_grows_evenly() -> None:
-    a, b = torch.randn(2, 1, 16, 1, 1, generator=rng.generator(0, "ends"))
-    walk = space.slerp(a, 3 * b, 51).flatten(1).double()
-    torch.testing.assert_close(walk[[0, -1]], torch.cat([a, 3 * b]).flatten(1).double())
-    turns = cosine_similarity(walk[1:], walk[:-1]).clamp(max=1).arccos()
-    whole = cosine_similarity(a.flatten(1), b.flatten(1)).arccos()
-    torch.testing.assert_close(turns, (whole / 50).double().expand(50), atol=1e-4, rtol=1e-3)
-    norms = walk.norm(dim=1)
-    torch.testing.assert_close(norms.diff(), ((norms[-1] - norms[0]) / 50).expand(50), atol=1e-5, rtol=1e-4)
-
-
-def test_of_codes_of_norm_1_it_is_shoemakes_formula() -> None:
-    a, b = normalize(torch.randn(2, 1, 16, 1, 1, generator=rng.generator(1, "ends")), dim=2)
-    omega = (a * b).sum().arccos()
-    walk = space.slerp(a, b, 5)
-    for step, alpha in enumerate((0, 0.25, 0.5, 0.75, 1)):
-        expected = (torch.sin((1 - alpha) * omega) * a + torch.sin(alpha * omega) * b) / omega.sin()
-        torch.testing.assert_close(walk[step : step + 1], expected)
-
-
-def test_the_arc_between_parallel_codes_is_straight_and_so_is_one_from_or_to_0() -> None:
-    a = torch.randn(1, 16, 1, 1, generator=rng.generator(0, "ends"))
-    for start, end in ((a, 2.5 * a), (a, a), (0 * a, a), (a, 0 * a), (0 * a, 0 * a), (a, a * (1 + 1e-7))):
-        torch.testing.assert_close(space.slerp(start, end, 9), space.interpolate(start, end, 9), atol=1e-6, rtol=1e-5)
-
-
-@pytest.mark.parametrize("dim", [1, 2, 128])
-def test_opposite_codes_have_an_arc_that_ends_at_both(dim: int) -> None:
-    a = torch.randn(1, dim, 1, 1, generator=rng.generator(0, "ends"))
-    walk = space.slerp(a, -2 * a, 51)
-    assert walk.isfinite().all()
-    torch.testing.assert_close(walk[[0, -1]], torch.cat([a, -2 * a]))
-    if dim > 1:  # in one dimension there is no way around 0
-        torch.testing.assert_close(walk.flatten(1).norm(dim=1), torch.linspace(1, 2, 51) * a.norm())
-
-
-def test_codes_between_four_are_bilinear_in_them() -> None:
-    corners = torch.randn(4, 6, 1, 1, generator=rng.generator(0, "corners"))
-    grid = space.between_four(corners, 5).view(5, 5, 6)
-    a, b, c, d = corners.flatten(1)
-    for row in range(5):
-        for column in range(5):
-            down, across = row / 4, column / 4
-            top, bottom = (1 - across) * a + across * b, (1 - across) * c + across * d
-            torch.testing.assert_close(grid[row, column], (1 - down) * top + down * bottom)
-
-
-def test_a_direction_leads_from_the_mean_of_the_ones_without_to_that_of_the_ones_with() -> None:
-    positives, negatives = (torch.randn(n, 6, 1, 1, generator=rng.generator(n, "codes")) for n in (3, 5))
-    torch.testing.assert_close(negatives.mean(0) + space.direction(positives, negatives)[0], positives.mean(0))

@@ -5,7 +5,7 @@ import torch
 
 from catae.data import transforms
 from catae.data.image_store import ImageStore
-from catae.latent import space, whitening
+from catae.latent import interpolation, whitening
 from catae.model.autoencoder import AutoEncoder
 
 
@@ -41,7 +41,7 @@ def test_no_restoration_and_no_straight_walk_changes(pictures: torch.Tensor) -> 
     model = net()
     other, _ = folded(model, pictures)
     torch.testing.assert_close(other(pictures), model(pictures), atol=1e-4, rtol=0)
-    walks = [net.decoder(space.interpolate(*net.encoder(pictures[:2]).split(1), steps=7)) for net in (model, other)]
+    walks = [net.decoder(interpolation.linear(*net.encoder(pictures[:2]).split(1), steps=7)) for net in (model, other)]
     torch.testing.assert_close(walks[1], walks[0], atol=1e-4, rtol=0)
 
 
