@@ -195,8 +195,8 @@ def _fid(options: argparse.Namespace) -> None:
 
     resolved = settings.load({"prior": options.prior, "seed": options.seed})
     source = run.find_trained_run(options.run, resolved.output_dir)
-    pictures, distances = fid.measure(source, resolved.prior, resolved.seed, options.weights)
-    print(f"from {pictures:,} test pictures, of as many pictures each:")
+    images, distances = fid.score_run(source, resolved.prior, resolved.seed, options.weights)
+    print(f"from {images:,} test images, each set of as many images:")
     for name, distance in distances.items():
         print(f"{name:16}FID {distance.fid:7.2f}  KID {distance.kid:7.4f}")
 

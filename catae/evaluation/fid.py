@@ -1,7 +1,7 @@
-"""FID and KID: how far sets of pictures are from each other in the features of Inception v3, as the literature has it.
+"""FID and KID: distances between sets of images in the feature space of Inception v3, as in the literature.
 
-They need a package (the extra `fid`), minutes, and weights of 91 MB that were learned from other pictures, of 299x299
-pixels, to which pictures are enlarged. Hence they are no part of the job, as `catae.wasserstein` is.
+They need the extra `fid`, several minutes, and weights of 91 MB trained on other images of 299x299 pixels, to which
+images are enlarged. A run therefore reports `evaluation.sliced_wasserstein` instead.
 """
 
 import warnings
@@ -22,88 +22,91 @@ from catae.model import weights
 from catae.run import Run
 
 WEIGHTS = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
-AT_A_TIME = 32  # pictures
+BATCH = 32  # images
 
 
 @dataclass(frozen=True)
-class Distance:
-    """Distances between two sets of pictures; 0 is none.
+class FidScores:
+    """Distances between two sets of images; 0 means equal.
 
     Attributes:
-        fid: Fréchet inception distance (Heusel et al. 2017, https://arxiv.org/abs/1706.08500). The fewer pictures, the
-            larger it is: compare it with the floor, and with others at as many pictures only.
-        kid: kernel inception distance (Bińkowski et al. 2018, https://arxiv.org/abs/1801.01401), which doesn't depend
-            on the number of pictures, but for chance.
+        fid: Fréchet inception distance (Heusel et al. 2017, https://arxiv.org/abs/1706.08500). It grows as the number
+            of images falls: compare it with the floor, and with others at the same number of images only.
+        kid: kernel inception distance (Bińkowski et al. 2018, https://arxiv.org/abs/1801.01401), whose expectation does
+            not depend on the number of images.
     """
 
     fid: float
     kid: float
 
 
-def network(file: Path | None) -> Any:
-    """Inception v3 with the weights that all published numbers are taken with.
+def load_inception(file: Path | None) -> Any:
+    """Return Inception v3 with the weights that published scores use.
 
     Args:
-        file: that of the weights; None downloads it, or takes it from PyTorch's cache.
+        file: the file of the weights; None downloads it, or reads it from PyTorch's cache.
 
     Raises:
         UserError: the package or the weights are missing.
     """
     if find_spec("torch_fidelity") is None:
-        raise UserError("FID needs the library torch-fidelity: pip install 'catae[fid]'")
+        raise UserError("FID needs torch-fidelity: pip install 'catae[fid]'")
     if file is not None and not file.is_file():
-        raise UserError(f"{file} is no file; --weights should be that of {WEIGHTS}")
+        raise UserError(f"cannot read {file}: no such file; --weights takes the file of {WEIGHTS}")
     from torchmetrics.image.fid import NoTrainInceptionV3
 
     try:
         return NoTrainInceptionV3("inception-v3-compat", ["2048"], str(file) if file else None)
     except OSError as error:
         raise UserError(
-            f"FID needs the weights of Inception v3, which can't be downloaded ({error}): get {WEIGHTS} elsewhere, and "
-            "name the file with --weights"
+            f"cannot download the weights of Inception v3, which FID needs ({error}): get {WEIGHTS} elsewhere, and "
+            "pass the file with --weights"
         ) from error
     except Exception as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"{file or 'what was downloaded'} holds no weights of Inception v3: {reason}") from error
+        raise UserError(f"{file or 'the downloaded file'} does not hold weights of Inception v3: {reason}") from error
 
 
-def measure(run: Run, prior: priors.Name, seed: int, file: Path | None) -> tuple[int, dict[str, Distance]]:
-    """Distances from test pictures of a run: of samples of a prior, and of train pictures, which are the floor.
+def score_run(run: Run, prior: priors.Name, seed: int, file: Path | None) -> tuple[int, dict[str, FidScores]]:
+    """Return the distances of a run's samples, and of train images, which are the floor, from its test images.
 
     Args:
-        run: a finished one, whose decoded pictures are still there.
-        prior: what the latents of the samples are drawn from.
+        run: a completed run whose images are still cached.
+        prior: the prior to sample.
         seed: decides the samples.
-        file: as for `network`.
+        file: the weights, as for `load_inception`.
 
     Returns:
-        How many pictures each set has, and the distances by what the pictures are.
+        The number of images per set, and the distances by set.
 
     Raises:
-        UserError: the package, the weights or the run's pictures are missing.
+        UserError: the package, the weights or the run's images are missing.
     """
-    inception = network(file)
+    inception = load_inception(file)
     images = ImageStore(Path(run.read()["data"]["store"]))
     parts = split.open_split(run.split, images.names)
-    train, test = samples.real(images, parts, seed)
-    drawn = samples.samples(weights.load(run.model), priors.load(run.priors), prior, len(test), seed)
-    return len(test), {prior: distance(inception, test, drawn), "train pictures": distance(inception, test, train)}
+    train, test = samples.select_real(images, parts, seed)
+    sampled = samples.decode_samples(weights.load(run.model), priors.load(run.priors), prior, len(test), seed)
+    return len(test), {
+        prior: fid_and_kid(inception, test, sampled),
+        "train images": fid_and_kid(inception, test, train),
+    }
 
 
 @torch.inference_mode()
-def distance(inception: Any, a: Pixels, b: Pixels) -> Distance:
-    """FID and KID between two equal numbers of pictures, at least 2: uint8 (pictures, size, size, 3)."""
+def fid_and_kid(inception: Any, a: Pixels, b: Pixels) -> FidScores:
+    """Return FID and KID between two sets of equally many images, at least 2: uint8 (count, size, size, 3)."""
     from torchmetrics.image.fid import FrechetInceptionDistance
     from torchmetrics.image.kid import KernelInceptionDistance
     from torchmetrics.wrappers import FeatureShare
 
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*save all extracted features")  # 8 KB for each of at most 2,048 pictures
-        # All pictures at once: several subsets of them would be drawn by PyTorch's global generator.
+        warnings.filterwarnings("ignore", ".*save all extracted features")  # 8 KB for each of at most 2,048 images
+        # One subset of all images: several would be drawn from PyTorch's global generator.
         kid = KernelInceptionDistance(inception, subsets=1, subset_size=len(a))
     metrics = FeatureShare({"fid": FrechetInceptionDistance(inception), "kid": kid})
     for pixels, real in ((a, True), (b, False)):
-        for part in torch.split(torch.from_numpy(pixels).permute(0, 3, 1, 2), AT_A_TIME):
-            metrics.update(part, real=real)
-    found = metrics.compute()
-    return Distance(found["fid"].item(), found["kid"][0].item())
+        for batch in torch.split(torch.from_numpy(pixels).permute(0, 3, 1, 2), BATCH):
+            metrics.update(batch, real=real)
+    values = metrics.compute()
+    return FidScores(values["fid"].item(), values["kid"][0].item())

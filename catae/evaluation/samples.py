@@ -1,44 +1,44 @@
-"""How like real pictures those of random latents are: how far from test pictures, and how near to train pictures."""
+"""How realistic samples are: their distance from test images, and how near they are to train images.
+
+Decoded samples of each prior are compared with test images by the sliced Wasserstein distance. Samples of the best
+prior are looked up among the train images, which shows whether they are copies.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from catae.data import transforms
 from catae.data.decode import Pixels
 from catae.data.image_store import ImageStore
 from catae.data.split import Split
-from catae.evaluation import sliced_wasserstein
-from catae.evaluation.sliced_wasserstein import Distance
+from catae.data.transforms import normalize, to_uint8
+from catae.evaluation.sliced_wasserstein import SlicedWasserstein, sliced_wasserstein
 from catae.latent import priors, space
 from catae.latent.priors import Priors
 from catae.model.autoencoder import AutoEncoder
-from catae.report import figures
 from catae.system import rng
 from catae.system.text import count
 
-MOST = 512  # pictures of a set to measure distances of: 2.5 s of one CPU for two such sets of 64x64
-LOOKED_UP = 128  # pictures to look up the nearest of
-SHOWN = 16  # pictures in nearest.png
-AT_A_TIME = 256  # train pictures
+COMPARED = 512  # images per set: the distance of two sets of 64x64 takes 2.5 s of one CPU
+LOOKED_UP = 128  # images whose nearest train images are searched
+BATCH = 256  # images
 
 
 @dataclass(frozen=True)
-class Nearest:
-    """Mean distances to the nearest train picture: root mean squares of differences of pixels in [0, 1].
+class NearestDistances:
+    """Mean distances to the nearest train image: the root mean square difference of pixels in [0, 1].
 
     Attributes:
-        pictures: in each set.
-        train: how many train pictures there are to be near to.
-        samples: of the best prior.
-        test: of test pictures.
-        restorations: of the test pictures' restorations, which are as smooth as samples, and so nearer to everything.
-        copies: of train pictures' restorations: where samples would be if they were copies.
+        pictures: number of images per set.
+        train: number of train images searched.
+        samples: of samples of the best prior.
+        test: of test images.
+        restorations: of reconstructed test images; they are as smooth as samples, and so nearer to every image.
+        copies: of reconstructed train images: what samples would have if they were copies.
     """
 
     pictures: int
@@ -50,137 +50,120 @@ class Nearest:
 
 
 @dataclass(frozen=True)
-class Generation:
-    """Distances from test pictures, of sets of equal size, and distances to the nearest train picture.
+class SampleScores:
+    """Distances of equally large sets from the test images, and distances to the nearest train image.
 
     Attributes:
-        pictures: in each set.
-        distances: from the test pictures, of the samples of each prior.
-        restorations: the distance of the test pictures' own restorations: what the decoder does to any picture.
-        floor: the distance of as many train pictures, which are real: no samples should be expected to be nearer.
+        pictures: number of images per set.
+        distances: of the samples of each prior.
+        restorations: of reconstructed test images: the effect of the decoder on any image.
+        floor: of train images. These are real, so samples cannot be expected to be nearer.
         best: the prior whose samples are nearest.
-        nearest: means over pictures of their distance to the nearest train picture.
+        nearest: mean distances to the nearest train image.
     """
 
     pictures: int
-    distances: dict[priors.Name, Distance]
-    restorations: Distance
-    floor: Distance
+    distances: dict[priors.Name, SlicedWasserstein]
+    restorations: SlicedWasserstein
+    floor: SlicedWasserstein
     best: priors.Name
-    nearest: Nearest
+    nearest: NearestDistances
 
 
-def measure(model: AutoEncoder, fitted: Priors, images: ImageStore, parts: Split, seed: int) -> Generation:
-    """Measures what a model makes of samples of each of its priors.
+def score_samples(model: AutoEncoder, fitted: Priors, images: ImageStore, parts: Split, seed: int) -> SampleScores:
+    """Return the scores of decoded samples of each prior.
 
     Args:
-        model: what decodes them.
+        model: the model that decodes them.
         fitted: its priors.
-        images: all pictures.
-        parts: which of them are train, and which are test.
-        seed: decides the samples, and which pictures they are compared with where there are more than 512.
+        images: the image store.
+        parts: the split.
+        seed: decides the samples, and which images they are compared with if there are more than 512.
     """
-    train, test = real(images, parts, seed)
-    restored, pictures = _restored(model, test), len(test)
+    train, test = select_real(images, parts, seed)
+    reconstructions, size = _reconstruct(model, test), len(test)
 
-    def distance(pixels: Pixels) -> Distance:
-        return sliced_wasserstein.distance(pixels, test, rng.generator(seed, "patches"))
+    def distance(pixels: Pixels) -> SlicedWasserstein:
+        return sliced_wasserstein(pixels, test, rng.generator(seed, "patches"))
 
-    distances = {name: distance(samples(model, fitted, name, pictures, seed)) for name in fitted}
+    distances = {name: distance(decode_samples(model, fitted, name, size, seed)) for name in fitted}
     best = min(distances, key=lambda name: distances[name].mean)
 
-    looked_up = min(pictures, LOOKED_UP)
-    sets = (samples(model, fitted, best, looked_up, seed), test, restored, _restored(model, train[:looked_up]))
-    _, apart = nearest(np.concatenate([pixels[:looked_up] for pixels in sets]), images, parts.train)
-    means = apart.reshape(len(sets), looked_up).mean(1).tolist()
-    return Generation(
-        pictures, distances, distance(restored), distance(train), best, Nearest(looked_up, len(parts.train), *means)
+    looked_up = min(size, LOOKED_UP)
+    samples = decode_samples(model, fitted, best, looked_up, seed)
+    sets = (samples, test, reconstructions, _reconstruct(model, train[:looked_up]))
+    _, nearest = find_nearest(np.concatenate([pixels[:looked_up] for pixels in sets]), images, parts.train)
+    means = nearest.reshape(len(sets), looked_up).mean(1).tolist()
+    return SampleScores(
+        pictures=size,
+        distances=distances,
+        restorations=distance(reconstructions),
+        floor=distance(train),
+        best=best,
+        nearest=NearestDistances(looked_up, len(parts.train), *means),
     )
 
 
-def real(images: ImageStore, parts: Split, seed: int) -> tuple[Pixels, Pixels]:
-    """Train and test pictures to compare with, as many of one as of the other and at most 512, at random."""
-    number = min(len(parts.train), len(parts.test), MOST)
-    train, test = (_some(images, part, number, seed) for part in (parts.train, parts.test))
+def select_real(images: ImageStore, parts: Split, seed: int) -> tuple[Pixels, Pixels]:
+    """Return equally many random training and test images, at most 512 of each."""
+    size = min(len(parts.train), len(parts.test), COMPARED)
+    train, test = (_select(images, positions, size, seed) for positions in (parts.train, parts.test))
     return train, test
 
 
-def samples(model: AutoEncoder, fitted: Priors, prior: priors.Name, number: int, seed: int) -> Pixels:
-    """Pictures of random latents, the first of which `generated.png` shows: uint8 (number, size, size, 3)."""
-    return space.decode(model, fitted[prior].sample(number, seed))
+def decode_samples(model: AutoEncoder, fitted: Priors, prior: priors.Name, size: int, seed: int) -> Pixels:
+    """Return decoded samples of a prior, the first of which `generated.png` shows: uint8 (size, height, width, 3)."""
+    return space.decode(model, fitted[prior].sample(size, seed))
 
 
-def nearest(
+def find_nearest(
     pixels: Pixels, images: ImageStore, positions: Sequence[int]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """For each picture the one at `positions` that is nearest in its pixels (L2), and how far that is.
+    """Return, for each image, the nearest of the images at `positions` (L2 distance of pixels), and its distance.
 
     Args:
-        pixels: uint8 (pictures, size, size, 3).
-        images: the set to look in.
-        positions: where to look, at least one.
+        pixels: uint8 (count, size, size, 3).
+        images: the image store to search.
+        positions: where to search, at least one.
 
     Returns:
-        The nearest ones' positions, and root mean squares of differences of pixels in [0, 1]: (pictures,) each.
+        The positions of the nearest images and the root mean square differences of pixels in [0, 1]: (count,) each.
     """
-    wanted = _flat(pixels)
-    closest = torch.full((len(pixels),), torch.inf)
-    found = torch.zeros(len(pixels), dtype=torch.int64)
-    for part in torch.split(torch.tensor(positions), AT_A_TIME):
-        there = _flat(images.take(part.numpy()))
-        # The squared distance, without the wanted picture's own square, which is the same for all.
-        apart, which = (there.square().sum(1) - 2 * wanted @ there.T).min(1)
-        found = torch.where(apart < closest, part[which], found)
-        closest = torch.minimum(apart, closest)
-    off = (_flat(images.take(found.numpy())) - wanted).square().mean(1).sqrt()
-    return found.numpy(), off.double().numpy()
+    queries = _flatten(pixels)
+    smallest = torch.full((len(pixels),), torch.inf)
+    nearest = torch.zeros(len(pixels), dtype=torch.int64)
+    for batch in torch.split(torch.tensor(positions), BATCH):
+        candidates = _flatten(images.take(batch.numpy()))
+        # The squared distance, less the query's own square, which is the same for all candidates.
+        distances, indices = (candidates.square().sum(1) - 2 * queries @ candidates.T).min(1)
+        nearest = torch.where(distances < smallest, batch[indices], nearest)
+        smallest = torch.minimum(distances, smallest)
+    difference = (_flatten(images.take(nearest.numpy())) - queries).square().mean(1).sqrt()
+    return nearest.numpy(), difference.double().numpy()
 
 
-def draw_nearest(
-    model: AutoEncoder, fitted: Priors, prior: priors.Name, images: ImageStore, parts: Split, seed: int, path: Path
-) -> None:
-    """Draws samples of a prior over the train pictures that are nearest to them.
-
-    Args:
-        model: what decodes them.
-        fitted: the model's priors.
-        prior: what the latents are samples of.
-        images: all pictures.
-        parts: which of them are train.
-        seed: decides the samples.
-        path: the PNG to write.
-    """
-    pixels = samples(model, fitted, prior, SHOWN, seed)
-    found, _ = nearest(pixels, images, parts.train)
-    title = (
-        f"{SHOWN} pictures of random latents of the prior {prior}, seed {seed} (upper rows), and the nearest to\n"
-        f"each in its pixels, by L2, of {count(len(parts.train), 'train picture')} (lower rows)"
-    )
-    figures.pairs(pixels, images.take(found), path, title)
-
-
-def summary(measured: Generation) -> str:
-    """The distances in three lines of a terminal of 80 columns."""
-    told = ", ".join(f"{name} {distance.mean:.1f}" for name, distance in measured.distances.items())
+def summarize(scores: SampleScores) -> str:
+    """Return the distances in three lines of at most 80 columns."""
+    by_prior = ", ".join(f"{name} {distance.mean:.1f}" for name, distance in scores.distances.items())
     return (
-        f"sliced Wasserstein distance from {count(measured.pictures, 'test picture')}:\n"
-        f"  train pictures {measured.floor.mean:.1f}, restorations {measured.restorations.mean:.1f},\n"
-        f"  random pictures: {told}"
+        f"sliced Wasserstein distance from {count(scores.pictures, 'test image')}:\n"
+        f"  train images {scores.floor.mean:.1f}, reconstructions {scores.restorations.mean:.1f},\n"
+        f"  samples: {by_prior}"
     )
 
 
 @torch.inference_mode()
-def _restored(model: AutoEncoder, pixels: Pixels) -> Pixels:
-    parts = np.split(pixels, range(AT_A_TIME, len(pixels), AT_A_TIME))
-    return np.concatenate([transforms.to_uint8(model(transforms.normalize(part))) for part in parts])
+def _reconstruct(model: AutoEncoder, pixels: Pixels) -> Pixels:
+    batches = np.split(pixels, range(BATCH, len(pixels), BATCH))
+    return np.concatenate([to_uint8(model(normalize(batch))) for batch in batches])
 
 
-def _some(images: ImageStore, positions: Sequence[int], number: int, seed: int) -> Pixels:
-    """So many of the pictures at these positions, at random."""
+def _select(images: ImageStore, positions: Sequence[int], size: int, seed: int) -> Pixels:
+    """Return `size` random images of those at `positions`."""
     order = torch.randperm(len(positions), generator=rng.generator(seed, "pictures to compare with"))
-    return images.take(np.asarray(positions, np.int64)[order[:number].numpy()])
+    return images.take(np.asarray(positions, np.int64)[order[:size].numpy()])
 
 
-def _flat(pixels: Pixels) -> Tensor:
-    """Pictures as rows of numbers in [0, 1]."""
+def _flatten(pixels: Pixels) -> Tensor:
+    """Return images as rows of floats in [0, 1]."""
     return torch.from_numpy(pixels.reshape(len(pixels), -1)).float() / 255

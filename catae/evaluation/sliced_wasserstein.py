@@ -1,4 +1,4 @@
-"""How far two sets of pictures are from each other, as sets: the sliced Wasserstein distance of their patches."""
+"""The sliced Wasserstein distance of the patches of two sets of images."""
 
 from dataclasses import dataclass
 
@@ -6,26 +6,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from catae.data import transforms
 from catae.data.decode import Pixels
+from catae.data.transforms import normalize
 
-COARSEST = 16  # pixels a side
-PATCHES, PATCH = 128, 7  # of a picture and level; pixels a side
+COARSEST = 16  # pixels per side
+PATCHES, PATCH = 128, 7  # per image and level; pixels per side
 PROJECTIONS = 4 * 128
-DIRECTIONS = 64  # at a time: of 512 pictures they take 17 MB for each set
-PICTURES = 128  # at a time
-FLAT = 1e-3  # of pixels in [-1, 1], an eighth of a step of uint8: what varies less is rounding
+DIRECTIONS = 64  # projected at once: 512 images take 17 MB per set
+BATCH = 128  # images
+FLAT = 1e-3  # of pixels in [-1, 1], an eighth of a step of uint8: a smaller deviation is rounding
 UNIT = 1e3
 
 
 @dataclass(frozen=True)
-class Distance:
-    """Sliced Wasserstein distances, times 1,000: 0 between a set and itself.
+class SlicedWasserstein:
+    """Sliced Wasserstein distances, times 1,000; 0 between a set and itself.
 
     Attributes:
-        mean: of the levels.
-        levels: by the level's name, like '64x64': from the finest, which has the edges and the noise, to '16x16',
-            which has all that is large, and the colours.
+        mean: the mean of the levels.
+        levels: by name, from the finest, like '64x64', which holds edges and noise, to '16x16', which holds large
+            structures and colours.
     """
 
     mean: float
@@ -33,104 +33,108 @@ class Distance:
 
 
 @torch.inference_mode()
-def distance(a: Pixels, b: Pixels, generator: torch.Generator) -> Distance:
-    """The sliced Wasserstein distance between two sets of pictures (Karras et al. 2018, section 5 and appendix).
+def sliced_wasserstein(a: Pixels, b: Pixels, generator: torch.Generator) -> SlicedWasserstein:
+    """Return the sliced Wasserstein distance between two sets of images (Karras et al. 2018, section 5 and appendix).
 
-    As in the paper (https://arxiv.org/abs/1710.10196) and its code, each picture becomes a Laplacian pyramid down to
-    16x16; on each level it gives 128 patches of 7x7x3 at random places; and the patches' distributions are compared
-    along 512 random directions, where the distance of two sets of equal size is the mean difference of their sorted
-    projections. In two things it is another measure, so that its numbers aren't comparable with published ones:
+    As in the paper (https://arxiv.org/abs/1710.10196) and its code, each image becomes a Laplacian pyramid down to
+    16x16. Each level gives 128 patches of 7x7x3 at random positions. The distributions of patches are compared along
+    512 random directions: for sets of equal size, the distance is the mean difference of the sorted projections.
 
-    - Colours are normalised by mean and deviation over both sets together. The paper normalises each set by its own,
-      and so sees neither a shift of the colours nor what blur, an autoencoder's main fault, takes from the contrast.
-    - Patches are cut at the same places in both sets, and at other ones for each picture. A set is then at distance 0
-      from itself, and a difference of two distances has less noise.
+    Two differences make the numbers not comparable with published ones:
 
-    Between two random parts of one set it is not 0 either: that is the floor to compare with. It falls with the number
-    of pictures; distances are comparable at equal numbers only.
+    - Colours are normalized by the mean and deviation of both sets together. The paper normalizes each set by its own,
+      which hides a shift of the colours and the loss of contrast by blur, the main fault of an autoencoder.
+    - Both sets are cut at the same positions, which differ between images. A set is then at distance 0 from itself, and
+      differences of distances have less noise.
+
+    The distance between two random parts of one set is not 0: it is the floor to compare with, and falls with the
+    number of images. Distances are comparable at equal numbers only.
 
     Args:
-        a: uint8 (pictures, size, size, 3), a power of two and at least 16 in size.
+        a: uint8 (count, size, size, 3); the size is a power of two and at least 16.
         b: the same shape.
-        generator: for the patches' places and the directions.
+        generator: draws the positions of the patches and the directions.
+
+    Raises:
+        ValueError: the shapes differ.
     """
     if a.shape != b.shape:
-        raise ValueError(f"sets of one shape can be compared, and not {a.shape} and {b.shape}")
+        raise ValueError(f"cannot compare sets of images of different shapes: {a.shape} and {b.shape}")
     side, levels = a.shape[1], {}
     for level in range((side // COARSEST).bit_length()):
-        shown = side >> level
-        places = torch.randint(shown - PATCH + 1, (2, len(a), PATCHES), generator=generator)
-        levels[f"{shown}x{shown}"] = UNIT * _between(_patches(a, level, places), _patches(b, level, places), generator)
-    return Distance(sum(levels.values()) / len(levels), levels)
+        size = side >> level
+        corners = torch.randint(size - PATCH + 1, (2, len(a), PATCHES), generator=generator)
+        levels[f"{size}x{size}"] = UNIT * _distance(_patches(a, level, corners), _patches(b, level, corners), generator)
+    return SlicedWasserstein(sum(levels.values()) / len(levels), levels)
 
 
-def _between(a: Tensor, b: Tensor, generator: torch.Generator) -> float:
-    """The mean distance of two sets of patches along random directions; both (patches, 3, 49), and overwritten."""
-    mean = (_by_colour(a) + _by_colour(b)) / 2
-    variance = (_by_colour(a.sub_(mean).square()) + _by_colour(b.sub_(mean).square())) / 2
+def _distance(a: Tensor, b: Tensor, generator: torch.Generator) -> float:
+    """Return the mean distance of two sets of patches along random directions; overwrite both, (patches, 3, 49)."""
+    mean = (_colour_means(a) + _colour_means(b)) / 2
+    variance = (_colour_means(a.sub_(mean).square()) + _colour_means(b.sub_(mean).square())) / 2
     deviation = variance.sqrt().clamp(min=FLAT)
     a, b = a.div_(deviation).flatten(1), b.div_(deviation).flatten(1)
     directions = F.normalize(torch.randn(PROJECTIONS, a.shape[1], generator=generator))
-    along = torch.empty(2, DIRECTIONS, len(a))  # once: new memory takes as long as what is written into it
-    apart = 0.0
-    for few in torch.split(directions, DIRECTIONS):
-        for projected, patches in zip(along, (a, b), strict=True):
-            torch.mm(few, patches.T, out=projected)
-        along.numpy().sort()  # several times as fast as PyTorch's, which also gives the places that they had
-        apart += along[0].sub_(along[1]).abs_().mean(1).sum().item()
-    return apart / PROJECTIONS
+    projections = torch.empty(2, DIRECTIONS, len(a))  # allocated once: new memory takes as long as filling it
+    total = 0.0
+    for batch in torch.split(directions, DIRECTIONS):
+        for projected, patches in zip(projections, (a, b), strict=True):
+            torch.mm(batch, patches.T, out=projected)
+        projections.numpy().sort()  # several times as fast as torch.sort, which also returns the indices
+        total += projections[0].sub_(projections[1]).abs_().mean(1).sum().item()
+    return total / PROJECTIONS
 
 
-def _by_colour(patches: Tensor) -> Tensor:
-    """Means of the three colours: (1, 3, 1)."""
+def _colour_means(patches: Tensor) -> Tensor:
+    """Return the means of the three colours: (1, 3, 1)."""
     return patches.mean((0, 2), keepdim=True)
 
 
-def _patches(pixels: Pixels, level: int, places: Tensor) -> Tensor:
-    """Patches of one level of the pictures' Laplacian pyramids: (pictures * patches of each, 3, 49).
+def _patches(pixels: Pixels, level: int, corners: Tensor) -> Tensor:
+    """Return patches of one level of the Laplacian pyramids of images: (count * patches per image, 3, 49).
 
     Args:
-        pixels: uint8 (pictures, size, size, 3).
-        level: how many times the pictures are made half as large first.
-        places: (2, pictures, patches of each), of the patches' first rows and columns.
+        pixels: uint8 (count, size, size, 3).
+        level: the level, 0 for the finest.
+        corners: (2, count, patches per image), the first row and column of each patch.
     """
-    cut = []
-    parts = (torch.split(whole, PICTURES) for whole in (torch.from_numpy(pixels), *places))
-    for few, rows, columns in zip(*parts, strict=True):
-        shown = _level(transforms.normalize(few.numpy()), level)
-        windows = shown.unfold(2, PATCH, 1).unfold(3, PATCH, 1)
-        cut.append(windows[torch.arange(len(few))[:, None], :, rows, columns].flatten(0, 1).flatten(2))
-    return torch.cat(cut)
+    patches = []
+    parts = (torch.split(whole, BATCH) for whole in (torch.from_numpy(pixels), *corners))
+    for batch, rows, columns in zip(*parts, strict=True):
+        images = _level(normalize(batch.numpy()), level)
+        windows = images.unfold(2, PATCH, 1).unfold(3, PATCH, 1)
+        patches.append(windows[torch.arange(len(batch))[:, None], :, rows, columns].flatten(0, 1).flatten(2))
+    return torch.cat(patches)
 
 
-def _level(pictures: Tensor, level: int) -> Tensor:
-    """One level of pictures' Laplacian pyramids: (batch, 3, size / 2**level, the same).
+def _level(images: Tensor, level: int) -> Tensor:
+    """Return one level of the Laplacian pyramids of images: (batch, 3, size / 2**level, size / 2**level).
 
-    What the next coarser level doesn't have; on the coarsest, the pictures themselves, made smaller.
+    A level holds what the next coarser one lacks; the coarsest is the downsampled image itself.
     """
     for _ in range(level):
-        pictures = _half(pictures)
-    return pictures if pictures.shape[-1] == COARSEST else pictures - _double(_half(pictures))
+        images = _downsample(images)
+    return images if images.shape[-1] == COARSEST else images - _upsample(_downsample(images))
 
 
-def _half(pictures: Tensor) -> Tensor:
-    """Pictures smoothed and made half as large."""
-    return _smooth(pictures)[..., ::2, ::2]
+def _downsample(images: Tensor) -> Tensor:
+    """Return images smoothed and of half the size."""
+    return _smooth(images)[..., ::2, ::2]
 
 
-def _double(pictures: Tensor) -> Tensor:
-    """Pictures made twice as large, with smooth values in the new places."""
-    batch, channels, height, width = pictures.shape
-    doubled = pictures.new_zeros(batch, channels, 2 * height, 2 * width)
-    doubled[..., ::2, ::2] = pictures
-    return 4 * _smooth(doubled)
+def _upsample(images: Tensor) -> Tensor:
+    """Return images of twice the size, with smoothly interpolated pixels."""
+    batch, channels, height, width = images.shape
+    enlarged = images.new_zeros(batch, channels, 2 * height, 2 * width)
+    enlarged[..., ::2, ::2] = images
+    return 4 * _smooth(enlarged)
 
 
-def _smooth(pictures: Tensor) -> Tensor:
-    """Pictures under the 5x5 binomial filter of Burt and Adelson, mirrored at their borders.
+def _smooth(images: Tensor) -> Tensor:
+    """Apply the 5x5 binomial filter of Burt and Adelson to images, with reflected borders.
 
-    They stay in the channels-last layout that they come in, in which it takes a seventh of the time.
+    Images keep their channels-last layout, in which this takes a seventh of the time.
     """
     row = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
-    filters = torch.outer(row, row).expand(pictures.shape[1], 1, 5, 5)
-    return F.conv2d(F.pad(pictures, (2, 2, 2, 2), "reflect"), filters, groups=pictures.shape[1])
+    filters = torch.outer(row, row).expand(images.shape[1], 1, 5, 5)
+    return F.conv2d(F.pad(images, (2, 2, 2, 2), "reflect"), filters, groups=images.shape[1])

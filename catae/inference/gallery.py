@@ -10,7 +10,9 @@ import torch
 from catae.data import decode, split, transforms
 from catae.data.decode import Pixels
 from catae.data.image_store import ImageStore
+from catae.data.split import Split
 from catae.errors import DecodeError, UserError
+from catae.evaluation import samples
 from catae.latent import priors, space
 from catae.latent.priors import Priors
 from catae.model import weights
@@ -18,7 +20,9 @@ from catae.model.autoencoder import AutoEncoder
 from catae.report import figures
 from catae.run import Run
 from catae.system import rng
+from catae.system.text import count as counted
 
+NEAREST = 16  # samples in nearest.png
 PRIORS: dict[priors.Name, str] = {
     "randn": "random latents of N(0, I): torch.randn(1, latent_dim, 1, 1) through the decoder",
     "gaussian": "random latents of a Gaussian fitted to the train latents (mean and full covariance)",
@@ -55,6 +59,29 @@ def generate(model: AutoEncoder, fitted: Priors, prior: priors.Name, count: int,
     """
     pixels = space.decode(model, fitted[prior].sample(count, seed))
     figures.grid(pixels, path, f"{count} {PRIORS[prior]}, seed {seed}")
+
+
+def draw_nearest(
+    model: AutoEncoder, fitted: Priors, prior: priors.Name, images: ImageStore, parts: Split, seed: int, path: Path
+) -> None:
+    """Draw samples of a prior above the train images that are nearest to them.
+
+    Args:
+        model: the model that decodes them.
+        fitted: the priors of the model's run.
+        prior: the prior to sample.
+        images: the image store.
+        parts: the split.
+        seed: decides the samples.
+        path: the PNG to write.
+    """
+    pixels = samples.decode_samples(model, fitted, prior, NEAREST, seed)
+    positions, _ = samples.find_nearest(pixels, images, parts.train)
+    title = (
+        f"{NEAREST} images of random latents of the prior {prior}, seed {seed} (upper rows), and the nearest to\n"
+        f"each in its pixels, by L2, of {counted(len(parts.train), 'train image')} (lower rows)"
+    )
+    figures.pairs(pixels, images.take(positions), path, title)
 
 
 def pair(names: Sequence[str], test: Sequence[int], wanted: str, seed: int) -> list[int]:

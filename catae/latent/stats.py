@@ -1,4 +1,4 @@
-"""What a model's codes look like: how wide they lie, in how many directions, and how far from N(0, I)."""
+"""Statistics of latents: their spread, their effective dimension, and their distance from N(0, I)."""
 
 from dataclasses import dataclass
 
@@ -10,19 +10,19 @@ from catae.model.linalg import moments
 
 @dataclass(frozen=True)
 class LatentStats:
-    """The codes of some pictures, by the Gaussian that is fitted to them.
+    """Statistics of the latents of a set of images, from their mean and covariance.
 
     Attributes:
-        pictures: how many there are.
-        norm: the mean length of a code.
-        effective_rank: in how many directions the codes vary, from 1 to latent_dim: exp of the entropy of the
-            covariance's eigenvalues, as shares of their sum (Roy and Vetterli 2007,
+        pictures: number of images.
+        norm: mean norm of a latent.
+        effective_rank: number of directions in which the latents vary, from 1 to latent_dim: exp of the entropy of the
+            eigenvalues of the covariance, as shares of their sum (Roy and Vetterli 2007,
             https://ieeexplore.ieee.org/document/7098875).
-        distance: the Fréchet distance of the fitted Gaussian from N(0, I), over the root of latent_dim: 0 where they
-            are the same, 1 where all codes are 0 (Dowson and Landau 1982,
-            https://doi.org/10.1016/0047-259X(82)90077-X). The divergence of Kullback and Leibler would be infinite
-            where a dimension never varies, or where there are fewer pictures than dimensions.
-        deviations: the standard deviation of each dimension, the largest first.
+        distance: Fréchet distance of the fitted Gaussian from N(0, I), divided by the root of latent_dim: 0 if they are
+            equal, 1 if all latents are 0 (Dowson and Landau 1982, https://doi.org/10.1016/0047-259X(82)90077-X). The
+            Kullback-Leibler divergence would be infinite if a dimension never varies, or with fewer images than
+            dimensions.
+        deviations: standard deviation of each dimension, in descending order.
     """
 
     pictures: int
@@ -34,10 +34,13 @@ class LatentStats:
 
 @dataclass(frozen=True)
 class LatentReport:
-    """The codes of train and test pictures as training left them, and the latter in the basis that is handed out.
+    """Statistics of latents before and after whitening, and of samples of N(0, I) for reference.
 
-    Beside them stand, measured alike, as many samples of N(0, I) as test pictures: what is left between these and
-    N(0, I) itself is chance.
+    Attributes:
+        train: train images, before whitening.
+        test: test images, before whitening.
+        folded: test images, after whitening, as the exported model encodes them.
+        normal: as many samples of N(0, I) as test images: their distance from N(0, I) is chance.
     """
 
     train: LatentStats
@@ -46,27 +49,27 @@ class LatentReport:
     normal: LatentStats
 
 
-def compare(train: LatentStats, test: Tensor, folded: Tensor, generator: torch.Generator) -> LatentReport:
-    """Describes the codes of test pictures, before the fold and after, beside those of train pictures.
+def latent_report(train: LatentStats, test: Tensor, whitened: Tensor, generator: torch.Generator) -> LatentReport:
+    """Return the statistics of train and test latents, and of samples of N(0, I).
 
     Args:
-        train: of the train pictures, before the fold.
-        test: (pictures, latent_dim, 1, 1), before the fold.
-        folded: of these others, after the fold.
-        generator: for the samples of N(0, I) that they stand beside.
+        train: statistics of the train latents, before whitening.
+        test: test latents, before whitening, (images, latent_dim, 1, 1).
+        whitened: test latents, after whitening, of the same shape.
+        generator: draws the samples of N(0, I).
     """
     normal = torch.randn(test.shape, generator=generator)
-    return LatentReport(train, describe(test), describe(folded), describe(normal))
+    return LatentReport(train, latent_stats(test), latent_stats(whitened), latent_stats(normal))
 
 
-def describe(codes: Tensor) -> LatentStats:
-    """Describes codes of (pictures, latent_dim, 1, 1), at least one."""
-    points = codes.flatten(1).double()
+def latent_stats(latents: Tensor) -> LatentStats:
+    """Return the statistics of latents (images, latent_dim, 1, 1), at least one."""
+    points = latents.flatten(1).double()
     mean, covariance = moments(points)
     variances = torch.linalg.eigvalsh(covariance).clamp(min=0)
     shares = variances / variances.sum().clamp(min=torch.finfo(torch.float64).tiny)
     deviations = covariance.diagonal().sqrt().sort(descending=True).values.tolist()
-    # Of two Gaussians whose covariances commute, as any does with I, the distance has no root of a matrix in it.
+    # Any covariance commutes with I, so the distance needs no matrix square root.
     squared = mean.square().sum() + (variances.sqrt() - 1).square().sum()
     return LatentStats(
         pictures=len(points),

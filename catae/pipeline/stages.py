@@ -118,8 +118,8 @@ def finalize(run: Run, settings: Settings, outcome: Outcome) -> None:
     # The statistics of that many latents don't need float32, which takes three times as long as bfloat16.
     arithmetic = trainer.PRECISIONS[outcome.precision]
     latents = space.encode(model, loader.ordered_loader(inputs.images, inputs.split.train), arithmetic)
-    train_stats = stats.describe(latents)
-    fitted = priors.fit(whitening.fold(model, latents), settings.seed)
+    train_stats = stats.latent_stats(latents)
+    fitted = priors.fit_priors(whitening.fold_whitening(model, latents), settings.seed)
     weights.save(model, run.model)
     priors.save(fitted, run.priors)
     run.record(
@@ -165,7 +165,7 @@ def interpolate(run: Run, settings: Settings) -> None:
 def score(run: Run, settings: Settings) -> None:
     """Score the reconstructions of the test images, next to PCA and the mean image."""
     inputs = load_inputs(run)
-    comparison = reconstruction.compare(
+    comparison = reconstruction.score_against_baselines(
         weights.load(run.model),
         loader.ordered_loader(inputs.images, inputs.split.train),
         loader.ordered_loader(inputs.images, inputs.split.test),
@@ -179,13 +179,13 @@ def measure_samples(run: Run, settings: Settings) -> None:
     """Measure how far samples of each prior are from test images, and draw samples of the best prior."""
     inputs = load_inputs(run)
     model, fitted = weights.load(run.model), priors.load(run.priors)
-    measured = samples.measure(model, fitted, inputs.images, inputs.split, settings.seed)
-    samples.draw_nearest(model, fitted, measured.best, inputs.images, inputs.split, settings.seed, run.nearest)
+    measured = samples.score_samples(model, fitted, inputs.images, inputs.split, settings.seed)
+    gallery.draw_nearest(model, fitted, measured.best, inputs.images, inputs.split, settings.seed, run.nearest)
     run.generated_best.unlink(missing_ok=True)
     if measured.best not in ("randn", "gaussian"):  # `generate` has drawn these
         gallery.generate(model, fitted, measured.best, settings.samples, settings.seed, run.generated_best)
     run.record(generation=asdict(measured))
-    logger.info(samples.summary(measured))
+    logger.info(samples.summarize(measured))
 
 
 def map_latents(run: Run, settings: Settings) -> None:
@@ -195,7 +195,9 @@ def map_latents(run: Run, settings: Settings) -> None:
     test = space.encode(trainer.kept(run.checkpoints), test_loader)
     whitened = space.encode(weights.load(run.model), test_loader)
     train_stats = stats.LatentStats(**run.read()["latents"]["train"])
-    compared = stats.compare(train_stats, test, whitened, rng.generator(settings.seed, "samples beside the latents"))
+    compared = stats.latent_report(
+        train_stats, test, whitened, rng.generator(settings.seed, "samples beside the latents")
+    )
     run.record(latents=asdict(compared))
     latent_map.show(run, inputs.images, inputs.split.test, test, compared)
 

@@ -1,4 +1,4 @@
-"""What can be tested of FID without Inception's weights: what is said of that, and the numbers of a smaller net."""
+"""FID without the weights of Inception: the errors, and the scores in the feature space of a smaller network."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,47 +19,49 @@ needs_package = pytest.mark.skipif(find_spec("torch_fidelity") is None, reason="
 
 
 class Colours(nn.Module):
-    """Features of a picture: its mean colour. Stands where Inception would."""
+    """The mean colour of an image as features, in place of Inception."""
 
     num_features = 3
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        return pictures.float().mean((2, 3)) / 255
+    def forward(self, images: Tensor) -> Tensor:
+        return images.float().mean((2, 3)) / 255
 
 
 @pytest.mark.skipif(find_spec("torch_fidelity") is not None, reason="torch-fidelity is installed")
-def test_without_the_package_the_command_says_how_to_install_it(
+def test_without_the_package_the_command_names_the_extra(
     small: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     jobs.train(small.model_copy(update={"max_epochs": 1}))
     monkeypatch.setenv("CATAE_OUTPUT_DIR", str(small.output_dir))
     assert main(["fid", "--run", "latest"]) == 2
-    assert capsys.readouterr().err.endswith("catae: FID needs the library torch-fidelity: pip install 'catae[fid]'\n")
+    assert capsys.readouterr().err.endswith("catae: FID needs torch-fidelity: pip install 'catae[fid]'\n")
 
 
 @needs_package
-def test_weights_that_are_missing_or_others_are_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"nowhere\.pth is no file; --weights should be that of https://"):
-        fid.network(tmp_path / "nowhere.pth")
+def test_missing_or_foreign_weights_are_rejected(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"cannot read .*nowhere\.pth: no such file; --weights takes the file of https://"
+    ):
+        fid.load_inception(tmp_path / "nowhere.pth")
     (tmp_path / "words.pth").write_text("words")
-    with pytest.raises(UserError, match=r"words\.pth holds no weights of Inception v3: "):
-        fid.network(tmp_path / "words.pth")
+    with pytest.raises(UserError, match=r"words\.pth does not hold weights of Inception v3: "):
+        fid.load_inception(tmp_path / "words.pth")
     torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pth")
-    with pytest.raises(UserError, match=r"other\.pth holds no weights of Inception v3: "):
-        fid.network(tmp_path / "other.pth")
+    with pytest.raises(UserError, match=r"other\.pth does not hold weights of Inception v3: "):
+        fid.load_inception(tmp_path / "other.pth")
 
 
-def test_fid_is_that_of_the_definition_and_both_grow_with_a_change_of_the_colours(drawn_set: ImageStore) -> None:
+def test_fid_follows_its_definition_and_both_grow_with_a_colour_shift(drawn_set: ImageStore) -> None:
     a, b = drawn_set.take(range(60)), drawn_set.take(range(60, 120))
-    found = fid.distance(Colours(), a, b)
+    found = fid.fid_and_kid(Colours(), a, b)
     one, two = (pixels.mean((1, 2)) / 255 for pixels in (a, b))
     # |mean - mean|^2 + trace(A + B - 2 sqrt(A B))
     covariances = [np.cov(colours.T) for colours in (one, two)]
     roots = np.sqrt(np.linalg.eigvals(covariances[0] @ covariances[1]).real).sum()
     expected = ((one.mean(0) - two.mean(0)) ** 2).sum() + np.trace(sum(covariances)) - 2 * roots
     assert found.fid == pytest.approx(expected, rel=1e-3)
-    far = fid.distance(Colours(), a, 255 - b)
+    far = fid.fid_and_kid(Colours(), a, 255 - b)
     assert far.fid > 10 * found.fid
     assert far.kid > max(0, found.kid)
-    again = fid.distance(Colours(), a, b)
+    again = fid.fid_and_kid(Colours(), a, b)
     assert (again.fid, again.kid) == pytest.approx((found.fid, found.kid), rel=1e-3, abs=1e-5)

@@ -5,15 +5,14 @@ import jobs
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from catae.data import loader, split, transforms
 from catae.data.decode import Pixels
 from catae.data.image_store import ImageStore
 from catae.data.split import Split
-from catae.evaluation import samples as generation
-from catae.evaluation import sliced_wasserstein
-from catae.evaluation.samples import Generation
+from catae.evaluation import samples
+from catae.evaluation.samples import SampleScores
+from catae.evaluation.sliced_wasserstein import sliced_wasserstein
 from catae.latent import priors, space, whitening
 from catae.latent.priors import Priors
 from catae.model import weights
@@ -26,7 +25,7 @@ Trained = tuple[AutoEncoder, Priors, ImageStore, Split]
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """What a run of a few seconds has learned, and from what."""
+    """The model, the priors, the images and the split of a run of a few seconds."""
     run = jobs.train(
         Settings(
             source="drawn:120", image_size=32, latent_dim=16, width=8, max_epochs=6, test_fraction=0.3,
@@ -38,112 +37,95 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 
 @pytest.fixture(scope="module")
-def measured(trained: Trained) -> Generation:
-    return generation.measure(*trained, seed=0)
+def scores(trained: Trained) -> SampleScores:
+    return samples.score_samples(*trained, seed=0)
 
 
-def test_all_sets_are_as_large_as_the_test_set_and_real_pictures_are_nearest_to_it(
-    trained: Trained, measured: Generation
-) -> None:
+def test_train_images_are_nearest_to_equally_many_test_images(trained: Trained, scores: SampleScores) -> None:
     _, fitted, _, parts = trained
-    assert measured.pictures == len(parts.test) == measured.nearest.pictures
-    assert measured.nearest.train == len(parts.train)
-    assert list(measured.distances) == list(fitted)
-    assert measured.best == min(measured.distances, key=lambda name: measured.distances[name].mean)
-    for other in (measured.restorations, *measured.distances.values()):
-        assert 0 < measured.floor.mean < other.mean
+    assert scores.pictures == len(parts.test) == scores.nearest.pictures
+    assert scores.nearest.train == len(parts.train)
+    assert list(scores.distances) == list(fitted)
+    assert scores.best == min(scores.distances, key=lambda name: scores.distances[name].mean)
+    for other in (scores.restorations, *scores.distances.values()):
+        assert 0 < scores.floor.mean < other.mean
 
 
-def test_n_0_i_is_as_near_as_a_fitted_gaussian_once_codes_are_folded_and_not_before(
-    trained: Trained, measured: Generation
-) -> None:
+def test_whitening_makes_normal_samples_as_good_as_a_fitted_gaussian(trained: Trained, scores: SampleScores) -> None:
     model, _, images, parts = trained
-    assert measured.distances["randn"].mean == pytest.approx(measured.distances["gaussian"].mean, rel=1e-3)
+    assert scores.distances["randn"].mean == pytest.approx(scores.distances["gaussian"].mean, rel=1e-3)
     other = copy.deepcopy(model)
-    with torch.no_grad():  # codes a third as wide: the same restorations, and noise lands far from them
+    with torch.no_grad():  # latents a third as wide: the same reconstructions, and noise falls outside them
         other.encoder.layers[-1].weight /= 3  # type: ignore[operator]
         other.encoder.layers[-1].bias /= 3  # type: ignore[operator]
         other.decoder.layers[0].weight *= 3  # type: ignore[operator]
-    codes = space.encode(other, loader.ordered_loader(images, parts.train))
-    fitted = priors.fit(codes, seed=0)
-    before = generation.measure(other, fitted, images, parts, seed=0)
+    latents = space.encode(other, loader.ordered_loader(images, parts.train))
+    fitted = priors.fit_priors(latents, seed=0)
+    before = samples.score_samples(other, fitted, images, parts, seed=0)
     assert before.distances["randn"].mean != pytest.approx(before.distances["gaussian"].mean, rel=0.1)
-    fitted = priors.fit(whitening.fold(other, codes), seed=0)
-    after = generation.measure(other, fitted, images, parts, seed=0)
+    fitted = priors.fit_priors(whitening.fold_whitening(other, latents), seed=0)
+    after = samples.score_samples(other, fitted, images, parts, seed=0)
     assert after.distances["randn"].mean == pytest.approx(before.distances["gaussian"].mean, rel=0.1)
 
 
-def test_the_same_seed_measures_the_same_and_another_seed_other_samples(trained: Trained, measured: Generation) -> None:
-    assert generation.measure(*trained, seed=0) == measured
-    assert generation.measure(*trained, seed=1).distances != measured.distances
+def test_the_seed_decides_the_scores(trained: Trained, scores: SampleScores) -> None:
+    assert samples.score_samples(*trained, seed=0) == scores
+    assert samples.score_samples(*trained, seed=1).distances != scores.distances
 
 
-def test_a_distance_is_that_of_the_pictures_that_generate_draws(trained: Trained, measured: Generation) -> None:
+def test_distances_are_those_of_the_samples_that_generate_draws(trained: Trained, scores: SampleScores) -> None:
     model, fitted, images, parts = trained
-    shown = generation.samples(model, fitted, "gaussian", 5, 0)
-    assert np.array_equal(generation.samples(model, fitted, "gaussian", measured.pictures, 0)[:5], shown)
+    shown = samples.decode_samples(model, fitted, "gaussian", 5, 0)
+    assert np.array_equal(samples.decode_samples(model, fitted, "gaussian", scores.pictures, 0)[:5], shown)
     in_order = images.take(parts.test)
-    samples = generation.samples(model, fitted, "gaussian", measured.pictures, 0)
-    # In another order, the test pictures' patches are cut elsewhere.
-    again = sliced_wasserstein.distance(samples, in_order, generator(0, "patches"))
-    assert again.mean == pytest.approx(measured.distances["gaussian"].mean, rel=0.1)
+    pixels = samples.decode_samples(model, fitted, "gaussian", scores.pictures, 0)
+    # The patches of test images in another order are cut at other positions.
+    again = sliced_wasserstein(pixels, in_order, generator(0, "patches"))
+    assert again.mean == pytest.approx(scores.distances["gaussian"].mean, rel=0.1)
 
 
-def test_nearest_pictures_are_those_that_comparing_with_each_finds(
-    drawn_set: ImageStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(generation, "AT_A_TIME", 7)
+def test_nearest_images_equal_an_exhaustive_search(drawn_set: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samples, "BATCH", 7)
     positions = [3, 50, 51, 52, 110, *range(60, 80)]
-    wanted, there = drawn_set.take([0, 1, 2, 61]), drawn_set.take(positions)
-    found, apart = generation.nearest(wanted, drawn_set, positions)
-    off = np.sqrt(((wanted[:, None] / 255 - there[None] / 255) ** 2).mean((2, 3, 4)))
-    assert found.tolist() == [positions[which] for which in off.argmin(1)]
-    assert apart == pytest.approx(off.min(1), abs=1e-5)
-    assert (found[3], apart[3]) == (61, 0)
+    queries, candidates = drawn_set.take([0, 1, 2, 61]), drawn_set.take(positions)
+    nearest, distances = samples.find_nearest(queries, drawn_set, positions)
+    expected = np.sqrt(((queries[:, None] / 255 - candidates[None] / 255) ** 2).mean((2, 3, 4)))
+    assert nearest.tolist() == [positions[index] for index in expected.argmin(1)]
+    assert distances == pytest.approx(expected.min(1), abs=1e-5)
+    assert (nearest[3], distances[3]) == (61, 0)
 
 
-def test_how_near_train_pictures_are_is_told_of_samples_beside_real_and_restored_pictures(
-    trained: Trained, measured: Generation
+def test_nearest_distances_cover_samples_test_images_and_reconstructions(
+    trained: Trained, scores: SampleScores
 ) -> None:
     model, fitted, images, parts = trained
 
     def mean(pixels: Pixels) -> float:
-        return float(generation.nearest(pixels, images, parts.train)[1].mean())
+        return float(samples.find_nearest(pixels, images, parts.train)[1].mean())
 
-    near, number = measured.nearest, measured.nearest.pictures
-    assert near.test == pytest.approx(mean(images.take(parts.test)), abs=1e-6)
-    assert near.samples == pytest.approx(mean(generation.samples(model, fitted, measured.best, number, 0)), abs=1e-6)
-    restored = transforms.to_uint8(model(transforms.normalize(images.take(parts.test))).detach())
-    assert near.restorations == pytest.approx(mean(restored), abs=1e-4)
-    assert near.restorations < near.test  # smooth pictures are nearer to everything
-    restored = transforms.to_uint8(model(transforms.normalize(images.take(parts.train))).detach())
-    assert near.copies == pytest.approx(mean(restored), rel=0.3)  # of some of them
+    nearest, number = scores.nearest, scores.nearest.pictures
+    assert nearest.test == pytest.approx(mean(images.take(parts.test)), abs=1e-6)
+    assert nearest.samples == pytest.approx(
+        mean(samples.decode_samples(model, fitted, scores.best, number, 0)), abs=1e-6
+    )
+    reconstructions = transforms.to_uint8(model(transforms.normalize(images.take(parts.test))).detach())
+    assert nearest.restorations == pytest.approx(mean(reconstructions), abs=1e-4)
+    assert nearest.restorations < nearest.test  # smooth images are nearer to every image
+    reconstructions = transforms.to_uint8(model(transforms.normalize(images.take(parts.train))).detach())
+    assert nearest.copies == pytest.approx(mean(reconstructions), rel=0.3)  # of some of them
 
 
-def test_samples_stand_over_the_train_pictures_nearest_to_them(trained: Trained, tmp_path: Path) -> None:
+def test_one_test_image_is_enough(trained: Trained) -> None:
     model, fitted, images, parts = trained
-    generation.draw_nearest(model, fitted, "mixture", images, parts, 0, tmp_path / "nearest.png")
-    with Image.open(tmp_path / "nearest.png") as picture:
-        drawn = np.asarray(picture.convert("RGB"))
-    sample = generation.samples(model, fitted, "mixture", 16, 0)[0]
-    (position, *_), _ = generation.nearest(sample[None], images, parts.train)
-    pair = np.vstack([sample, images.take([position])[0]]).repeat(2, 0).repeat(2, 1)
-    rows = [row for row in range(len(drawn) - 64) if np.array_equal(drawn[row : row + 64, 16 : 16 + 64], pair[:64])]
-    assert len(rows) == 1
-    assert np.array_equal(drawn[rows[0] + 68 : rows[0] + 132, 16 : 16 + 64], pair[64:])
-
-
-def test_a_single_test_picture_can_be_compared_with(trained: Trained) -> None:
-    model, fitted, images, parts = trained
-    one = generation.measure(model, fitted, images, Split(parts.train, parts.test[:1]), 0)
+    one = samples.score_samples(model, fitted, images, Split(parts.train, parts.test[:1]), 0)
     assert one.pictures == one.nearest.pictures == 1
     assert np.isfinite(one.floor.mean)
 
 
-def test_the_log_says_how_far_each_prior_is_and_from_how_many_pictures(measured: Generation) -> None:
-    said = generation.summary(measured).splitlines()
-    assert said[0].endswith(f"from {measured.pictures} test pictures:")
-    assert f"train pictures {measured.floor.mean:.1f}, restorations {measured.restorations.mean:.1f}" in said[1]
-    priors_told = ", ".join(f"{name} {distance.mean:.1f}" for name, distance in measured.distances.items())
-    assert said[2].endswith(f"random pictures: {priors_told}")
-    assert max(map(len, said)) <= 80
+def test_the_summary_states_the_distance_of_each_prior(scores: SampleScores) -> None:
+    lines = samples.summarize(scores).splitlines()
+    assert lines[0].endswith(f"from {scores.pictures} test images:")
+    assert f"train images {scores.floor.mean:.1f}, reconstructions {scores.restorations.mean:.1f}" in lines[1]
+    by_prior = ", ".join(f"{name} {distance.mean:.1f}" for name, distance in scores.distances.items())
+    assert lines[2].endswith(f"samples: {by_prior}")
+    assert max(map(len, lines)) <= 80

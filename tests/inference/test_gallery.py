@@ -7,7 +7,9 @@ from PIL import Image
 
 from catae.data import loader
 from catae.data.image_store import ImageStore
+from catae.data.split import Split
 from catae.errors import UserError
+from catae.evaluation import samples
 from catae.inference import gallery
 from catae.latent import priors, space
 from catae.latent.priors import Priors
@@ -22,7 +24,7 @@ def model() -> AutoEncoder:
 
 @pytest.fixture(scope="module")
 def fitted(model: AutoEncoder, drawn_set: ImageStore) -> Priors:
-    return priors.fit(space.encode(model, loader.ordered_loader(drawn_set, range(120))), 0)
+    return priors.fit_priors(space.encode(model, loader.ordered_loader(drawn_set, range(120))), 0)
 
 
 def test_the_same_seed_gives_the_same_file_and_another_seed_or_prior_another(
@@ -68,3 +70,18 @@ def test_random_pictures_are_the_decoders_and_nothing_else(model: AutoEncoder, f
     expected = space.decode(model, fitted["randn"].sample(1, 3))[0].repeat(2, 0).repeat(2, 1)
     with Image.open(tmp_path / "one.png") as picture:
         assert np.array_equal(np.asarray(picture.convert("RGB"))[-16 - 64 : -16, 16 : 16 + 64], expected)
+
+
+def test_samples_are_drawn_above_their_nearest_train_images(
+    model: AutoEncoder, fitted: Priors, drawn_set: ImageStore, tmp_path: Path
+) -> None:
+    parts = Split(train=tuple(range(100)), test=tuple(range(100, 120)))
+    gallery.draw_nearest(model, fitted, "mixture", drawn_set, parts, 0, tmp_path / "nearest.png")
+    with Image.open(tmp_path / "nearest.png") as figure:
+        canvas = np.asarray(figure.convert("RGB"))
+    sample = samples.decode_samples(model, fitted, "mixture", 16, 0)[0]
+    (position, *_), _ = samples.find_nearest(sample[None], drawn_set, parts.train)
+    pair = np.vstack([sample, drawn_set.take([position])[0]]).repeat(2, 0).repeat(2, 1)
+    rows = [row for row in range(len(canvas) - 64) if np.array_equal(canvas[row : row + 64, 16 : 16 + 64], pair[:64])]
+    assert len(rows) == 1
+    assert np.array_equal(canvas[rows[0] + 68 : rows[0] + 132, 16 : 16 + 64], pair[64:])

@@ -31,7 +31,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Run:
     new = lifecycle.create_run(Settings(output_dir=tmp_path_factory.mktemp("artifacts")), settings.origins())
     weights.save(AutoEncoder(SIZE, LATENT, 4), new.model)
     codes = torch.randn(40, LATENT, 1, 1, generator=rng.generator(0, "codes"))
-    priors.save(priors.fit(codes, 0), new.priors)
+    priors.save(priors.fit_priors(codes, 0), new.priors)
     return new
 
 

@@ -18,37 +18,37 @@ def test_images_are_encoded_mixed_and_decoded() -> None:
     assert np.abs(pixels - (tensors.permute(0, 2, 3, 1).numpy() + 1) * 127.5).max() <= 0.51
 
 
-def test_a_walk_is_the_straight_line_between_the_two_codes() -> None:
+def test_the_linear_path_is_a_straight_line() -> None:
     a, b = torch.randn(2, 1, 16, 1, 1, generator=rng.generator(0, "ends"))
-    walk = interpolation.linear(a, b, 50)
-    assert walk.shape == (50, 16, 1, 1)
-    assert torch.equal(walk[0], a[0])
-    assert torch.equal(walk[-1], b[0])
+    path = interpolation.linear(a, b, 50)
+    assert path.shape == (50, 16, 1, 1)
+    assert torch.equal(path[0], a[0])
+    assert torch.equal(path[-1], b[0])
     for step, alpha in ((7, 7 / 49), (42, 42 / 49)):
-        torch.testing.assert_close(walk[step], ((1 - alpha) * a + alpha * b)[0])
+        torch.testing.assert_close(path[step], ((1 - alpha) * a + alpha * b)[0])
 
 
-def test_a_walk_along_the_arc_turns_evenly_and_its_norm_grows_evenly() -> None:
+def test_the_spherical_path_changes_angle_and_norm_at_a_constant_rate() -> None:
     a, b = torch.randn(2, 1, 16, 1, 1, generator=rng.generator(0, "ends"))
-    walk = interpolation.slerp(a, 3 * b, 51).flatten(1).double()
-    torch.testing.assert_close(walk[[0, -1]], torch.cat([a, 3 * b]).flatten(1).double())
-    turns = cosine_similarity(walk[1:], walk[:-1]).clamp(max=1).arccos()
+    path = interpolation.slerp(a, 3 * b, 51).flatten(1).double()
+    torch.testing.assert_close(path[[0, -1]], torch.cat([a, 3 * b]).flatten(1).double())
+    turns = cosine_similarity(path[1:], path[:-1]).clamp(max=1).arccos()
     whole = cosine_similarity(a.flatten(1), b.flatten(1)).arccos()
     torch.testing.assert_close(turns, (whole / 50).double().expand(50), atol=1e-4, rtol=1e-3)
-    norms = walk.norm(dim=1)
+    norms = path.norm(dim=1)
     torch.testing.assert_close(norms.diff(), ((norms[-1] - norms[0]) / 50).expand(50), atol=1e-5, rtol=1e-4)
 
 
-def test_of_codes_of_norm_1_it_is_shoemakes_formula() -> None:
+def test_between_unit_latents_slerp_is_shoemakes_formula() -> None:
     a, b = normalize(torch.randn(2, 1, 16, 1, 1, generator=rng.generator(1, "ends")), dim=2)
     omega = (a * b).sum().arccos()
-    walk = interpolation.slerp(a, b, 5)
+    path = interpolation.slerp(a, b, 5)
     for step, alpha in enumerate((0, 0.25, 0.5, 0.75, 1)):
         expected = (torch.sin((1 - alpha) * omega) * a + torch.sin(alpha * omega) * b) / omega.sin()
-        torch.testing.assert_close(walk[step : step + 1], expected)
+        torch.testing.assert_close(path[step : step + 1], expected)
 
 
-def test_the_arc_between_parallel_codes_is_straight_and_so_is_one_from_or_to_0() -> None:
+def test_the_spherical_path_is_straight_between_parallel_latents_and_from_or_to_0() -> None:
     a = torch.randn(1, 16, 1, 1, generator=rng.generator(0, "ends"))
     for start, end in ((a, 2.5 * a), (a, a), (0 * a, a), (a, 0 * a), (0 * a, 0 * a), (a, a * (1 + 1e-7))):
         torch.testing.assert_close(
@@ -57,16 +57,16 @@ def test_the_arc_between_parallel_codes_is_straight_and_so_is_one_from_or_to_0()
 
 
 @pytest.mark.parametrize("dim", [1, 2, 128])
-def test_opposite_codes_have_an_arc_that_ends_at_both(dim: int) -> None:
+def test_the_spherical_path_connects_opposite_latents(dim: int) -> None:
     a = torch.randn(1, dim, 1, 1, generator=rng.generator(0, "ends"))
-    walk = interpolation.slerp(a, -2 * a, 51)
-    assert walk.isfinite().all()
-    torch.testing.assert_close(walk[[0, -1]], torch.cat([a, -2 * a]))
-    if dim > 1:  # in one dimension there is no way around 0
-        torch.testing.assert_close(walk.flatten(1).norm(dim=1), torch.linspace(1, 2, 51) * a.norm())
+    path = interpolation.slerp(a, -2 * a, 51)
+    assert path.isfinite().all()
+    torch.testing.assert_close(path[[0, -1]], torch.cat([a, -2 * a]))
+    if dim > 1:  # in one dimension every path crosses 0
+        torch.testing.assert_close(path.flatten(1).norm(dim=1), torch.linspace(1, 2, 51) * a.norm())
 
 
-def test_codes_between_four_are_bilinear_in_them() -> None:
+def test_the_grid_between_four_is_bilinear() -> None:
     corners = torch.randn(4, 6, 1, 1, generator=rng.generator(0, "corners"))
     grid = interpolation.between_four(corners, 5).view(5, 5, 6)
     a, b, c, d = corners.flatten(1)

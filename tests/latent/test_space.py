@@ -8,17 +8,17 @@ from catae.model.autoencoder import AutoEncoder
 from catae.system import rng
 
 
-def test_codes_are_those_of_the_pictures_in_their_order(drawn_set: ImageStore) -> None:
+def test_latents_are_in_the_order_of_the_images(drawn_set: ImageStore) -> None:
     model = AutoEncoder(32, 16, 4).eval()
-    codes = space.encode(model, loader.ordered_loader(drawn_set, [5, 2, 9]))
+    latents = space.encode(model, loader.ordered_loader(drawn_set, [5, 2, 9]))
     alone = space.encode(model, loader.ordered_loader(drawn_set, [2]))
-    assert codes.shape == (3, 16, 1, 1)
-    torch.testing.assert_close(codes[1:2], alone, atol=1e-6, rtol=1e-5)
+    assert latents.shape == (3, 16, 1, 1)
+    torch.testing.assert_close(latents[1:2], alone, atol=1e-6, rtol=1e-5)
 
 
-def test_decoded_pictures_are_what_the_decoder_gives(drawn_set: ImageStore) -> None:
+def test_decoded_images_are_those_of_the_decoder(drawn_set: ImageStore) -> None:
     model = AutoEncoder(32, 16, 4).eval()
-    codes = torch.randn(300, 16, 1, 1, generator=rng.generator(0, "codes"))
-    pixels = space.decode(model, codes)
+    latents = torch.randn(300, 16, 1, 1, generator=rng.generator(0, "codes"))
+    pixels = space.decode(model, latents)
     assert pixels.shape == (300, 32, 32, 3)
-    assert np.array_equal(pixels[-1:], transforms.to_uint8(model.decoder(codes[-1:])))
+    assert np.array_equal(pixels[-1:], transforms.to_uint8(model.decoder(latents[-1:])))
