@@ -1,4 +1,4 @@
-"""The model of training on many machines in `benchmarks/training/simulation.py`. Its measurements are not tested."""
+"""Test the model of training on many machines in `benchmarks/training/simulation.py`, not its measurements."""
 
 import sys
 from dataclasses import replace
@@ -9,75 +9,77 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "training"))
-from simulation import Costs, Line, epoch, fitted, ring, table
+from simulation import Costs, LinearCost, all_reduce_seconds, epoch_seconds, fit_cost, scaling_table
 
-FREE = Line(0.0, 0.0)
+FREE = LinearCost(0.0, 0.0)
 COSTS: Any = Costs(
-    compute=Line(0.0, 1e-3),
-    link=FREE,
-    cached=1e-5,
-    disk=1e-4,
+    compute=LinearCost(0.0, 1e-3),
+    ring_round=FREE,
+    load_memory=1e-5,
+    load_disk=1e-4,
     memory=10**9,
-    message=10**7,
-    picture=12_288,
+    gradients=10**7,
+    image=12_288,
 )
 
 
-def test_a_fit_finds_the_constants_that_made_the_seconds() -> None:
-    link = Line(2e-4, 1e-9)
-    found = fitted({size: link.of(size) for size in (2.0**power for power in range(10, 27, 2))})
-    assert found.fixed == pytest.approx(link.fixed)
-    assert found.each == pytest.approx(link.each)
+def test_fit_recovers_the_constants() -> None:
+    cost = LinearCost(2e-4, 1e-9)
+    fitted = fit_cost({size: cost.seconds(size) for size in (2.0**power for power in range(10, 27, 2))})
+    assert fitted.fixed == pytest.approx(cost.fixed)
+    assert fitted.per_unit == pytest.approx(cost.per_unit)
 
 
-def test_a_fit_promises_no_time_below_zero() -> None:
-    assert fitted({8: 1.0, 16: 3.0, 32: 7.0}).fixed == 0
+def test_fitted_coefficients_are_not_negative() -> None:
+    assert fit_cost({8: 1.0, 16: 3.0, 32: 7.0}).fixed == 0
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 8])
-def test_the_rings_rounds_are_those_after_which_each_process_has_the_whole_sum(processes: int) -> None:
-    parts = np.random.default_rng(0).integers(0, 100, (processes, processes))  # of each process's message
-    wanted, held, rounds = parts.sum(0), parts.copy(), 0
-    while not (held == wanted).all():
+def test_rounds_of_the_ring_match_a_simulated_all_reduce(processes: int) -> None:
+    chunks = np.random.default_rng(0).integers(0, 100, (processes, processes))  # of each process's message
+    expected, state, rounds = chunks.sum(0), chunks.copy(), 0
+    while not (state == expected).all():
         sent = [(rank, (rank - rounds) % processes) for rank in range(processes)]
-        moved = [held[rank, part] for rank, part in sent]
-        for (rank, part), number in zip(sent, moved, strict=True):
-            above = (rank + 1) % processes
-            # The first rounds add, the others hand round what is whole.
-            held[above, part] = number + held[above, part] if rounds < processes - 1 else number
+        values = [state[rank, chunk] for rank, chunk in sent]
+        for (rank, chunk), value in zip(sent, values, strict=True):
+            receiver = (rank + 1) % processes
+            # The first N - 1 rounds reduce, the others gather the complete sums.
+            state[receiver, chunk] = value + state[receiver, chunk] if rounds < processes - 1 else value
         rounds += 1
-    link = Line(3e-5, 1e-9)
-    assert ring(10**7, processes, link) == pytest.approx(rounds * link.of(10**7 / processes))
+    ring_round = LinearCost(3e-5, 1e-9)
+    seconds = all_reduce_seconds(10**7, processes, ring_round)
+    assert seconds == pytest.approx(rounds * ring_round.seconds(10**7 / processes))
 
 
 @pytest.mark.parametrize("processes", [2, 64, 1024])
-def test_where_sums_and_steps_cost_nothing_n_processes_are_n_times_as_fast(processes: int) -> None:
-    alone = epoch(COSTS, 1, 64, 15_000)
-    assert epoch(COSTS, processes, 64 * processes, 15_000) == pytest.approx(alone / processes)
-    assert epoch(COSTS, processes, 64, 15_000) == pytest.approx(alone / processes)
+def test_speedup_is_linear_without_fixed_costs(processes: int) -> None:
+    single = epoch_seconds(COSTS, 1, 64, 15_000)
+    assert epoch_seconds(COSTS, processes, 64 * processes, 15_000) == pytest.approx(single / processes)
+    assert epoch_seconds(COSTS, processes, 64, 15_000) == pytest.approx(single / processes)
 
 
-def test_what_every_step_costs_keeps_a_batch_of_fixed_size_from_growing_faster() -> None:
-    costs = replace(COSTS, compute=Line(0.01, 1e-3), link=Line(1e-4, 1e-9))
+def test_fixed_costs_limit_a_global_batch_of_fixed_size() -> None:
+    costs = replace(COSTS, compute=LinearCost(0.01, 1e-3), ring_round=LinearCost(1e-4, 1e-9))
     steps = 15_000 / 64
-    assert epoch(costs, 64, 64, 15_000) > steps * (0.01 + 2 * 63 * 1e-4)
-    assert epoch(costs, 64, 64 * 64, 15_000) < epoch(costs, 64, 64, 15_000) / 10
+    assert epoch_seconds(costs, 64, 64, 15_000) > steps * (0.01 + 2 * 63 * 1e-4)
+    assert epoch_seconds(costs, 64, 64 * 64, 15_000) < epoch_seconds(costs, 64, 64, 15_000) / 10
 
 
-def test_a_store_that_is_larger_than_memory_is_read_from_the_disk() -> None:
-    within, beyond = COSTS.memory // COSTS.picture, 10 * COSTS.memory // COSTS.picture
-    assert epoch(COSTS, 1, 64, within) / within == pytest.approx(1e-3 + COSTS.cached)
-    assert epoch(COSTS, 1, 64, beyond) / beyond == pytest.approx(1e-3 + 0.1 * COSTS.cached + 0.9 * COSTS.disk, rel=1e-3)
+def test_a_store_larger_than_memory_is_read_from_disk() -> None:
+    within, beyond = COSTS.memory // COSTS.image, 10 * COSTS.memory // COSTS.image
+    assert epoch_seconds(COSTS, 1, 64, within) / within == pytest.approx(1e-3 + COSTS.load_memory)
+    loading = 0.1 * COSTS.load_memory + 0.9 * COSTS.load_disk
+    assert epoch_seconds(COSTS, 1, 64, beyond) / beyond == pytest.approx(1e-3 + loading, rel=1e-3)
 
 
-def test_a_network_makes_no_round_faster_than_what_sums_and_copies() -> None:
-    costs = replace(COSTS, link=Line(1e-4, 1e-9))
-    assert costs.over(1).link.each == pytest.approx(8e-9)
-    assert costs.over(100).link.each == costs.link.each
-    assert costs.over(100).link.fixed > costs.link.fixed
+def test_a_fast_network_is_limited_by_the_local_all_reduce() -> None:
+    costs = replace(COSTS, ring_round=LinearCost(1e-4, 1e-9))
+    assert costs.over_network(1).ring_round.per_unit == pytest.approx(8e-9)
+    assert costs.over_network(100).ring_round.per_unit == costs.ring_round.per_unit
+    assert costs.over_network(100).ring_round.fixed > costs.ring_round.fixed
 
 
-def test_no_process_of_the_table_is_without_a_picture() -> None:
-    rows = table(COSTS, (1, 64, 128)).splitlines()[2:]
+def test_the_table_leaves_out_more_processes_than_images_in_a_batch() -> None:
+    rows = scaling_table(COSTS, (1, 64, 128)).splitlines()[2:]
     assert "–" not in rows[1]
     assert rows[2].count("–") == 4
