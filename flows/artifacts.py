@@ -34,8 +34,8 @@ from catae.sweep.state import Sweep
 from catae.system import files
 from catae.system.text import count, duration
 from catae.training import tensorboard
+from catae.training.loop import Outcome
 from catae.training.metrics import Epoch, log, time_left
-from catae.training.trainer import Outcome
 
 logger = logging.getLogger("catae.artifacts")
 

@@ -16,7 +16,7 @@ from catae.latent.projection import Projection
 from catae.latent.stats import LatentReport
 from catae.report import figures
 from catae.run import Run
-from catae.training import projector, trainer
+from catae.training import loop, tensorboard
 
 AT_A_TIME = 64  # images to resize at once, so that memory does not grow with their number
 
@@ -47,7 +47,7 @@ def show(run: Run, images: ImageStore, test: Sequence[int], latents: Tensor, rep
     deviations = {"Train": report.train.deviations, "Test": report.test.deviations}
     figures.latents(deviations, plane.points, plane.axes, small, run.latents)
     names = [images.names[position] for position in positions]
-    projector.write(run.events, latents, names, thumbnails(images, positions, projector.SIDE))
+    tensorboard.write_embedding(run.events, latents, names, thumbnails(images, positions, tensorboard.SPRITE_SIDE))
 
 
 def draw(run: Run, kind: Projection, seed: int, path: Path) -> None:
@@ -63,7 +63,7 @@ def draw(run: Run, kind: Projection, seed: int, path: Path) -> None:
         raise UserError(f"the images of run {run.id} are gone from {store}; train again to read them again")
     images = ImageStore(store)
     positions = projection.evenly(split.open_split(run.split, images.names).test)
-    latents = space.encode(trainer.kept(run.checkpoints), loader.ordered_loader(images, positions))
+    latents = space.encode(loop.load_best(run.checkpoints), loader.ordered_loader(images, positions))
     plane = projection.project(latents, kind, seed)
     title = f"The latents of {len(positions)} test images of run {run.id}"
     figures.atlas(plane.points, plane.axes, thumbnails(images, positions, figures.THUMBNAIL), path, title)

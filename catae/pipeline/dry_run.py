@@ -61,8 +61,8 @@ def preview_run(settings: Settings, origins: Mapping[str, str]) -> Preview:
         files=number,
         images=images,
         distinct=distinct,
-        disk_bytes=preflight.room(settings) + pixels,
-        memory_bytes=preflight.memory(settings, settings.batch_size),
+        disk_bytes=preflight.disk_needed(settings) + pixels,
+        memory_bytes=preflight.memory_needed(settings, settings.batch_size),
         memory_left_bytes=None if math.isinf(left) else round(left),
         resumes=resumed.id if resumed else None,
     )

@@ -25,9 +25,9 @@ from catae.errors import UserError, WorkerLost
 from catae.pipeline.inputs import load_inputs
 from catae.run import Run
 from catae.system import files, hardware, signals
-from catae.training import distributed, trainer
+from catae.training import distributed, loop
+from catae.training.loop import Outcome
 from catae.training.metrics import Epoch
-from catae.training.trainer import Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ GRACE = 15.0  # seconds to end: a worker that waits for another takes up to 5, a
 
 
 def launch_workers(run: Run, processes: int, after_epoch: Callable[[Epoch, int], None]) -> Outcome:
-    """Train with several processes, as `trainer.fit` does with one.
+    """Train with several processes, as `loop.fit` does with one.
 
     Args:
         run: the run, with its images and its split; this process holds its lock.
@@ -96,10 +96,10 @@ def _train(run: Run) -> None:
     def send_epoch(epoch: Epoch, max_epochs: int) -> None:
         _send(epoch=asdict(epoch), of=max_epochs)
 
-    with distributed.joined() as world:
-        hardware.use_threads(resolved.threads, world.beside)
-        if world.first:
-            outcome = trainer.fit(
+    with distributed.init_process_group() as world:
+        hardware.use_threads(resolved.threads, world.local_world_size)
+        if world.is_main:
+            outcome = loop.fit(
                 inputs.images,
                 inputs.split,
                 resolved,
@@ -111,7 +111,7 @@ def _train(run: Run) -> None:
             )
             _send(outcome=asdict(outcome))
         else:
-            trainer.fit_worker(inputs.images, inputs.split, resolved, world)
+            loop.fit_worker(inputs.images, inputs.split, resolved, world)
 
 
 def _send(**message: object) -> None:

@@ -24,10 +24,10 @@ from catae.report import data_report, figures, run_report
 from catae.run import Run
 from catae.settings import Settings, hyperparameters
 from catae.system import files, rng
-from catae.training import metrics, preflight, tensorboard, trainer
+from catae.training import loop, metrics, preflight, tensorboard, trainer
 from catae.training.distributed import SINGLE, World
+from catae.training.loop import Outcome
 from catae.training.metrics import Epoch
-from catae.training.trainer import Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def read(run: Run, settings: Settings) -> None:
         UserError: the images cannot be read, the disk is too small, or the run was named with `--resume` and its images
             have changed since.
     """
-    files.check_free_space(run.path, preflight.room(settings))  # first: downloading and decoding may take long
+    files.check_free_space(run.path, preflight.disk_needed(settings))  # first: downloading and decoding may take long
     image_set, report = ingest.read(
         settings.source, settings.output_dir / "cache", settings.image_size, settings.on_reject
     )
@@ -97,7 +97,7 @@ def train(
         outcome = launcher.launch_workers(run, settings.processes, after_epoch)
     else:
         inputs, identity = load_inputs(run), run.identity(settings)
-        outcome = trainer.fit(
+        outcome = loop.fit(
             inputs.images,
             inputs.split,
             settings,
@@ -114,7 +114,7 @@ def train(
 def finalize(run: Run, settings: Settings, outcome: Outcome) -> None:
     """Export the best weights with a whitening transform folded in, and priors of the latents of the train images."""
     inputs = load_inputs(run)
-    model = trainer.kept(run.checkpoints)
+    model = loop.load_best(run.checkpoints)
     # The statistics of that many latents don't need float32, which takes three times as long as bfloat16.
     arithmetic = trainer.PRECISIONS[outcome.precision]
     latents = space.encode(model, loader.ordered_loader(inputs.images, inputs.split.train), arithmetic)
@@ -145,7 +145,7 @@ def reconstruct(run: Run, settings: Settings) -> None:
 def generate(run: Run, settings: Settings) -> None:
     """Draw random samples: from N(0, I) before and after whitening, and from the Gaussian prior."""
     model, fitted = weights.load(run.model), priors.load(run.priors)
-    unwhitened = trainer.kept(run.checkpoints)
+    unwhitened = loop.load_best(run.checkpoints)
     gallery.generate(unwhitened, fitted, "randn", settings.samples, settings.seed, run.generated_unwhitened)
     gallery.generate(model, fitted, "randn", settings.samples, settings.seed, run.generated)
     gallery.generate(model, fitted, "gaussian", settings.samples, settings.seed, run.generated_gaussian)
@@ -192,7 +192,7 @@ def map_latents(run: Run, settings: Settings) -> None:
     """Describe the latents of train and test images, and draw a map of them, for TensorBoard's projector as well."""
     inputs = load_inputs(run)
     test_loader = loader.ordered_loader(inputs.images, inputs.split.test)
-    test = space.encode(trainer.kept(run.checkpoints), test_loader)
+    test = space.encode(loop.load_best(run.checkpoints), test_loader)
     whitened = space.encode(weights.load(run.model), test_loader)
     train_stats = stats.LatentStats(**run.read()["latents"]["train"])
     compared = stats.latent_report(

@@ -13,7 +13,7 @@ from catae.pipeline.stages import Stage
 from catae.run import Run
 from catae.settings import Settings
 from catae.system import hardware
-from catae.training import distributed, trainer
+from catae.training import distributed, loop
 from catae.training.distributed import World
 
 
@@ -33,9 +33,9 @@ def fit_run(resolved: Settings, origins: Mapping[str, str]) -> Run | None:
         UserError: the user has to fix something, for example images or settings that differ between hosts.
         WorkerLost: another process has ended.
     """
-    with distributed.joined() as world:
-        hardware.use_threads(resolved.threads, world.beside)
-        if world.first:
+    with distributed.init_process_group() as world:
+        hardware.use_threads(resolved.threads, world.local_world_size)
+        if world.is_main:
             return _fit_main(world, resolved, origins)
         _fit_worker(world, resolved)
         return None
@@ -49,7 +49,7 @@ def _fit_main(world: World, resolved: Settings, origins: Mapping[str, str]) -> R
         else:
             stage(run, settings)
         if stage is stages.read:
-            world.wait()  # now the other processes of this host may read
+            world.barrier()  # now the other processes of this host may read
 
     # After a restart by torchrun, the run that was begun is resumed.
     resume = "auto" if distributed.restarted() and resolved.resume == "never" else resolved.resume
@@ -61,19 +61,19 @@ def _fit_main(world: World, resolved: Settings, origins: Mapping[str, str]) -> R
 def _share_inputs(world: World, run: Run, resolved: Settings) -> None:
     """Broadcast the split, and what the other processes compare their own images and settings with."""
     inputs = load_inputs(run)
-    world.told({"facts": _facts(resolved, inputs.images.digest), "split": vars(inputs.split)})
+    world.broadcast({"facts": _facts(resolved, inputs.images.digest), "split": vars(inputs.split)})
 
 
 def _fit_worker(world: World, resolved: Settings) -> None:
-    if world.local > 0:
-        world.wait()  # until the first process of this host has read the images
+    if world.local_rank > 0:
+        world.barrier()  # until the first process of this host has read the images
     images, _ = ingest.read(resolved.source, resolved.output_dir / "cache", resolved.image_size, resolved.on_reject)
-    if world.local == 0:
-        world.wait()
+    if world.local_rank == 0:
+        world.barrier()
     with cache.in_use(images.path):
-        received = world.told(None)
+        received = world.broadcast(None)
         _check_same(_facts(resolved, images.digest), received["facts"], world)
-        trainer.fit_worker(images, Split(**received["split"]), resolved, world)
+        loop.fit_worker(images, Split(**received["split"]), resolved, world)
 
 
 def _facts(resolved: Settings, digest: str) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""The processes that train one net together: which of them this is, what it takes, and what it hears from the others.
+"""Train one model in several processes: who this process is, and how it communicates with the others.
 
-They are started by `torchrun`, which tells each its rank, and speak through PyTorch's `torch.distributed` (gloo, TCP).
-Each takes its share of every batch and adds up the gradients with the others, as in synchronous SGD (Goyal et al. 2017,
-https://arxiv.org/abs/1706.02677), but of the batch that one process would take: so they learn what one would.
+`torchrun` starts the processes and gives each its rank. They communicate through `torch.distributed` (gloo, TCP). Each
+computes the gradients of its share of every batch, and all add them up: synchronous SGD (Goyal et al. 2017,
+https://arxiv.org/abs/1706.02677), with the batch size of a single process, and hence its result.
 """
 
 import io
@@ -24,120 +24,120 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class World:
-    """This process among those that train together.
+    """The processes that train together, as one of them sees them.
 
     Attributes:
-        rank: its number, from 0.
-        count: how many there are, on all hosts.
-        local: its number on its host, from 0.
-        beside: how many there are on its host.
+        rank: number of this process, from 0.
+        world_size: number of processes on all hosts.
+        local_rank: number of this process on its host, from 0.
+        local_world_size: number of processes on its host.
     """
 
     rank: int = 0
-    count: int = 1
-    local: int = 0
-    beside: int = 1
+    world_size: int = 1
+    local_rank: int = 0
+    local_world_size: int = 1
 
     @property
-    def first(self) -> bool:
-        """Whether it is the one that writes."""
+    def is_main(self) -> bool:
+        """Whether this is the process that writes files."""
         return self.rank == 0
 
     def share(self, items: Sequence[T]) -> Sequence[T]:
-        """Those of the items that are this process's: each is some process's, and no two have the same."""
-        return items[self.rank :: self.count]
+        """Return this process's share of `items`. The shares of all processes are disjoint and cover all items."""
+        return items[self.rank :: self.world_size]
 
     def all_reduce_gradients(self, parameters: Sequence[Tensor], loss: Tensor) -> Tensor:
-        """Puts the sum of all processes' gradients in the place of each one's own; gives the sum of their losses.
+        """Replace the gradients by their sums over all processes, and return the sum of the losses.
 
-        It is one message, where DistributedDataParallel sends several while gradients are still being computed. That
-        groups them otherwise in its first step than later, so that a training which goes on within an epoch would add
-        in another order, and more than two processes end with other bytes. It also divides by the number of processes,
-        and not by that of the pictures.
+        One message carries all gradients. DistributedDataParallel sends several while it computes gradients, and groups
+        them differently in its first step. After a resume within an epoch, it would add in another order, and more than
+        two processes would end with other bytes. It also divides by the number of processes, not of images.
 
         Args:
-            parameters: with gradients, all of one type.
-            loss: this process's, ().
+            parameters: with gradients, all of one dtype.
+            loss: of this process, ().
         """
-        if self.count == 1:
+        if self.world_size == 1:
             return loss
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         message = torch.empty(sum(gradient.numel() for gradient in gradients) + 1, dtype=gradients[0].dtype)
         *parts, last = torch.split(message, [*(gradient.numel() for gradient in gradients), 1])
-        # In the order in which they lie in memory, so that nothing is turned round.
+        # With the strides of the parameters, so that copying does not transpose.
         sums = [part.as_strided(like.shape, like.stride()) for part, like in zip(parts, parameters, strict=True)]
         torch._foreach_copy_(sums, gradients)
         last.copy_(loss)
-        with _telling_of_loss():
+        with _explain_lost_worker():
             distributed.all_reduce(message)
         torch._foreach_copy_(gradients, sums)
-        return last[0].clone()  # and not the whole message with it
+        return last[0].clone()  # a view would keep the whole message in memory
 
-    def totals(self, *values: float) -> list[float]:
-        """The sum of each value over all processes, in float64, the same to the last bit in each of them."""
-        if self.count == 1:
+    def all_reduce_sum(self, *values: float) -> list[float]:
+        """Return the sum of each value over all processes, in float64, bit-identical in all of them."""
+        if self.world_size == 1:
             return list(values)
-        totals = torch.tensor(values, dtype=torch.float64)
-        with _telling_of_loss():
-            distributed.all_reduce(totals)
-        return totals.tolist()
+        sums = torch.tensor(values, dtype=torch.float64)
+        with _explain_lost_worker():
+            distributed.all_reduce(sums)
+        return sums.tolist()
 
-    def told(self, value: Any) -> Any:
-        """What the first process gives, in every one; what the others give is of no account.
+    def broadcast(self, value: Any) -> Any:
+        """Return the main process's `value` in every process. The values of the others are ignored.
 
         Args:
-            value: tensors and plain values, in dicts, lists and tuples. Nothing else is taken from a network.
+            value: tensors and plain values, in dicts, lists and tuples. Other types are refused, as they come from a
+                network.
         """
-        if self.count == 1:
+        if self.world_size == 1:
             return value
         buffer = io.BytesIO()
-        if self.first:
+        if self.is_main:
             torch.save(value, buffer)
         size = torch.tensor([len(buffer.getbuffer())])
-        with _telling_of_loss():
+        with _explain_lost_worker():
             distributed.broadcast(size, 0)
-            content = torch.frombuffer(buffer.getbuffer(), dtype=torch.uint8) if self.first else _bytes(size)
+            content = torch.frombuffer(buffer.getbuffer(), dtype=torch.uint8) if self.is_main else _bytes(size)
             distributed.broadcast(content, 0)
-        return value if self.first else torch.load(io.BytesIO(content.numpy().tobytes()), weights_only=True)
+        return value if self.is_main else torch.load(io.BytesIO(content.numpy().tobytes()), weights_only=True)
 
-    def wait(self) -> None:
-        """Waits until every process has come here."""
-        self.totals(0)
+    def barrier(self) -> None:
+        """Wait until every process has called this method."""
+        self.all_reduce_sum(0)
 
 
 SINGLE = World()
 
 
 def launched() -> bool:
-    """Whether `torchrun` has started this process."""
+    """Return whether `torchrun` started this process."""
     return distributed.is_torchelastic_launched()
 
 
 def restarted() -> bool:
-    """Whether `torchrun` has started it again, since one of the processes has ended before its time."""
+    """Return whether `torchrun` restarted this process because one of them had failed."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 @contextmanager
-def joined() -> Iterator[World]:
-    """This process among those that `torchrun` has started; alone, if it was not started so.
+def init_process_group() -> Iterator[World]:
+    """Join the processes that `torchrun` started. Without torchrun, the process is alone.
 
     Raises:
-        Lost: here or later, another process has ended or can't be reached.
+        WorkerLost: now or later, another process has ended or cannot be reached.
     """
     if not launched():
         yield SINGLE
         return
-    with _telling_of_loss():
-        store, rank, count = next(rendezvous("env://"))
-        # PyTorch 2.14's torchrun keeps its store of addresses from one start to the next, with those of processes that
-        # are gone, and those who wait for them wait for ever. Hosts count their restarts each for itself: several need
-        # TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1, with which torchrun makes a new store each time.
+    with _explain_lost_worker():
+        store, rank, world_size = next(rendezvous("env://"))
+        # torchrun of PyTorch 2.14 reuses its address store after a restart, with the addresses of dead processes, for
+        # which the new ones would wait without end. Each host counts its restarts separately, so several hosts need
+        # TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1, with which torchrun creates a new store each time.
         if os.environ["GROUP_WORLD_SIZE"] == "1":
             store = PrefixStore(f"start {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
-        distributed.init_process_group("gloo", store=store, rank=rank, world_size=count)
+        distributed.init_process_group("gloo", store=store, rank=rank, world_size=world_size)
     try:
-        yield World(rank, count, int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]))
+        yield World(rank, world_size, int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]))
     finally:
         distributed.destroy_process_group()
 
@@ -147,12 +147,12 @@ def _bytes(size: Tensor) -> Tensor:
 
 
 @contextmanager
-def _telling_of_loss() -> Iterator[None]:
-    """Says in a line what gloo and the store of addresses say of a connection that is gone."""
+def _explain_lost_worker() -> Iterator[None]:
+    """Turn gloo's and the address store's error about a lost connection into one line."""
     try:
         yield
     except RuntimeError as error:
         raise WorkerLost(
-            "another process of this training has ended or can't be reached: its last lines say why "
+            "another process of this training has ended or cannot be reached; see its last log lines "
             f"({str(error).splitlines()[0]})"
         ) from error

@@ -1,14 +1,21 @@
-"""Early stopping: training ends when the error hardly decreases."""
+"""Stop training when the loss stops improving."""
 
 from dataclasses import asdict, dataclass
 
 
 @dataclass
 class EarlyStopping:
-    """Counts the epochs in a row that are no better than the best.
+    """Count the epochs in a row without improvement.
 
-    An epoch is better only if `loss < best * (1 - min_delta)`, strictly; only then `best` moves, so that a slow
-    creep of tiny gains does end. Whether to stop follows from the state alone, which is plain numbers.
+    An epoch improves only if `loss < best * (1 - min_delta)`, strictly. Only then does `best` change, so a series of
+    tiny improvements ends as well.
+
+    Attributes:
+        patience: epochs in a row without improvement after which training stops.
+        min_delta: smallest improvement that counts, as a fraction of `best`.
+        best: the best loss so far.
+        best_epoch: number of its epoch; 0 before the first.
+        waited: epochs in a row without improvement.
     """
 
     patience: int
@@ -18,7 +25,7 @@ class EarlyStopping:
     waited: int = 0
 
     def update(self, epoch: int, loss: float) -> bool:
-        """Takes the loss of epoch number `epoch`, and tells whether it is the best so far."""
+        """Record the loss of epoch number `epoch`, and return whether it is the best so far."""
         if self.best is not None and not loss < self.best * (1 - self.min_delta):
             self.waited += 1
             return False
@@ -27,9 +34,9 @@ class EarlyStopping:
 
     @property
     def should_stop(self) -> bool:
-        """Whether the patience is at its end."""
+        """Whether patience is exhausted."""
         return self.waited >= self.patience
 
     def state_dict(self) -> dict[str, int | float | None]:
-        """All of it, in plain values."""
+        """Return everything needed to resume, as plain values."""
         return asdict(self)

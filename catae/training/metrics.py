@@ -1,4 +1,4 @@
-"""What is told of an epoch: its figures, for people in a line, and for TensorBoard."""
+"""Format the metrics of an epoch: one line for people, scalars for TensorBoard."""
 
 import logging
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Epoch:
-    """The figures of one epoch. Losses are L1 in [-1, 1], means over pictures."""
+    """Metrics of one epoch. Losses are mean L1 per image, for images in [-1, 1]."""
 
     number: int
     train_loss: float
     test_loss: float
-    validation_loss: float | None  # without validation pictures there is none
+    validation_loss: float | None  # None without validation images
     learning_rate: float
     images_per_second: float
     seconds: float
@@ -22,17 +22,17 @@ class Epoch:
 
 
 def time_left(epoch: Epoch, max_epochs: int) -> timedelta:
-    """How long it is to the end of the last epoch allowed, which an early stop comes before."""
+    """Return the estimated time until `max_epochs`. Early stopping may end training sooner."""
     return timedelta(seconds=round((max_epochs - epoch.number) * epoch.seconds))
 
 
 def log(epoch: Epoch, max_epochs: int) -> None:
-    """Logs an epoch in one line."""
+    """Log an epoch in one line."""
     logger.info(line(epoch, max_epochs))
 
 
 def scalars(epoch: Epoch) -> dict[str, float]:
-    """What TensorBoard draws of an epoch."""
+    """Return the scalars that TensorBoard plots, by tag."""
     losses = {"loss/train": epoch.train_loss, "loss/test": epoch.test_loss, "loss/validation": epoch.validation_loss}
     return {tag: loss for tag, loss in losses.items() if loss is not None} | {
         "learning_rate": epoch.learning_rate,
@@ -42,7 +42,7 @@ def scalars(epoch: Epoch) -> dict[str, float]:
 
 
 def line(epoch: Epoch, max_epochs: int) -> str:
-    """One epoch in one line of a terminal of 80 columns, with the time that is left until the last epoch allowed."""
+    """Format an epoch as one line, at most 80 columns wide without validation images."""
     validation = "" if epoch.validation_loss is None else f"  validation {epoch.validation_loss:.4f}"
     return (
         f"epoch {epoch.number:>{len(str(max_epochs))}}/{max_epochs}  train {epoch.train_loss:.4f}"

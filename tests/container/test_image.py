@@ -82,7 +82,7 @@ def test_threads_follow_the_quota_and_not_the_hosts_cpus(trained: Path, image: s
     assert manifest(trained)["machine"]["cpus"] == 1  # type: ignore[index]
     code = (
         "import os, sys; from catae.__main__ import main; main(['cache'])\n"
-        "import numpy, torch; from catae import machine; machine.use_threads(0)\n"
+        "import numpy, torch; from catae.system import hardware; hardware.use_threads(0)\n"
         "numpy.ones((999, 999)) @ numpy.ones((999, 999)); torch.ones(999, 999) @ torch.ones(999, 999)\n"
         "print(len(os.listdir('/proc/self/task')))"
     )

@@ -42,7 +42,7 @@ def tracked(small: Settings, library: str, resume: str = "never") -> Any:
 
 
 def write_epochs(new: Run, first: int, last: int) -> None:
-    with tensorboard.writing(new.events, first) as log:
+    with tensorboard.open_log(new.events, first) as log:
         for number in range(first, last + 1):
             log.scalars(number, {"loss/train": 1 / number, "loss/test": 2 / number})
     tracking.log_epochs(new)
@@ -176,7 +176,7 @@ def test_mlflow_gets_settings_epochs_scores_and_files_across_a_resume(small: Set
 @pytest.mark.usefixtures("server")
 def test_mlflow_gets_the_final_state(small: Settings) -> None:
     for error, status in ((OSError("broken"), "FAILED"), (TrialPruned("worse than others"), "KILLED")):
-        with suppress(type(error)), tracked(small, "mlflow") as new, tensorboard.writing(new.events, 1):
+        with suppress(type(error)), tracked(small, "mlflow") as new, tensorboard.open_log(new.events, 1):
             raise error  # before an epoch is done
         assert read_mlflow_run(new.read()["tracking"]["id"]).info.status == status
 
@@ -219,7 +219,7 @@ from catae import settings
 from catae.pipeline import tracking
 from catae.training import tensorboard
 chosen = settings.load({"output_dir": sys.argv[1], "tracking": "wandb"})
-with tracking.open_tracked_run(chosen, settings.origins()) as new, tensorboard.writing(new.events, 1) as log:
+with tracking.open_tracked_run(chosen, settings.origins()) as new, tensorboard.open_log(new.events, 1) as log:
     log.scalars(1, {"loss/train": 1.0, "loss/test": 2.0})
     new.record(scores={"model": {"l1": 0.25}})
 """

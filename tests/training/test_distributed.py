@@ -18,7 +18,7 @@ def test_the_shares_of_a_batch_are_the_batch_of_one_process(drawn_set: ImageStor
     """Also of the last one, of 1 picture, which two of three processes have none of; and in the midst of an epoch."""
 
     def batches_of(us: World) -> list[torch.Tensor]:
-        return list(loader.train_loader(drawn_set, range(97), 32, 5, 2, 1, 0.5, 2, us.rank, us.count))
+        return list(loader.train_loader(drawn_set, range(97), 32, 5, 2, 1, 0.5, 2, us.rank, us.world_size))
 
     whole = batches_of(SINGLE)
     shares = [batches_of(World(rank, 3)) for rank in range(3)]
@@ -30,8 +30,8 @@ def test_the_shares_of_a_batch_are_the_batch_of_one_process(drawn_set: ImageStor
 
 
 def test_a_process_that_torchrun_has_not_started_is_alone() -> None:
-    with distributed.joined() as us:
+    with distributed.init_process_group() as us:
         assert us == SINGLE
-        assert us.first
-        assert us.told({"a": 1}) == {"a": 1}
-        assert us.totals(0.1, 2) == [0.1, 2]
+        assert us.is_main
+        assert us.broadcast({"a": 1}) == {"a": 1}
+        assert us.all_reduce_sum(0.1, 2) == [0.1, 2]

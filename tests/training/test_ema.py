@@ -9,7 +9,7 @@ from catae.data.image_store import ImageStore
 from catae.data.split import Split
 from catae.settings import Settings
 from catae.training import trainer
-from catae.training.trainer import Training
+from catae.training.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -20,27 +20,27 @@ def parts(drawn_set: ImageStore) -> Split:
 def test_what_is_judged_and_kept_is_the_moving_average_of_the_weights(drawn_set: ImageStore, small: Settings) -> None:
     settings = small.model_copy(update={"ema_decay": 0.5, "batch_size": 8, "precision": "fp32"})
     parts = Split(train=tuple(range(80)), test=tuple(range(80, 100)))
-    state = Training(settings)
+    state = Trainer(settings)
     averages = [weight.detach().clone() for weight in state.model.parameters()]
-    other = Training(settings.model_copy(update={"ema_decay": 0}))
+    other = Trainer(settings.model_copy(update={"ema_decay": 0}))
     for number, batch in enumerate(loader.train_loader(drawn_set, parts.train, 8, settings.seed, 1, 0, 0.5, 1)):
         trainer.step(other.model, batch, other.optimizer)
         for average, weight in zip(averages, other.model.parameters(), strict=True):
             # The first step's weights are taken as they are; then the share that stays grows to a half.
             average.lerp_(weight.detach(), 1 if number == 0 else 1 - min(0.5, (1 + number) / (10 + number)))
     epoch = state.run_epoch(drawn_set, parts)
-    for ours, theirs in zip(state.judged.parameters(), averages, strict=True):
+    for ours, theirs in zip(state.eval_model.parameters(), averages, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
     test_loader = loader.ordered_loader(drawn_set, parts.test)
-    assert epoch.test_loss == pytest.approx(trainer.evaluate(state.judged, test_loader), rel=1e-6)
+    assert epoch.test_loss == pytest.approx(trainer.evaluate(state.eval_model, test_loader), rel=1e-6)
     assert epoch.test_loss != pytest.approx(trainer.evaluate(state.model, test_loader), rel=1e-6)
-    assert other.judged is other.model
+    assert other.eval_model is other.model
 
 
 @pytest.fixture
-def settled(drawn_set: ImageStore, parts: Split, small: Settings) -> Training:
+def settled(drawn_set: ImageStore, parts: Split, small: Settings) -> Trainer:
     """A training of 135 steps, whose loss has come down."""
-    state = Training(small.model_copy(update={"batch_size": 4}))
+    state = Trainer(small.model_copy(update={"batch_size": 4}))
     for _ in range(5):
         state.run_epoch(drawn_set, parts)
     return state
@@ -54,7 +54,7 @@ def lose(model: nn.Module) -> None:
 
 
 def test_weights_that_get_lost_go_back_to_their_average_and_training_goes_on(
-    drawn_set: ImageStore, parts: Split, settled: Training, caplog: pytest.LogCaptureFixture
+    drawn_set: ImageStore, parts: Split, settled: Trainer, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = trainer.evaluate(settled.model, loader.ordered_loader(drawn_set, parts.test))
     lose(settled.model.decoder)
@@ -64,18 +64,18 @@ def test_weights_that_get_lost_go_back_to_their_average_and_training_goes_on(
 
 
 def test_where_the_average_is_as_bad_they_do_not_go_back_for_ever(
-    drawn_set: ImageStore, parts: Split, settled: Training, caplog: pytest.LogCaptureFixture
+    drawn_set: ImageStore, parts: Split, settled: Trainer, caplog: pytest.LogCaptureFixture
 ) -> None:
     lose(settled.model.decoder)
-    lose(settled.judged.decoder)
+    lose(settled.eval_model.decoder)
     settled.run_epoch(drawn_set, parts)
     assert "(1 time)" in caplog.text
 
 
 def test_a_training_that_goes_on_knows_what_loss_is_usual(
-    drawn_set: ImageStore, parts: Split, settled: Training, caplog: pytest.LogCaptureFixture
+    drawn_set: ImageStore, parts: Split, settled: Trainer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    other = Training(settled.settings)
+    other = Trainer(settled.settings)
     other.load_state_dict(settled.state_dict())
     lose(other.model.decoder)
     other.run_epoch(drawn_set, parts)

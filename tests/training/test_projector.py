@@ -23,7 +23,7 @@ from catae.pipeline import stages
 from catae.run import Run
 from catae.settings import Settings
 from catae.system import files
-from catae.training import projector, trainer
+from catae.training import loop
 from catae.training import tensorboard as events
 
 TAGS = ("score/l1", "score/psnr", "score/ssim")
@@ -121,7 +121,7 @@ def test_the_projector_has_the_codes_names_and_pictures_of_test_pictures(
         assert asked["name"] == f"latents of {len(test)} test pictures"
 
         positions = [image_set.names.index(name) for name in test]
-        codes = space.encode(trainer.kept(run.checkpoints), loader.ordered_loader(image_set, positions)).flatten(1)
+        codes = space.encode(loop.load_best(run.checkpoints), loader.ordered_loader(image_set, positions)).flatten(1)
         tensor = np.frombuffer(httpx.get(f"{there}/tensor", params=asked).content, np.float32)
         assert tensor.reshape(codes.shape) == pytest.approx(codes.numpy(), rel=1e-4, abs=1e-5)
         assert httpx.get(f"{there}/metadata", params=asked).text.splitlines() == test
@@ -148,11 +148,11 @@ def test_after_a_restart_the_scores_stand_once(runs: dict[str, Run]) -> None:
 
 def test_names_that_would_break_the_table_are_shown_as_escapes(tmp_path: Path) -> None:
     pixels, codes = np.zeros((2, 8, 8, 3), np.uint8), torch.zeros(2, 3, 1, 1)
-    projector.write(tmp_path, codes, ["a\tb\n.jpg", "Kätzchen.jpg"], pixels)
-    names = (tmp_path / events.FINAL / projector.NAMES).read_text(encoding="utf-8")
+    events.write_embedding(tmp_path, codes, ["a\tb\n.jpg", "Kätzchen.jpg"], pixels)
+    names = (tmp_path / events.FINAL / events.NAMES).read_text(encoding="utf-8")
     assert names == "a\\tb\\n.jpg\nKätzchen.jpg\n"
 
 
 def test_a_sheet_of_the_most_pictures_is_within_what_the_projector_takes() -> None:
-    sheet = projector.sprite(np.zeros((projection.MOST, projector.SIDE, projector.SIDE, 3), np.uint8))
+    sheet = events.sprite(np.zeros((projection.MOST, events.SPRITE_SIDE, events.SPRITE_SIDE, 3), np.uint8))
     assert sheet.shape == (2048, 2048, 3)

@@ -15,7 +15,7 @@ from catae.training import tensorboard
 
 def test_every_point_of_a_long_log_is_read_back(tmp_path: Path) -> None:
     # TensorBoard's reader keeps 10,000 of a tag unless told otherwise.
-    with tensorboard.writing(tmp_path) as log:
+    with tensorboard.open_log(tmp_path) as log:
         for epoch in range(1, 12_001):
             log._scalars.add_scalar("loss/train", 1 / epoch, epoch)
     curve = tensorboard.read_scalars(tmp_path)["loss/train"]
@@ -25,7 +25,7 @@ def test_every_point_of_a_long_log_is_read_back(tmp_path: Path) -> None:
 
 def test_after_a_restart_each_epoch_has_one_point_the_later_one_in_order(tmp_path: Path) -> None:
     for first, offset in ((1, 0.0), (3, 0.5)):
-        with tensorboard.writing(tmp_path, first_epoch=first) as log:
+        with tensorboard.open_log(tmp_path, first_epoch=first) as log:
             for epoch in range(first, first + 4):
                 log.scalars(epoch, {"loss/test": epoch + offset})
     expected = {1: 1, 2: 2, 3: 3.5, 4: 4.5, 5: 5.5, 6: 6.5}
@@ -46,9 +46,9 @@ def test_points_that_stand_twice_are_read_once_even_if_nobody_said_so(tmp_path: 
 
 
 def test_pictures_dont_slow_the_reading_of_curves(tmp_path: Path) -> None:
-    with tensorboard.writing(tmp_path) as log:
+    with tensorboard.open_log(tmp_path) as log:
         log.scalars(1, {"loss/test": 1.0})
-        log.pictures(1, "restored", np.zeros((4, 16, 16, 3), np.uint8))
+        log.images(1, "restored", np.zeros((4, 16, 16, 3), np.uint8))
     assert list(tensorboard.read_scalars(tmp_path)) == ["loss/test"]
     assert list((tmp_path / "pictures").iterdir())
 
@@ -62,7 +62,7 @@ def test_a_clock_that_was_put_back_leaves_the_points_in_order(tmp_path: Path, mo
     now = time.time()
     for first, clock in ((1, now), (3, now - 86_400), (5, now - 3_600)):
         monkeypatch.setattr(time, "time", lambda clock=clock: clock)
-        with tensorboard.writing(tmp_path, first_epoch=first) as log:
+        with tensorboard.open_log(tmp_path, first_epoch=first) as log:
             for epoch in range(first, first + 3):
                 log.scalars(epoch, {"loss/test": epoch + first / 10})
     expected = [(1, 1.1), (2, 2.1), (3, 3.3), (4, 4.3), (5, 5.5), (6, 6.5), (7, 7.5)]
@@ -77,7 +77,7 @@ def test_a_clock_that_was_put_back_leaves_the_points_in_order(tmp_path: Path, mo
 def test_of_a_damaged_log_what_is_left_is_read_and_a_hostile_one_does_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with tensorboard.writing(tmp_path) as log:
+    with tensorboard.open_log(tmp_path) as log:
         for epoch in range(1, 6):
             log.scalars(epoch, {"loss/test": 1 / epoch})
     (file,) = (tmp_path / "scalars").iterdir()

@@ -18,8 +18,9 @@ from catae.data.split import Split
 from catae.errors import UserError
 from catae.settings import Settings
 from catae.system import hardware
-from catae.training import checkpoint, metrics, tensorboard, trainer
-from catae.training.trainer import Outcome, Training
+from catae.training import checkpoint, loop, metrics, tensorboard, trainer
+from catae.training.loop import Outcome
+from catae.training.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def parts(drawn_set: ImageStore) -> Split:
 
 
 def fit(images: ImageStore, parts: Split, settings: Settings, folder: Path) -> Outcome:
-    return trainer.fit(images, parts, settings, folder / "events", folder / "checkpoints")
+    return loop.fit(images, parts, settings, folder / "events", folder / "checkpoints")
 
 
 def weights(folder: Path, name: str) -> dict[str, torch.Tensor]:
@@ -36,7 +37,7 @@ def weights(folder: Path, name: str) -> dict[str, torch.Tensor]:
 
 
 def test_optimizer_schedule_and_stopping_are_those_of_the_recipe() -> None:
-    state = Training(Settings())
+    state = Trainer(Settings())
     assert isinstance(state.optimizer, torch.optim.Adam)
     assert state.optimizer.param_groups[0]["lr"] == 0.001
     assert isinstance(state.schedule, torch.optim.lr_scheduler.StepLR)
@@ -64,8 +65,8 @@ def test_an_evaluation_is_the_mean_over_pictures_and_not_over_batches(drawn_set:
 
 def test_a_training_step_is_pytorchs_own(drawn_set: ImageStore, small: Settings) -> None:
     """The same batches through a loop as everyone writes it: plain layout, plain Adam, losses by hand."""
-    state = Training(small)
-    plain = Training(small).model.to(memory_format=torch.contiguous_format)
+    state = Trainer(small)
+    plain = Trainer(small).model.to(memory_format=torch.contiguous_format)
     optimizer = torch.optim.AdamW(plain.parameters(), lr=0.001, weight_decay=0.1, amsgrad=True)
     total = 0.0
     for batch in loader.train_loader(drawn_set, range(100), 64, small.seed, 1):
@@ -161,7 +162,7 @@ def test_it_stops_early_and_keeps_the_weights_of_the_best_epoch(
     assert (outcome.epochs, outcome.best_epoch) == (3, 1)
     assert outcome.stop_reason == "the test loss fell by no more than 90.00% for 2 epochs in a row"
 
-    best = Training(settings)
+    best = Trainer(settings)
     best.model.load_state_dict(weights(tmp_path, "best.pt"))
     loss = trainer.evaluate(best.model, loader.ordered_loader(drawn_set, parts.test), best.dtype)
     assert loss == outcome.best_loss
@@ -349,14 +350,15 @@ def test_memory_that_runs_out_in_mid_training_is_told_in_one_line(tmp_path: Path
     """In a process whose memory is limited, where the estimate, which knows of no such limit, has let it pass."""
     code = (
         "import resource, sys; from pathlib import Path\n"
-        "from catae import machine, settings, split, store, training; from catae.errors import UserError\n"
+        "from catae import settings; from catae.errors import UserError; from catae.data import ingest, split\n"
+        "from catae.system import hardware; from catae.training import loop, trainer\n"
         "resolved = settings.Settings(source='drawn:600', width=48, batch_size=512, threads=1)\n"
-        "machine.use_threads(1)\n"
-        "images, _ = store.read(resolved.source, Path('cache'))\n"
-        "training.Training(resolved)\n"
+        "hardware.use_threads(1)\n"
+        "images, _ = ingest.read(resolved.source, Path('cache'))\n"
+        "trainer.Trainer(resolved)\n"
         "used = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + 400 * 2**20,) * 2)\n"
-        "try: training.fit(images, split.split(images.keys), resolved, Path('events'), Path('checkpoints'))\n"
+        "try: loop.fit(images, split.split(images.keys), resolved, Path('events'), Path('checkpoints'))\n"
         "except UserError as error: sys.exit(str(error))"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
