@@ -163,8 +163,8 @@ def test_the_groups_of_an_attribute_are_named_by_path_as_well(trained: Run, of_t
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["interpolate", "A"], "a walk is between two pictures, and a grid between four: 1 are named"),
-        (["interpolate", "A", "B", "C"], "a walk is between two pictures, and a grid between four: 3 are named"),
+        (["interpolate", "A"], "interpolate needs two images, or four for a grid: 1 are given"),
+        (["interpolate", "A", "B", "C"], "interpolate needs two images, or four for a grid: 3 are given"),
         (["interpolate", "A", "B", "C", "D", "--steps", "33"], "--steps is 33: the grid between four has at most 32"),
         (["interpolate", "A", "B", "C", "D", "--out", "x.gif"], "--out is x.gif: the grid between four is a .png"),
         (["interpolate", "A", "B", "--rows", "1", "--out", "x.gif"], "--rows is 1: only a .png has rows"),
