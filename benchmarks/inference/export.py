@@ -57,7 +57,7 @@ def main() -> None:
     )
     print("| part | PyTorch, ms | onnxruntime, ms | times as fast |\n|---|---:|---:|---:|")
     for part in parts:
-        print(beside(part, part.trial[0][:1], weights.facts(model), options.repeats), flush=True)
+        print(beside(part, part.trial[0][:1], weights.metadata(model), options.repeats), flush=True)
 
 
 if __name__ == "__main__":

@@ -201,7 +201,9 @@ def main() -> None:
         load_memory, load_disk = measure_loading(images, batches=20)
 
     all_reduce = fit_cost(medians_by_amount(all_reduces))
-    parameters = sum(weight.numel() for weight in AutoEncoder.of(settings.load({}), images.size).parameters())
+    parameters = sum(
+        weight.numel() for weight in AutoEncoder.from_settings(settings.load({}), images.size).parameters()
+    )
     local = Costs(
         compute=fit_cost(medians_by_amount(steps[1])),
         ring_round=LinearCost(all_reduce.fixed / 2, all_reduce.per_unit),  # two rounds with half of the message

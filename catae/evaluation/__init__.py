@@ -1,1 +1,1 @@
-"""How good a model is: reconstruction scores, the PCA baseline, and distances of samples."""
+"""The quality of a model: reconstruction scores, the PCA baseline and distances of samples."""

@@ -112,7 +112,7 @@ def _onnx(model: AutoEncoder, parts: Sequence[Part], out: Path) -> None:
     if missing := [name for name in ONNX if find_spec(name) is None]:
         raise UserError(f"ONNX needs {', '.join(missing)}: pip install 'catae[onnx]'")
     for part in parts:
-        data = onnx_bytes(part, weights.facts(model))
+        data = onnx_bytes(part, weights.metadata(model))
         _compare(f"{part.name}.onnx", runtime(data), part)
         files.write_bytes(out / f"{part.name}.onnx", data)
 
@@ -153,7 +153,7 @@ def runtime(data: bytes) -> Callable[[Tensor], Tensor]:
 
 def _torch(model: AutoEncoder, parts: Sequence[Part], out: Path) -> None:
     for part in parts:
-        data = torch_bytes(part, weights.facts(model))
+        data = torch_bytes(part, weights.metadata(model))
         _compare(f"{part.name}.pt2", torch.export.load(io.BytesIO(data)).module(), part)
         files.write_bytes(out / f"{part.name}.pt2", data)
 

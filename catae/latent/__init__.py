@@ -1,1 +1,1 @@
-"""What is in the latent space: encode and decode, interpolation, whitening, priors, and statistics."""
+"""The latent space: encoding, interpolation, whitening, priors, statistics and maps."""

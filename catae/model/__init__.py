@@ -1,1 +1,1 @@
-"""What the network is: the autoencoder, its layers, its initial weights, and its file."""
+"""The model: the autoencoder, its layers, its initial weights and its file."""

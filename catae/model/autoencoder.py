@@ -1,8 +1,8 @@
-"""The convolutional autoencoder: a picture of 3x64x64 to a code of 128x1x1 and back.
+"""The convolutional autoencoder: images (3, 64, 64) to latents (128, 1, 1) and back.
 
-Every convolution has a kernel of 4, as in DCGAN (Radford et al. 2016, https://arxiv.org/abs/1511.06434), so that
-at stride 2 each pixel is covered by the same number of kernel places; there is no batch normalisation. It computes in
-the precision of what comes in, float32 or bfloat16, with weights that stay float32.
+Every convolution has a kernel size of 4, as in DCGAN (Radford et al. 2016, https://arxiv.org/abs/1511.06434): at stride
+2, the kernel then covers each pixel equally often. There is no batch normalization. The model computes in the precision
+of its input, float32 or bfloat16; its weights stay float32.
 """
 
 from collections.abc import Iterable
@@ -18,77 +18,77 @@ Activation = Literal["crelu", "relu"]
 
 
 class CReLU(nn.Module):
-    """The ReLU of a signal, and beside it that of its negative (Shang et al. 2016, https://arxiv.org/abs/1603.05201).
+    """Concatenated ReLU: of the input and of its negative (Shang et al. 2016, https://arxiv.org/abs/1603.05201).
 
-    Nothing of the signal is lost, and each filter serves for both of its signs.
+    It preserves all information, and each filter serves both signs.
     """
 
     def forward(self, signal: Tensor) -> Tensor:
-        """Channels (batch, 2n, height, width), none below 0, of a signal (batch, n, height, width)."""
+        """Map (batch, n, height, width) to (batch, 2n, height, width)."""
         return torch.cat([signal, -signal], 1).relu_()
 
 
-# For each activation its layer, and how many channels it makes of one.
+# The layer of each activation, and its output channels per input channel.
 ACTIVATIONS: dict[Activation, tuple[type[nn.Module], int]] = {"crelu": (CReLU, 2), "relu": (nn.ReLU, 1)}
 
 
 def filters(image_size: int, width: int) -> list[int]:
-    """Filters at each size, from the picture's 3 colours to those at 4x4: [3, 32, 64, 128, 256] for 64 and 32."""
+    """Return the filters at each size, from the 3 colours to 4x4: [3, 32, 64, 128, 256] for size 64 and width 32."""
     halvings = image_size.bit_length() - KERNEL.bit_length()
     return [3, *(width * 2**step for step in range(halvings))]
 
 
 def channels(image_size: int, width: int, activation: Activation) -> list[int]:
-    """Channels that go on at each size: [3, 64, 128, 256, 512] for 64, 32 and CReLU, which makes two of each one."""
-    _, times = ACTIVATIONS[activation]
-    return [3, *(times * count for count in filters(image_size, width)[1:])]
+    """Return the channels after the activation at each size: [3, 64, 128, 256, 512] for size 64, width 32 and CReLU."""
+    _, factor = ACTIVATIONS[activation]
+    return [3, *(factor * count for count in filters(image_size, width)[1:])]
 
 
 class Encoder(nn.Module):
-    """A picture to its code."""
+    """Maps images to latents."""
 
     def __init__(self, image_size: int, latent_dim: int, width: int, activation: Activation) -> None:
         super().__init__()
-        given, made = channels(image_size, width, activation), filters(image_size, width)[1:]
-        active, _ = ACTIVATIONS[activation]
+        inputs, outputs = channels(image_size, width, activation), filters(image_size, width)[1:]
+        activation_layer, _ = ACTIVATIONS[activation]
         layers: list[nn.Module] = []
-        for count, wanted in zip(given[:-1], made, strict=True):  # for 64x64: 32x32, 16x16, 8x8, 4x4
-            layers += [Downsample(count, wanted), active()]
-        layers += [ToLatent(given[-1], latent_dim)]  # 128x1x1
+        for in_channels, out_channels in zip(inputs[:-1], outputs, strict=True):  # of 64x64: 32x32, 16x16, 8x8, 4x4
+            layers += [Downsample(in_channels, out_channels), activation_layer()]
+        layers += [ToLatent(inputs[-1], latent_dim)]  # 128x1x1
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Codes (batch, latent_dim, 1, 1) of pictures (batch, 3, size, size) in [-1, 1]."""
-        codes: Tensor = self.layers(pictures)
-        return codes
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the latents (batch, latent_dim, 1, 1) of images (batch, 3, size, size) in [-1, 1]."""
+        latents: Tensor = self.layers(images)
+        return latents
 
 
 class Decoder(nn.Module):
-    """A code to a picture."""
+    """Maps latents to images."""
 
     def __init__(self, image_size: int, latent_dim: int, width: int, activation: Activation) -> None:
         super().__init__()
-        given, made = channels(image_size, width, activation)[:0:-1], filters(image_size, width)[::-1]
-        active, _ = ACTIVATIONS[activation]
-        layers: list[nn.Module] = [FromLatent(latent_dim, made[0])]  # 4x4
-        for count, wanted in zip(given, made[1:], strict=True):  # for 64x64: 8x8, 16x16, 32x32, 3x64x64
-            layers += [active(), Upsample(count, wanted)]
+        inputs, outputs = channels(image_size, width, activation)[:0:-1], filters(image_size, width)[::-1]
+        activation_layer, _ = ACTIVATIONS[activation]
+        layers: list[nn.Module] = [FromLatent(latent_dim, outputs[0])]  # 4x4
+        for in_channels, out_channels in zip(inputs, outputs[1:], strict=True):  # to 64x64: 8x8, 16x16, 32x32, 64x64
+            layers += [activation_layer(), Upsample(in_channels, out_channels)]
         self.layers = nn.Sequential(*layers, nn.Tanh())
 
-    def forward(self, codes: Tensor) -> Tensor:
-        """Pictures (batch, 3, size, size) in [-1, 1] of codes (batch, latent_dim, 1, 1)."""
-        pictures: Tensor = self.layers(codes)
-        return pictures
+    def forward(self, latents: Tensor) -> Tensor:
+        """Return the images (batch, 3, size, size) in [-1, 1] of latents (batch, latent_dim, 1, 1)."""
+        images: Tensor = self.layers(latents)
+        return images
 
 
 class AutoEncoder(nn.Module):
-    """Encoder and decoder.
+    """The encoder and the decoder.
 
     Args:
-        image_size: height and width of the pictures, in pixels; a power of two, at least 8.
-        latent_dim: channels of the code.
+        image_size: height and width of the images in pixels; a power of two, at least 8.
+        latent_dim: dimensions of a latent.
         width: filters of the first convolution.
-        activation: 'relu', or 'crelu' for that of each signal and of its negative.
+        activation: 'relu' or 'crelu'.
     """
 
     def __init__(
@@ -100,23 +100,23 @@ class AutoEncoder(nn.Module):
         self.decoder = Decoder(image_size, latent_dim, width, activation)
 
     @classmethod
-    def of(cls, settings: ModelSettings, image_size: int) -> "AutoEncoder":
-        """The one that the settings ask for."""
+    def from_settings(cls, settings: ModelSettings, image_size: int) -> "AutoEncoder":
+        """Return the model that the settings describe."""
         return cls(image_size, settings.latent_dim, settings.width, settings.activation)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Restorations of pictures, both (batch, 3, size, size) in [-1, 1]."""
-        restored: Tensor = self.decoder(self.encoder(pictures))
-        return restored
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the reconstructions of images, both (batch, 3, size, size) in [-1, 1]."""
+        reconstructions: Tensor = self.decoder(self.encoder(images))
+        return reconstructions
 
 
 def activations(image_size: int, width: int, activation: Activation) -> int:
-    """How many numbers a training step keeps of one picture: what goes into each layer, and comes out of the last."""
+    """Return the number of activations that a training step stores per image: layer inputs and the final output."""
     sizes = channels(image_size, width, activation)
     halves = sum(count * (image_size >> step) ** 2 for step, count in enumerate(sizes))
     return 2 * halves
 
 
 def convolutions(model: nn.Module) -> Iterable[nn.Conv2d | nn.ConvTranspose2d]:
-    """The layers with weights, in the order of the data."""
+    """Return the layers that have weights, in the order of the forward pass."""
     return (layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d))

@@ -1,4 +1,4 @@
-"""The weights that training starts from, drawn from a generator of their own."""
+"""Random initial weights. `model.pca_init` initializes from images instead."""
 
 import math
 from typing import Literal
@@ -11,11 +11,14 @@ from catae.model.autoencoder import AutoEncoder, convolutions
 
 @torch.no_grad()
 def initialize(model: AutoEncoder, init: Literal["torch", "kaiming"], generator: torch.Generator) -> None:
-    """Sets every weight of `model`; `mirrored` has the way that learns from pictures.
+    """Set every weight of the model.
 
-    'torch' is what PyTorch's layers start with themselves: uniform within 1 / sqrt(fan_in), weights and biases.
-    'kaiming' is normal with variance 2 / fan_in and biases of 0, which keeps the activations' variance through
-    ReLUs (He et al. 2015, https://arxiv.org/abs/1502.01852).
+    Args:
+        model: the model.
+        init: 'torch' for the defaults of PyTorch's layers: weights and biases uniform within 1 / sqrt(fan_in).
+            'kaiming' for normal weights of variance 2 / fan_in and biases of 0, which preserve the variance of the
+            activations through ReLUs (He et al. 2015, https://arxiv.org/abs/1502.01852).
+        generator: draws the weights.
     """
     for layer in convolutions(model):
         assert layer.bias is not None
@@ -30,9 +33,9 @@ def initialize(model: AutoEncoder, init: Literal["torch", "kaiming"], generator:
 
 
 def _fan_in(layer: nn.Conv2d | nn.ConvTranspose2d) -> float:
-    """How many products each output is a sum of."""
-    places = layer.kernel_size[0] * layer.kernel_size[1]
+    """Return the number of products that each output sums."""
+    taps = layer.kernel_size[0] * layer.kernel_size[1]
     if isinstance(layer, nn.ConvTranspose2d):
-        # Its kernel meets an output in every stride-th place; the one that unfolds the 1x1 code, in a single one.
-        places = 1 if layer.stride[0] == 1 else places // (layer.stride[0] * layer.stride[1])
-    return layer.in_channels * places
+        # An output gets one product per stride x stride taps; from a 1x1 latent, it gets a single one.
+        taps = 1 if layer.stride[0] == 1 else taps // (layer.stride[0] * layer.stride[1])
+    return layer.in_channels * taps

@@ -1,13 +1,13 @@
-"""The four kinds of convolution of the model: PyTorch's layers, weights and function, in less time on a CPU.
+"""The four convolutions of the model: the functions and weights of PyTorch's layers, faster on a CPU.
 
-A layer computes in the precision of what comes in, with weights that stay float32: pictures in bfloat16 make it a
-training in mixed precision with float32 master weights (Micikevicius et al. 2018, https://arxiv.org/abs/1710.03740).
+A layer computes in the precision of its input; its weights stay float32. With bfloat16 images, training is
+mixed-precision with float32 master weights (Micikevicius et al. 2018, https://arxiv.org/abs/1710.03740).
 
-What is computed in another way than PyTorch would, and why, is measured in docs/speed.md:
+Three computations differ from PyTorch's, as measured in docs/speed.md:
 
-- the gradient of a transposed convolution's bias is a sum, where oneDNN goes through a slow loop of its own;
-- the gradient of the weights at 4x4, where oneDNN reaches a quarter of what a matrix product over patches does;
-- the convolutions to and from the 1x1 code, which cover the whole of their input, are plain matrix products.
+- The gradient of the bias of a transposed convolution is a sum; oneDNN runs a slow loop.
+- The gradient of the weights at 4x4 is a matrix product over patches; oneDNN reaches a quarter of its speed.
+- The convolutions to and from the 1x1 latent, which cover their whole input, are matrix products.
 """
 
 from typing import Any
@@ -18,52 +18,52 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.nn.grad import conv2d_weight
 
-KERNEL = 4  # `model` says why
-SMALL = 4  # the map's side up to which the gradient of the weights is a matrix product
+KERNEL = 4  # as `model.autoencoder` explains
+SMALL = 4  # largest side of a map for which the gradient of the weights is a matrix product
 
 
 class Downsample(nn.Conv2d):
-    """A convolution that halves height and width: (batch, in, 2h, 2w) to (batch, out, h, w)."""
+    """A convolution of stride 2 that halves height and width: (batch, in, 2h, 2w) to (batch, out, h, w)."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, KERNEL, stride=2, padding=1)
 
     def forward(self, fine: Tensor) -> Tensor:
-        """What `nn.Conv2d` gives."""
-        coarse: Tensor = _Halve.apply(fine, *_weights(self, fine))
+        """Return the output of `nn.Conv2d`."""
+        coarse: Tensor = _DownsampleFunction.apply(fine, *_weights(self, fine))
         return coarse
 
 
 class Upsample(nn.ConvTranspose2d):
-    """A transposed convolution that doubles height and width: (batch, in, h, w) to (batch, out, 2h, 2w)."""
+    """A transposed convolution of stride 2 that doubles height and width: (batch, in, h, w) to (batch, out, 2h, 2w)."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, KERNEL, stride=2, padding=1)
 
     def forward(self, coarse: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """What `nn.ConvTranspose2d` gives; there is one output size."""
-        fine: Tensor = _Double.apply(coarse, *_weights(self, coarse))
+        """Return the output of `nn.ConvTranspose2d`; `output_size` is ignored, since only one is possible."""
+        fine: Tensor = _UpsampleFunction.apply(coarse, *_weights(self, coarse))
         return fine
 
 
 class ToLatent(nn.Conv2d):
-    """A convolution over all of a map: (batch, in, 4, 4) to (batch, out, 1, 1)."""
+    """A convolution that covers its whole input: (batch, in, 4, 4) to (batch, out, 1, 1)."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, KERNEL)
 
     def forward(self, coarse: Tensor) -> Tensor:
-        """What `nn.Conv2d` gives."""
+        """Return the output of `nn.Conv2d`."""
         weight, bias = _weights(self, coarse)
-        code = functional.linear(coarse.permute(0, 2, 3, 1).flatten(1), _rows(weight), bias)
-        return code[:, :, None, None]
+        latent = functional.linear(coarse.permute(0, 2, 3, 1).flatten(1), _rows(weight), bias)
+        return latent[:, :, None, None]
 
 
 class FromLatent(nn.ConvTranspose2d):
-    """A transposed convolution from a single place: (batch, in, 1, 1) to (batch, out, 4, 4).
+    """A transposed convolution of a single position: (batch, in, 1, 1) to (batch, out, 4, 4).
 
-    It has a bias for each of the 4x4 places, (out, 4, 4), where PyTorch's has one for all: so it is any affine map of
-    the code, and one that shifts the code can be made up for (`whitening`).
+    Its bias is (out, 4, 4), where PyTorch's is (out,). The layer is therefore a general affine map of the latent, which
+    can undo a shift of the latent (`latent.whitening`).
     """
 
     bias: nn.Parameter
@@ -72,14 +72,14 @@ class FromLatent(nn.ConvTranspose2d):
         super().__init__(in_channels, out_channels, KERNEL)
         self.bias = nn.Parameter(self.bias.detach()[:, None, None].repeat(1, KERNEL, KERNEL))
 
-    def forward(self, code: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """What `nn.ConvTranspose2d` without a bias gives, and the bias; there is one output size."""
-        weight, bias = _weights(self, code)
-        coarse = functional.linear(code.flatten(1), _rows(weight).t(), bias.permute(1, 2, 0).flatten())
+    def forward(self, latent: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Return the output of `nn.ConvTranspose2d` without a bias, plus the bias; `output_size` is ignored."""
+        weight, bias = _weights(self, latent)
+        coarse = functional.linear(latent.flatten(1), _rows(weight).t(), bias.permute(1, 2, 0).flatten())
         return coarse.view(-1, KERNEL, KERNEL, self.out_channels).permute(0, 3, 1, 2)
 
 
-class _Halve(Function):
+class _DownsampleFunction(Function):
     @staticmethod
     def forward(ctx: Any, fine: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(fine, weight)
@@ -89,12 +89,12 @@ class _Halve(Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         fine, weight = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[0]  # nobody asks for the pictures' own
-        of_fine = functional.conv_transpose2d(gradient, weight, stride=2, padding=1) if wanted else None
-        return of_fine, _weight_gradient(fine, gradient), gradient.sum((0, 2, 3))
+        needed = ctx.needs_input_grad[0]  # not for images
+        fine_gradient = functional.conv_transpose2d(gradient, weight, stride=2, padding=1) if needed else None
+        return fine_gradient, _weight_gradient(fine, gradient), gradient.sum((0, 2, 3))
 
 
-class _Double(Function):
+class _UpsampleFunction(Function):
     @staticmethod
     def forward(ctx: Any, coarse: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(coarse, weight)
@@ -104,15 +104,15 @@ class _Double(Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         coarse, weight = ctx.saved_tensors
-        of_coarse = functional.conv2d(gradient, weight, stride=2, padding=1)
-        return of_coarse, _weight_gradient(gradient, coarse), gradient.sum((0, 2, 3))
+        coarse_gradient = functional.conv2d(gradient, weight, stride=2, padding=1)
+        return coarse_gradient, _weight_gradient(gradient, coarse), gradient.sum((0, 2, 3))
 
 
 def _weight_gradient(fine: Tensor, coarse: Tensor) -> Tensor:
-    """The gradient of the weights between two maps, (coarse channels, fine channels, 4, 4).
+    """Return the gradient of the weights between two maps: (coarse channels, fine channels, 4, 4).
 
-    One of the maps is what went into the layer, the other is the gradient of what came out: which is which makes
-    the difference between a convolution and a transposed one, and none to this.
+    One map is the input of the layer, the other the gradient of its output. A convolution and a transposed convolution
+    differ in which is which; the result is the same.
     """
     shape = (coarse.shape[1], fine.shape[1], KERNEL, KERNEL)
     if coarse.shape[-1] > SMALL:
@@ -123,30 +123,30 @@ def _weight_gradient(fine: Tensor, coarse: Tensor) -> Tensor:
 
 
 def patches(signal: Tensor, kernel: int = KERNEL, stride: int = 2, padding: int = 1) -> Tensor:
-    """What a kernel sees at each of its places, a row each, the channels of a pixel beside each other.
+    """Return the patch under a kernel at each position, as a row with the channels of a pixel next to each other.
 
-    On channels-last maps that takes a fifth to a half of the time of `torch.nn.Unfold`.
+    On channels-last maps this takes a fifth to a half of the time of `torch.nn.Unfold`.
 
     Args:
         signal: (batch, channels, height, width).
-        kernel: its height and width.
-        stride: pixels from place to place.
+        kernel: height and width of the kernel.
+        stride: pixels between positions.
         padding: zeros around the signal.
 
     Returns:
-        (batch * places, kernel * kernel * channels).
+        (batch * positions, kernel * kernel * channels).
     """
     padded = functional.pad(signal.permute(0, 2, 3, 1), (0, 0, *[padding] * 4))
-    seen = padded.unfold(1, kernel, stride).unfold(2, kernel, stride)  # batch, h, w, channels, kernel's h and w
-    return seen.permute(0, 1, 2, 4, 5, 3).flatten(3).flatten(0, 2)
+    windows = padded.unfold(1, kernel, stride).unfold(2, kernel, stride)  # batch, h, w, channels, kernel h, kernel w
+    return windows.permute(0, 1, 2, 4, 5, 3).flatten(3).flatten(0, 2)
 
 
 def _rows(weight: Tensor) -> Tensor:
-    """The weights (a, b, 4, 4) as a matrix (a, 16 * b), in the order of channels-last maps; a view if they are so."""
+    """Return weights (a, b, 4, 4) as a matrix (a, 16 * b) in channels-last order; a view if they are channels-last."""
     return weight.permute(0, 2, 3, 1).flatten(1)
 
 
-def _weights(layer: nn.Conv2d | nn.ConvTranspose2d, like: Tensor) -> tuple[Tensor, Tensor]:
-    """A layer's weight and bias, in the precision of what it is given."""
+def _weights(layer: nn.Conv2d | nn.ConvTranspose2d, signal: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the weight and the bias of a layer in the precision of its input."""
     assert layer.bias is not None
-    return layer.weight.to(like.dtype), layer.bias.to(like.dtype)
+    return layer.weight.to(signal.dtype), layer.bias.to(signal.dtype)

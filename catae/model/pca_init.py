@@ -1,12 +1,15 @@
-"""The weights of a net that starts out as a linear autoencoder: principal components, layer by layer.
+"""Initialization as a linear autoencoder: principal components, layer by layer.
 
-Hidden channels come in pairs, the ReLU of a signal and that of its negative, which the next layer weighs by `[V, -V]`:
-a pair carries a signed signal, and the net is linear at first ("looks-linear", Balduzzi et al. 2017,
-https://arxiv.org/abs/1702.08591). With CReLU a pair is one filter; with ReLU it is two, `[[V, -V], [-V, V]]`. Each
-layer of the encoder has for V the leading principal directions of what its kernel sees, scaled to a mean square of 1
-over all of them, and in the code to one of 9 each for itself (data-dependent initialisation, Krähenbühl et al. 2016,
-https://arxiv.org/abs/1511.06856). Each layer of the decoder has, by least squares, what leads from its input back to
-the encoder's signal of the same size, and the last one to atanh of the pixels.
+Hidden channels come in pairs, the ReLU of a signal and of its negative. The next layer weighs a pair by `[V, -V]`. It
+thus carries a signed signal, and the model is linear at first ("looks-linear", Balduzzi et al. 2017,
+https://arxiv.org/abs/1702.08591). With CReLU a pair is one filter; with ReLU it is two, `[[V, -V], [-V, V]]`.
+
+V comes from images (data-dependent initialization, Krähenbühl et al. 2016, https://arxiv.org/abs/1511.06856):
+
+- In the encoder, V holds the leading principal directions of the patches under the kernel, scaled to a mean square of 1
+  over all directions. In the last layer, each direction is scaled to a mean square of 9.
+- In the decoder, V is the least-squares map from the layer's input to the encoder's signal of the same size, and in the
+  last layer to atanh of the pixels.
 """
 
 import logging
@@ -26,14 +29,14 @@ from catae.system.text import count
 
 logger = logging.getLogger(__name__)
 
-IMAGES = 1024  # to learn from: twice as many take twice the time and memory, and win nothing after an epoch
-FEW = 256  # of them, which are enough where each is seen in many places
-SEEN = 16_384  # places in which a kernel is looked through, at least: 16 each of 1,024 pictures, on the smallest map
-AT_A_TIME = 64  # pictures: what the kernels see of them takes 4 times their memory
-RIDGE = 1e-3  # of the features' mean square, so that least squares follows no noise; 1e-4 and 1e-2 end an epoch worse
-CODE = 3  # root mean square of each number of the code; with 1, Adam's first steps undo more
-FLOOR = 1e-6  # of the largest mean square, so that a direction in which nothing varies isn't blown up
-LIMIT = 0.97  # of a pixel whose atanh is a target: that of 1 is infinite
+IMAGES = 1024  # twice as many take twice the time and memory, without a lower loss after one epoch
+FEW_IMAGES = 256  # enough where each image gives many patches
+PATCHES = 16_384  # patches per layer, at least: 16 of each of 1,024 images, on the smallest map
+BATCH = 64  # images: their patches take 4 times their memory
+RIDGE = 1e-3  # of the mean square of the features, against noise; with 1e-4 and 1e-2 the first epoch ends worse
+LATENT_RMS = 3  # root mean square of each latent dimension; with 1, the first steps of Adam undo more
+FLOOR = 1e-6  # of the largest mean square: constant directions are not amplified
+LIMIT = 0.97  # of pixels that are targets: atanh(1) is infinite
 
 
 def possible(model: AutoEncoder, images: int) -> bool:
@@ -43,7 +46,7 @@ def possible(model: AutoEncoder, images: int) -> bool:
 
 
 def sample_size(model: AutoEncoder) -> int:
-    """Return the number of training images to initialize from; fewer do where the training set has fewer."""
+    """Return the number of train images to initialize from, if there are as many."""
     return max(IMAGES, model.latent_dim)
 
 
@@ -52,7 +55,7 @@ def initialize(model: AutoEncoder, images: Tensor) -> bool:
 
     Args:
         model: the model.
-        images: training images, float32 (`sample_size`, 3, size, size) in [-1, 1].
+        images: train images, float32 (`sample_size`, 3, size, size) in [-1, 1].
 
     Returns:
         Whether the model is initialized.
@@ -60,7 +63,7 @@ def initialize(model: AutoEncoder, images: Tensor) -> bool:
     if not possible(model, len(images)):
         logger.warning(
             "CATAE_INIT=pca needs a CATAE_WIDTH of at most 48 (with CATAE_ACTIVATION=relu, an even one of at most 96) "
-            "and at least CATAE_LATENT_DIM training images: using the `kaiming` initialization instead"
+            "and at least CATAE_LATENT_DIM train images: using the `kaiming` initialization instead"
         )
         return False
     start = time.perf_counter()
@@ -72,136 +75,138 @@ def initialize(model: AutoEncoder, images: Tensor) -> bool:
 
 
 @torch.no_grad()
-def _initialize(model: AutoEncoder, pictures: Tensor) -> None:
-    *halvings, to_code = convolutions(model.encoder)
-    from_code, *doublings = convolutions(model.decoder)
-    signals = [pictures]  # signed, of each size, in half as many channels as go on from there
-    for pairs, layer in zip(_pairs(model), halvings, strict=True):
-        weight, bias = _principal(signals[-1], pairs)
+def _initialize(model: AutoEncoder, images: Tensor) -> None:
+    *downsamples, to_latent = convolutions(model.encoder)
+    from_latent, *upsamples = convolutions(model.decoder)
+    signals = [images]  # the signed signal of each size, with half as many channels as the layer's activation
+    for pairs, layer in zip(_pairs(model), downsamples, strict=True):
+        weight, bias = _principal_filters(signals[-1], pairs)
         _set(layer, weight, bias)
         signals.append(functional.conv2d(signals[-1], weight, bias, stride=2, padding=1))
 
     smallest = signals.pop()
     mean = smallest.mean(0)
-    around = smallest - mean
-    directions, squares = _few_directions(around.flatten(1), model.latent_dim)
-    scales = CODE * squares.clamp(min=FLOOR * squares[0]).rsqrt()
+    centred = smallest - mean
+    directions, squares = _principal_rows(centred.flatten(1), model.latent_dim)
+    scales = LATENT_RMS * squares.clamp(min=FLOOR * squares[0]).rsqrt()
     weight = (directions * scales[:, None]).view(-1, *mean.shape)
-    _set(to_code, weight, -(weight * mean).sum((1, 2, 3)))
-    codes = functional.conv2d(around, weight)
+    _set(to_latent, weight, -(weight * mean).sum((1, 2, 3)))
+    latents = functional.conv2d(centred, weight)
 
-    weight = _least_squares([codes.flatten(1)], [around.flatten(1)]).view(weight.shape)
-    _set(from_code, weight, mean)
-    signal = functional.conv_transpose2d(codes, weight) + mean
-    for layer in doublings:
-        target = signals.pop() if len(signals) > 1 else pictures.clamp(-LIMIT, LIMIT).atanh()
-        weight, bias = _back(signal, target)
+    weight = _least_squares([latents.flatten(1)], [centred.flatten(1)]).view(weight.shape)
+    _set(from_latent, weight, mean)
+    signal = functional.conv_transpose2d(latents, weight) + mean
+    for layer in upsamples:
+        target = signals.pop() if len(signals) > 1 else images.clamp(-LIMIT, LIMIT).atanh()
+        weight, bias = _inverse_filters(signal, target)
         _set(layer, weight, bias)
         signal = functional.conv_transpose2d(signal, weight, bias, stride=2, padding=1)
-    _balance(model, pictures[:FEW])
+    _balance(model, images[:FEW_IMAGES])
 
 
-def _balance(model: AutoEncoder, pictures: Tensor) -> None:
-    """Divides each hidden signal whose mean square is above 1 by its root; the next layer makes up for it.
+def _balance(model: AutoEncoder, images: Tensor) -> None:
+    """Divide each hidden signal whose root mean square is above 1 by it, and multiply the next layer's weights by it.
 
-    The net stays the same function. But the first principal components are 10 times as large as most, and a step of
-    Adam's, which is as long for each weight, would move the net along them 10 times as far: of two trainings on real
-    cats without this, one diverged.
+    The model stays the same function. The first principal components are 10 times as large as most. A step of Adam is
+    equally long for each weight, so it would move the model 10 times as far along them. Without balancing, one of two
+    trainings on real cats diverged.
     """
-    _, times = ACTIVATIONS[model.activation]
+    _, factor = ACTIVATIONS[model.activation]
     layers = [*convolutions(model)]
     following = dict(pairwise(layers))
-    values = pictures
+    values = images
     for layer in [*model.encoder.layers, *model.decoder.layers]:
         values = layer(values)
         if layer not in following or isinstance(layer, ToLatent):
             continue
-        size = values.square().mean((0, 2, 3)).sqrt().clamp(min=1)
-        values = values / size[:, None, None]
-        layer.weight /= _along(layer, "out", size)
-        layer.bias /= size.view(-1, *[1] * (layer.bias.ndim - 1))
+        scale = values.square().mean((0, 2, 3)).sqrt().clamp(min=1)
+        values = values / scale[:, None, None]
+        layer.weight /= _per_channel(layer, "out", scale)
+        layer.bias /= scale.view(-1, *[1] * (layer.bias.ndim - 1))
         after = following[layer]
-        after.weight *= _along(after, "in", size.repeat(times))
+        after.weight *= _per_channel(after, "in", scale.repeat(factor))
 
 
-def _along(layer: nn.Module, end: Literal["in", "out"], values: Tensor) -> Tensor:
-    """Values for each channel that goes in or comes out, in the shape that meets a layer's weights."""
+def _per_channel(layer: nn.Module, end: Literal["in", "out"], values: Tensor) -> Tensor:
+    """Return one value per input or output channel, in a shape that broadcasts to the weights of a layer."""
     first = (end == "in") == isinstance(layer, nn.ConvTranspose2d)
     return values.view(-1, 1, 1, 1) if first else values.view(1, -1, 1, 1)
 
 
 def _pairs(model: AutoEncoder) -> list[int]:
-    """Pairs of channels after each halving."""
+    """Return the number of pairs of channels after each layer of the encoder but the last."""
     return [count // 2 for count in channels(model.image_size, model.width, model.activation)[1:]]
 
 
-def _principal(signal: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a halving layer: the leading principal directions of what its kernel sees."""
+def _principal_filters(signal: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return weight and bias of a downsampling layer: the leading principal directions of the patches of its input."""
     total = second = torch.zeros((), dtype=torch.float64)
-    places = signal.shape[2] * signal.shape[3] // 4  # of a picture, as the kernel's stride is 2
-    signal = signal[: _enough(places)]
-    for part in torch.split(signal, AT_A_TIME):
-        rows = patches(part)
+    per_image = signal.shape[2] * signal.shape[3] // 4  # at stride 2
+    signal = signal[: _images_for(per_image)]
+    for batch in torch.split(signal, BATCH):
+        rows = patches(batch)
         total, second = total + rows.sum(0).double(), second + (rows.T @ rows).double()
-    mean = total / (places * len(signal))
-    directions, squares = principal(second / (places * len(signal)) - mean.outer(mean), count)
-    # One scale for all: were each direction's mean square 1, the next layer would keep noise as dearly as what is seen.
+    mean = total / (per_image * len(signal))
+    directions, squares = principal(second / (per_image * len(signal)) - mean.outer(mean), count)
+    # A common scale: with a mean square of 1 in each direction, noise would weigh as much in the next layer as content.
     directions = directions / squares.mean().sqrt()
     weight = directions.view(count, KERNEL, KERNEL, -1).permute(0, 3, 1, 2)
     return weight.float(), (-directions @ mean).float()
 
 
-def _enough(places: int) -> int:
-    """How many pictures to learn from where each is seen in so many places."""
-    return max(FEW, SEEN // places)
+def _images_for(patches_per_image: int) -> int:
+    """Return the number of images that give enough patches."""
+    return max(FEW_IMAGES, PATCHES // patches_per_image)
 
 
-def _few_directions(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The directions (count, features) of the largest mean square of rows (n, features), and that of each (count,).
+def _principal_rows(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the directions of largest mean square of rows (n, features), and the mean squares.
 
-    The rows are fewer than features: it goes by way of their products with each other.
+    They come from the products of the rows with each other, which are fewer: a 4x4 map has 4,096 features, and the
+    eigenvectors of a matrix of that size take 20 s.
 
-    At 4x4 a picture has 4,096 features, and the eigenvectors of a matrix of that size take 20 s.
+    Returns:
+        (count, features) and (count,).
     """
     weights, squares = principal((rows.double() @ rows.T.double()) / len(rows), count)
     return signed(functional.normalize(weights @ rows.double())).float(), squares.float()
 
 
-def _back(signal: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a doubling layer: by least squares, what leads from a signal to the target of twice its size.
+def _inverse_filters(signal: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Return weight and bias of an upsampling layer: the least-squares map from a signal to a target of twice its size.
 
-    A pixel of the target is met by 2x2 places of the kernel, by others in even and in odd rows and columns.
+    2x2 taps of the kernel reach each pixel of the target; they differ between even and odd rows and columns.
     """
     side, channels = signal.shape[-1], signal.shape[1]
-    signal, target = signal[: _enough(side**2)], target[: _enough(side**2)]
+    signal, target = signal[: _images_for(side**2)], target[: _images_for(side**2)]
     bias = target.mean((0, 2, 3))
     weight = torch.zeros(channels, target.shape[1], KERNEL, KERNEL)
-    around = functional.pad(signal, (1, 1, 1, 1))
+    padded = functional.pad(signal, (1, 1, 1, 1))
     for row, column in product((0, 1), (0, 1)):
-        window = around[:, :, row : row + side + 1, column : column + side + 1]
+        window = padded[:, :, row : row + side + 1, column : column + side + 1]
         pixels = target[:, :, row::2, column::2] - bias[:, None, None]
-        found = _least_squares(
-            (patches(part, kernel=2, stride=1, padding=0) for part in torch.split(window, AT_A_TIME)),
-            (part.permute(0, 2, 3, 1).flatten(0, 2) for part in torch.split(pixels, AT_A_TIME)),
+        solution = _least_squares(
+            (patches(batch, kernel=2, stride=1, padding=0) for batch in torch.split(window, BATCH)),
+            (batch.permute(0, 2, 3, 1).flatten(0, 2) for batch in torch.split(pixels, BATCH)),
         )
-        # The window's first row is met by the kernel's last but `row`, its second by the one two before that.
-        kernel = found.view(2, 2, channels, -1).permute(2, 3, 0, 1).flip(2, 3)
+        # The first row of the window belongs to row 3 - `row` of the kernel, the second to row 1 - `row`.
+        kernel = solution.view(2, 2, channels, -1).permute(2, 3, 0, 1).flip(2, 3)
         weight[:, :, 1 - row :: 2, 1 - column :: 2] = kernel
     return weight, bias
 
 
 def _least_squares(features: Iterable[Tensor], targets: Iterable[Tensor]) -> Tensor:
-    """The matrix (f, t) that leads from rows of features (n, f) to targets (n, t), in parts, with the least squares."""
+    """Return the matrix (f, t) of the regression of targets (n, t) on features (n, f), both in batches."""
     gram = cross = torch.zeros((), dtype=torch.float64)
-    for part, wanted in zip(features, targets, strict=True):
-        gram, cross = gram + (part.T @ part).double(), cross + (part.T @ wanted).double()
+    for x, y in zip(features, targets, strict=True):
+        gram, cross = gram + (x.T @ x).double(), cross + (x.T @ y).double()
     ridge = RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=torch.float64)
     solution: Tensor = torch.linalg.solve(gram + ridge, cross)
     return solution.float()
 
 
 def _set(layer: nn.Conv2d | nn.ConvTranspose2d, weight: Tensor, bias: Tensor) -> None:
-    """Gives a layer weights between signals; where it has two channels for one, that is the signal and its negative."""
+    """Set the weights of a layer; where it has two channels per signal, the second gets the negative weights."""
     assert layer.bias is not None
     for old, new in ((layer.weight, weight), (layer.bias, bias)):
         for dim in range(new.ndim):

@@ -1,4 +1,4 @@
-"""The trained model in one safetensors file, with its shape in the header: no pickle, so no code is run."""
+"""The file of a trained model: safetensors with the shape in the header. Loading it executes no code, unlike pickle."""
 
 import json
 from pathlib import Path
@@ -16,37 +16,37 @@ SHAPE = {"image_size": int, "latent_dim": int, "width": int, "activation": str}
 
 
 def shape(model: AutoEncoder) -> dict[str, int | str]:
-    """What it takes to make a model of the same shape: the arguments of `AutoEncoder`."""
+    """Return the arguments of `AutoEncoder` that create a model of the same shape."""
     return {name: getattr(model, name) for name in SHAPE}
 
 
-def facts(model: AutoEncoder) -> dict[str, int | str]:
-    """What one has to know of the model to use it: its shape, and the normalisation of its pictures."""
+def metadata(model: AutoEncoder) -> dict[str, int | str]:
+    """Return what a user of the file needs: the shape of the model and the normalization of its images."""
     return {**shape(model), "pixels": "RGB, (x / 255 - 0.5) / 0.5, in [-1, 1]"}
 
 
 def save(model: AutoEncoder, path: Path) -> None:
-    """Writes the weights to `path`, with the model's shape and the pictures' normalisation in the header."""
-    header = {HEADER: json.dumps(facts(model))}  # one entry: safetensors writes several in an order that changes
+    """Write the weights to `path`, with the `metadata` in the header."""
+    header = {HEADER: json.dumps(metadata(model))}  # one entry: safetensors writes several in random order
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     files.write_bytes(path, to_bytes(tensors, header))
 
 
 def load(path: Path) -> AutoEncoder:
-    """The model in the file `path`, ready to use.
+    """Return the model in the file `path`, in evaluation mode.
 
     Raises:
-        UserError: the file can't be read, or is not a model of catae's.
+        UserError: the file cannot be read, or does not hold a model of catae.
     """
     try:
         with safe_open(path, "pt") as file:
-            said = json.loads((file.metadata() or {})[HEADER])
-            weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - it is no dict
-        # In no memory at first: a header that lies may ask for any.
+            header = json.loads((file.metadata() or {})[HEADER])
+            weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - not a dict
+        # On the meta device, without memory: a forged header may ask for any amount.
         with torch.device("meta"):
-            model = AutoEncoder(**{name: kind(said[name]) for name, kind in SHAPE.items()})
+            model = AutoEncoder(**{name: kind(header[name]) for name, kind in SHAPE.items()})
         model.load_state_dict(weights, assign=True)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
-        raise UserError(f"{path} is no model of catae's: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{path} does not hold a model of catae: {str(error).splitlines()[0]}") from error
     model.to(memory_format=torch.channels_last)
     return model.eval()

@@ -54,5 +54,5 @@ def _moments(settings: Settings) -> int:
 def _weights(settings: Settings) -> int:
     """Return the bytes of the model's weights."""
     with torch.device("meta"):
-        model = AutoEncoder.of(settings, settings.image_size)
+        model = AutoEncoder.from_settings(settings, settings.image_size)
     return sum(weight.nbytes for weight in model.parameters())

@@ -50,7 +50,7 @@ class Trainer:
         self.settings, self.identity, self.world = settings, dict(identity), world
         self.precision, self.precision_because = hardware.precision(settings.precision)
         self.dtype = PRECISIONS[self.precision]
-        self.model = AutoEncoder.of(settings, settings.image_size)
+        self.model = AutoEncoder.from_settings(settings, settings.image_size)
         random_init = "kaiming" if settings.init == "pca" else settings.init  # `start_linear` replaces it
         init.initialize(self.model, random_init, rng.generator(settings.seed, "initialisation"))
         # Batches are channels-last, and oneDNN's fp32 convolutions are 1.1 times as fast in that layout.

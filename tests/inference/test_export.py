@@ -115,8 +115,8 @@ def test_an_exported_program_gives_what_the_model_gives_for_any_batch_and_says_w
 def test_the_same_model_gives_the_same_bytes(source: Run, exported: Path) -> None:
     model = weights.load(source.model)
     encoder, _, _ = export.parts(model, [export.noise(model.image_size)])
-    assert export.onnx_bytes(encoder, weights.facts(model)) == (exported / "encoder.onnx").read_bytes()
-    assert export.torch_bytes(encoder, weights.facts(model)) == (exported / "encoder.pt2").read_bytes()
+    assert export.onnx_bytes(encoder, weights.metadata(model)) == (exported / "encoder.onnx").read_bytes()
+    assert export.torch_bytes(encoder, weights.metadata(model)) == (exported / "encoder.pt2").read_bytes()
 
 
 def test_no_file_says_where_it_was_made(source: Run, exported: Path) -> None:

@@ -66,7 +66,7 @@ def test_what_is_no_model_is_told(source: Run, monkeypatch: pytest.MonkeyPatch, 
     with pytest.raises(UserError, match="the model to load is 'nowhere': no such run in"):
         catae.load("nowhere")
     (tmp_path / "words.safetensors").write_text("words")
-    with pytest.raises(UserError, match="is no model of catae's"):
+    with pytest.raises(UserError, match="does not hold a model of catae"):
         catae.load(tmp_path / "words.safetensors")
 
 

@@ -11,7 +11,7 @@ from catae.model import weights
 from catae.model.autoencoder import AutoEncoder
 
 
-def test_a_model_is_the_same_after_saving_and_loading_and_its_shape_is_in_the_file(tmp_path: Path) -> None:
+def test_a_saved_model_is_loaded_with_its_shape(tmp_path: Path) -> None:
     model = AutoEncoder(image_size=32, latent_dim=7, width=4).to(memory_format=torch.channels_last)
     weights.save(model, tmp_path / "model.safetensors")
     loaded = weights.load(tmp_path / "model.safetensors")
@@ -25,7 +25,7 @@ def test_a_model_is_the_same_after_saving_and_loading_and_its_shape_is_in_the_fi
         }  # fmt: skip
 
 
-def test_what_is_no_model_is_told(tmp_path: Path) -> None:
+def test_files_without_a_model_are_rejected(tmp_path: Path) -> None:
     weights.save(AutoEncoder(image_size=32, width=4), tmp_path / "whole.safetensors")
     (tmp_path / "torn.safetensors").write_bytes((tmp_path / "whole.safetensors").read_bytes()[:5000])
     (tmp_path / "empty.safetensors").write_bytes(b"")
@@ -33,12 +33,12 @@ def test_what_is_no_model_is_told(tmp_path: Path) -> None:
     shape = '{"image_size": 32, "latent_dim": 7, "width": 4}'
     save_file({"a": torch.zeros(3)}, tmp_path / "lying.safetensors", {"catae": shape})
     save_file({"a": torch.zeros(3)}, tmp_path / "odd.safetensors", {"catae": "[1]"})
-    # A few bytes that ask for terabytes: nothing is made of them before they are compared.
+    # A few bytes that request terabytes: the shapes are compared before memory is allocated.
     huge = '{"image_size": 64, "latent_dim": 100000, "width": 100000}'
     save_file({"a": torch.zeros(3)}, tmp_path / "huge.safetensors", {"catae": huge})
     for number, value in enumerate(("1e400", "9" * 5000, "-5", '"x"', "null")):
         odd = f'{{"image_size": {value}, "latent_dim": 7, "width": 4}}'
         save_file({"a": torch.zeros(3)}, tmp_path / f"odd{number}.safetensors", {"catae": odd})
     for name in ("odd0", "odd1", "odd2", "odd3", "odd4", "huge", "torn", "empty", "foreign", "lying", "odd", "gone"):
-        with pytest.raises(UserError, match=f"{name}.safetensors is no model of catae's"):
+        with pytest.raises(UserError, match=f"{name}.safetensors does not hold a model of catae"):
             weights.load(tmp_path / f"{name}.safetensors")
