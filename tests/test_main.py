@@ -74,7 +74,7 @@ def test_inspect_reports_as_text_json_and_html(capsys: pytest.CaptureFixture[str
     assert main(["inspect", "cats", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rejects"][0]["name"] == "b.jpg"
     assert main(["inspect", "cats"]) == 0
-    assert "it is no picture of a known format" in capsys.readouterr().out
+    assert "not an image in a known format" in capsys.readouterr().out
     assert main(["inspect", "cats", "--html", "cats.html"]) == 0
     assert "b.jpg" in Path("cats.html").read_text()
 

@@ -1,9 +1,9 @@
-"""Fuzzing of what reads strangers' files: pictures and archives, guided by coverage (atheris, from PyPI).
+"""Fuzz the decoders of images and archives, guided by coverage (needs atheris).
 
     python benchmarks/data/fuzz.py -max_total_time=600 corpus/
 
-The first byte of an input says what the rest is: a picture, a zip or a tar. Whatever it holds, reading gives pixels of
-the right shape or says in one line why not, and nothing else. A find is left in a file `crash-…`, to be kept as a test.
+The first byte of an input is the kind of the rest: an image, a zip or a tar. Any input must yield pixels of the right
+shape, or a reason in one line. An input that fails is written to a file `crash-…`; keep it as a test.
 """
 
 import io
@@ -26,7 +26,7 @@ SCRATCH = Path(tempfile.mkdtemp(prefix="catae-fuzz-"))
 
 
 def one_input(data: bytes) -> None:
-    """Reads one input as what its first byte says."""
+    """Read one input according to its first byte."""
     kind, body = data[:1], data[1:]
     if kind in (b"z", b"t"):
         path = SCRATCH / ("fuzz.zip" if kind == b"z" else "fuzz.tar")
@@ -34,12 +34,12 @@ def one_input(data: bytes) -> None:
         try:
             entries = list(sources.entries(str(path)))
         except UserError as error:
-            assert "\n" not in str(error)  # noqa: PT017 - a UserError is a right answer
+            assert "\n" not in str(error)  # noqa: PT017 - a UserError is a valid outcome
             return
     else:
         entries = [sources.Entry("cat.jpg", lambda: body)]
-    # As the store does: what is refused, or is not meant to be a picture, is not read.
-    readable = [entry for entry in entries if not entry.refusal and sources.is_picture_name(entry.name)]
+    # Like ingest, skip files that are refused or are not images.
+    readable = [entry for entry in entries if not entry.refusal and sources.is_image_name(entry.name)]
     for entry in readable:
         plain = decode.decode_plain_jpeg(entry, 16)
         assert plain is None or len(plain.pixels) == 16 * 16 * 3
@@ -52,31 +52,31 @@ def one_input(data: bytes) -> None:
 
 
 def seeds(corpus: Path) -> None:
-    """A picture of each kind, and archives of some of them, to start from."""
+    """Write an image of each kind, and archives of some of them, as seeds."""
     corpus.mkdir(parents=True, exist_ok=True)
-    picture = synthetic.draw(0, 0, 16)
-    made = {}
+    image = synthetic.draw(0, 0, 16)
+    encoded = {}
     for kind in KINDS:
         data = io.BytesIO()
-        picture.save(data, kind)
-        made[kind] = data.getvalue()
-        (corpus / f"seed-{kind}").write_bytes(b"p" + made[kind])
+        image.save(data, kind)
+        encoded[kind] = data.getvalue()
+        (corpus / f"seed-{kind}").write_bytes(b"p" + encoded[kind])
     for name, mode in (("palette", "P"), ("grey-alpha", "LA"), ("cmyk", "CMYK"), ("bits", "1"), ("deep", "I;16")):
         data = io.BytesIO()
-        picture.convert("L" if mode == "I;16" else mode).convert(mode).save(data, "TIFF" if mode == "CMYK" else "PNG")
+        image.convert("L" if mode == "I;16" else mode).convert(mode).save(data, "TIFF" if mode == "CMYK" else "PNG")
         (corpus / f"seed-{name}").write_bytes(b"p" + data.getvalue())
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as opened:
         for name in ("a.png", "b/c.jpg", "../d.gif"):
-            opened.writestr(name, made["PNG"])
+            opened.writestr(name, encoded["PNG"])
     (corpus / "seed-zip").write_bytes(b"z" + archive.getvalue())
     for mode in ("w", "w:gz", "w:bz2", "w:xz"):
         archive = io.BytesIO()
         with tarfile.open(fileobj=archive, mode=mode) as tar:  # type: ignore[call-overload]
             for name in ("a.png", "b/c.jpg"):
                 member = tarfile.TarInfo(name)
-                member.size = len(made["PNG"])
-                tar.addfile(member, io.BytesIO(made["PNG"]))
+                member.size = len(encoded["PNG"])
+                tar.addfile(member, io.BytesIO(encoded["PNG"]))
         (corpus / f"seed-tar-{mode[2:]}").write_bytes(b"t" + archive.getvalue())
 
 

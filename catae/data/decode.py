@@ -22,26 +22,26 @@ from catae.errors import DecodeError
 
 Pixels = npt.NDArray[np.uint8]
 
-JPEG = b"\xff\xd8\xff"  # what every JPEG begins with
-MAX_PIXELS = 64_000_000  # more than cameras have, but for a few; 256 MB decoded, and a bomb claims far more
+JPEG = b"\xff\xd8\xff"  # the first bytes of every JPEG
+MAX_PIXELS = 64_000_000  # more than nearly all cameras, and 256 MB decoded; decompression bombs declare far more
 JPEG_EXTENSIONS = (".jpg", ".jpeg")
 JPEG_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive: marker, length, precision, height, width, channels
 JPEG_SCAN = 0xDA
 JPEG_MODES = {1: "L", 3: "RGB"}
-SAME = {"MPO": "JPEG", "JPEG2000": "JPEG", "DIB": "BMP"}  # kinds that commonly go by the other's ending
+EQUIVALENT = {"MPO": "JPEG", "JPEG2000": "JPEG", "DIB": "BMP"}  # formats that share a file extension
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """A picture of a file.
+    """The image decoded from a file.
 
     Attributes:
-        name: the file's.
+        name: name of the file.
         pixels: the bytes of uint8 (size, size, 3), RGB.
-        digest: SHA-256 of them.
-        mode: Pillow's name of the original kind of pixels.
-        original: the original size, like '640x480'.
-        note: what is odd about the file, or nothing.
+        digest: SHA-256 of `pixels`.
+        mode: Pillow's mode of the original.
+        original: size of the original, such as '640x480'.
+        note: what is unusual about the file, or an empty string.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A file that gives no picture, and why."""
+    """A file that yields no image, and the reason."""
 
     name: str
     reason: str
@@ -94,34 +94,33 @@ def _plain_mode(data: bytes, size: int) -> str | None:
 
 
 def decode_all(entries: Sequence[Entry], size: int) -> list[Decoded | Rejected]:
-    """Reads and decodes files one after the other: the work of one process at a time."""
+    """Read and decode files one after the other, in a worker process or in this one."""
     with _quiet():
         return [_decode_entry(entry, size) for entry in entries]
 
 
 def decode(data: bytes, size: int) -> Pixels:
-    """The picture in the bytes of a file: uint8 (size, size, 3), RGB.
+    """Decode the bytes of a file to uint8 (size, size, 3), RGB.
 
-    EXIF orientation is honoured; palette, grey, CMYK, 16-bit and transparent pictures become RGB, transparency
-    over white; another size is centre-cropped to a square and resized with antialiasing. Of an animation it is
-    the first frame.
+    Apply the EXIF orientation. Convert palette, grey, CMYK, 16-bit and transparent images to RGB, transparent ones on
+    white. Crop other sizes to the central square and resize with antialiasing. Use the first frame of an animation.
 
     Raises:
-        Unreadable: says why there is no picture.
+        DecodeError: the bytes yield no image.
     """
-    with _quiet(), _opened(data) as picture:
-        return np.asarray(_rgb(picture, size))
+    with _quiet(), _open(data) as image:
+        return np.asarray(_rgb(image, size))
 
 
-def fit(picture: Image.Image, size: int) -> Pixels:
-    """The same of a picture that Pillow has opened, which stays as it is; but a camera's JPEG is decoded whole.
+def to_pixels(image: Image.Image, size: int) -> Pixels:
+    """Convert a Pillow image like `decode`, without changing it. A large JPEG is decoded at full size, which is slower.
 
     Raises:
-        Unreadable: says why it can't be used.
+        DecodeError: the image cannot be converted.
     """
     with _quiet():
         try:
-            copy = picture.copy()
+            copy = image.copy()
         except Exception as error:
             raise DecodeError(_reason(error)) from error
         return np.asarray(_rgb(copy, size))
@@ -129,39 +128,37 @@ def fit(picture: Image.Image, size: int) -> Pixels:
 
 def _decode_entry(entry: Entry, size: int) -> Decoded | Rejected:
     try:
-        with _opened(entry.read()) as picture:
-            mode, original = picture.mode, f"{picture.width}x{picture.height}"
-            pixels = _rgb(picture, size).tobytes()
-            note = _note(entry.name, picture)
+        with _open(entry.read()) as image:
+            mode, original = image.mode, f"{image.width}x{image.height}"
+            pixels = _rgb(image, size).tobytes()
+            note = _note(entry.name, image)
     except DecodeError as error:
         return Rejected(entry.name, str(error))
     return Decoded(entry.name, pixels, hashlib.sha256(pixels).digest(), mode, original, note)
 
 
-def _opened(data: bytes) -> Image.Image:
-    """The picture in `data`, of which no more than the header has been read."""
+def _open(data: bytes) -> Image.Image:
+    """Open the image in `data`, reading only its header."""
     if not data:
         raise DecodeError("the file is empty")
     try:
-        # With a hint Pillow doesn't ask eight other formats first, and opens a small JPEG in half the time.
-        picture = Image.open(io.BytesIO(data), formats=("JPEG",) if data.startswith(JPEG) else None)
+        # The hint saves trying eight other formats first and halves the time to open a small JPEG.
+        image = Image.open(io.BytesIO(data), formats=("JPEG",) if data.startswith(JPEG) else None)
     except UnidentifiedImageError as error:
-        raise DecodeError("it is no picture of a known format") from error
+        raise DecodeError("not an image in a known format") from error
     except Exception as error:
         raise DecodeError(_reason(error)) from error
-    if picture.width * picture.height > MAX_PIXELS:
-        raise DecodeError(
-            f"it has {picture.width}x{picture.height} pixels, more than the {MAX_PIXELS:,} that are decoded"
-        )
-    return picture
+    if image.width * image.height > MAX_PIXELS:
+        raise DecodeError(f"{image.width}x{image.height} pixels exceed the limit of {MAX_PIXELS:,}")
+    return image
 
 
-def _rgb(picture: Image.Image, size: int) -> Image.Image:
-    """The picture upright, as RGB of size x size."""
+def _rgb(image: Image.Image, size: int) -> Image.Image:
+    """Convert to an upright RGB image of size x size."""
     try:
-        if min(picture.size) > 4 * size:
-            picture.draft(None, (4 * size, 4 * size))  # a JPEG of a camera decodes 8 times as fast at an eighth
-        rgb = _to_rgb(ImageOps.exif_transpose(picture) if picture.getexif() else picture)
+        if min(image.size) > 4 * size:
+            image.draft(None, (4 * size, 4 * size))  # decodes a camera's JPEG 8 times as fast, at an eighth of its size
+        rgb = _to_rgb(ImageOps.exif_transpose(image) if image.getexif() else image)
     except DecodeError:
         raise
     except Exception as error:
@@ -171,50 +168,52 @@ def _rgb(picture: Image.Image, size: int) -> Image.Image:
     return rgb
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    """RGB of any mode: deep grey keeps its upper 8 bits, transparency shows white."""
-    if picture.mode.startswith("I"):
-        # Pillow's own conversion clips at 255, so that nearly every 16-bit picture would be white.
-        return Image.fromarray((np.asarray(picture).clip(0, 65535) // 257).astype(np.uint8)).convert("RGB")
-    if picture.mode == "F":
-        raise DecodeError("its pixels are floating-point numbers of no known range")
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(white, picture).convert("RGB")
-    picture.load()
-    return picture if picture.mode == "RGB" else picture.convert("RGB")
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Convert any mode to RGB: 16-bit grey keeps its upper 8 bits, transparency becomes white."""
+    if image.mode.startswith("I"):
+        # Pillow clips at 255 when it converts, which turns nearly every 16-bit image white.
+        return Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise DecodeError("floating-point pixels without a known range")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    image.load()
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _note(name: str, picture: Image.Image) -> str:
-    """What a person would want to know of a picture that is read all the same."""
-    notes = [note for note in [odd_ending(name, str(picture.format))] if note]
-    if _is_animation(picture):
-        notes.append("it is an animation, of which the first frame is used")
+def _note(name: str, image: Image.Image) -> str:
+    """Return what is unusual about an image that is read anyway."""
+    notes = [note for note in [wrong_extension(name, str(image.format))] if note]
+    if _is_animation(image):
+        notes.append("an animation; its first frame is used")
     return "; ".join(notes)
 
 
-def odd_ending(name: str, kind: str) -> str:
-    """What is to be said of a file of Pillow's format `kind` that is called `name`: nothing, mostly."""
-    ending = "." + name.rpartition(".")[2].lower()
-    meant = EXTENSIONS.get(ending, kind)
-    return "" if SAME.get(kind, kind) == SAME.get(meant, meant) else f"it is a {kind}, though its name ends in {ending}"
+def wrong_extension(name: str, kind: str) -> str:
+    """Return a note if a file in Pillow's format `kind` has another format's extension, or an empty string."""
+    extension = "." + name.rpartition(".")[2].lower()
+    expected = EXTENSIONS.get(extension, kind)
+    if EQUIVALENT.get(kind, kind) == EQUIVALENT.get(expected, expected):
+        return ""
+    return f"a {kind} with the extension {extension}"
 
 
-def _is_animation(picture: Image.Image) -> bool:
+def _is_animation(image: Image.Image) -> bool:
     try:
-        return bool(getattr(picture, "is_animated", False)) and picture.format != "MPO"
-    except Exception:  # noqa: BLE001 - looking for a second frame runs into what is broken behind the first
+        return bool(getattr(image, "is_animated", False)) and image.format != "MPO"
+    except Exception:  # noqa: BLE001 - the data after the first frame may be damaged in any way
         return False
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Pillow's warnings: its limit of pixels is not ours, and what it thinks of odd metadata is no news."""
+    """Silence Pillow's warnings: `MAX_PIXELS` replaces its own limit, and odd metadata does not matter."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def _reason(error: Exception) -> str:
-    return f"it can't be decoded: {(str(error) or type(error).__name__).splitlines()[0]}"
+    return f"cannot be decoded: {(str(error) or type(error).__name__).splitlines()[0]}"

@@ -1,6 +1,6 @@
-"""Two places that real pictures come from: data sets of Kaggle, and the cats of the Oxford-IIIT pets.
+"""Download datasets of Kaggle and the cats of the Oxford-IIIT pets.
 
-Nothing is imported and nothing is fetched before one of them is asked for.
+Their libraries are imported only when needed.
 """
 
 import io
@@ -27,16 +27,28 @@ from catae.errors import DecodeError, UserError
 
 KAGGLE_NAME = re.compile(r"([A-Za-z0-9][\w-]*/[A-Za-z0-9][\w-]*)(/versions/[1-9][0-9]*)?", re.ASCII)
 PETS_PAGE = "https://www.robots.ox.ac.uk/~vgg/data/pets/"
-PETS_FOLDER = "oxford-iiit-pet"  # torchvision's name for it
-MARGIN = 0.1  # of the head's longer side, added at each side: the boxes are tight, and cut ears off
-DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, ValueError)  # of unpacking what is broken
+PETS_FOLDER = "oxford-iiit-pet"  # as torchvision names it
+MARGIN = 0.1  # added at each side, as a fraction of the longer side: the head boxes are tight and cut off ears
+DAMAGE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    EOFError,
+    ValueError,
+)  # raised when a damaged archive is unpacked
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class PetHead:
-    """A cat of the pets: its picture's name, like 'Abyssinian_1.jpg', and file, and the file that tells its head."""
+    """A cat of the Oxford pets with a head box.
+
+    Attributes:
+        name: name of the image, such as 'Abyssinian_1.jpg'.
+        path: the image.
+        annotation: the XML file with the head box.
+    """
 
     name: str
     path: Path
@@ -44,17 +56,16 @@ class PetHead:
 
 
 def kaggle(name: str) -> Path:
-    """The folder of the Kaggle data set `name`, from kagglehub's cache or, at first, from Kaggle.
+    """Return the folder of a Kaggle dataset, downloading it if it is not in kagglehub's cache.
 
-    The cache is `~/.cache/kagglehub`, or what KAGGLEHUB_CACHE says. Without a version Kaggle is asked each time for
-    the newest one; with a version that is in the cache no network is needed.
+    The cache is `~/.cache/kagglehub`, or KAGGLEHUB_CACHE. Without a version, each call asks Kaggle for the newest one.
+    A version in the cache needs no network.
 
     Args:
-        name: `OWNER/NAME`, as in the address of its page, https://www.kaggle.com/datasets/OWNER/NAME, or
-            `OWNER/NAME/versions/NUMBER`.
+        name: `OWNER/NAME`, as in the URL https://www.kaggle.com/datasets/OWNER/NAME, or `OWNER/NAME/versions/NUMBER`.
 
     Raises:
-        UserError: kagglehub isn't installed, the name is malformed, or the data set can't be had.
+        UserError: kagglehub is not installed, the name is malformed, or the download fails.
     """
     match = KAGGLE_NAME.fullmatch(name)
     if match is None:
@@ -72,15 +83,15 @@ def kaggle(name: str) -> Path:
         if error.response is None:
             raise
         error.response.close()
-        raise UserError(f"kaggle:{name} can't be had: {_refusal(name, error.response.status_code)}") from error
+        raise UserError(f"cannot download kaggle:{name}: {_http_error(name, error.response.status_code)}") from error
     except requests.RequestException as error:
         raise UserError(
-            f"kaggle:{name}: no way to Kaggle ({type(error).__name__}); mend the network and run again, or name a "
-            f"version that was downloaded before, like kaggle:{match[1]}/versions/1, which needs no network"
+            f"cannot download kaggle:{name}: Kaggle cannot be reached ({type(error).__name__}); fix the network and "
+            f"run again, or use a version in the cache, such as kaggle:{match[1]}/versions/1"
         ) from error
     except (*DAMAGE, OSError, kagglehub.exceptions.DataCorruptionError) as error:
         raise UserError(
-            f"kaggle:{name} can't be unpacked or stored: {_line(error)}; mend that, or delete datasets/{match[1]} in "
+            f"cannot unpack or store kaggle:{name}: {_line(error)}; fix that, or delete datasets/{match[1]} in "
             "kagglehub's cache (KAGGLEHUB_CACHE, or ~/.cache/kagglehub), and run again"
         ) from error
     logger.info("kaggle:%s is in %s", name, folder)
@@ -88,17 +99,16 @@ def kaggle(name: str) -> Path:
 
 
 def pets(root: Path | None = None) -> list[PetHead]:
-    """The cats of the Oxford-IIIT pets (12 breeds) that have a head box, in the order of their names.
+    """Return the cats of the Oxford-IIIT pets (12 breeds) that have a head box, sorted by name.
 
-    Those are of the half that the data set means for training; the log says how many are left out. The pets,
-    https://www.robots.ox.ac.uk/~vgg/data/pets/, are downloaded by torchvision (800 MB) unless they are there.
+    Only the dataset's training half has head boxes; the log reports how many cats are left out. torchvision downloads
+    https://www.robots.ox.ac.uk/~vgg/data/pets/ (800 MB) unless `root` has it.
 
     Args:
-        root: the folder that has or gets `oxford-iiit-pet`; `$XDG_CACHE_HOME/catae/pets` or else
-            `~/.cache/catae/pets` unless told.
+        root: the folder of `oxford-iiit-pet`; by default `$XDG_CACHE_HOME/catae/pets`, or `~/.cache/catae/pets`.
 
     Raises:
-        UserError: they can't be downloaded, or what is there isn't whole.
+        UserError: the download fails, or the folder is incomplete.
     """
     root = root or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "catae" / "pets"
     folder = root / PETS_FOLDER
@@ -108,51 +118,52 @@ def pets(root: Path | None = None) -> list[PetHead]:
         cats = _cats(folder / "annotations" / "list.txt")
         boxed = {path.stem for path in boxes.iterdir()}.intersection(cats)
         if not boxed:
-            raise ValueError(f"none of its {len(cats)} cats has a head box in annotations/xmls")
+            raise ValueError(f"annotations/xmls has no head box of its {len(cats)} cats")
     except (*DAMAGE, OSError, RuntimeError) as error:
         raise UserError(
-            f"{folder} isn't whole: {_line(error)}; see that the disk has 2 GB free, delete it and run again"
+            f"{folder} is incomplete: {_line(error)}; make sure that the disk has 2 GB free, delete it and run again"
         ) from error
     logger.info("pets: %d of %d cats have a head box; the others are left out", len(boxed), len(cats))
     return [PetHead(f"{name}.jpg", images / f"{name}.jpg", boxes / f"{name}.xml") for name in sorted(boxed)]
 
 
-def crop(path: Path, annotation: Path) -> bytes:
-    """The head of a pet, as the bytes of a PNG: a square about the middle of the head box, a fifth larger than it.
+def crop_head(path: Path, annotation: Path) -> bytes:
+    """Crop the head of a pet to a square and return it as the bytes of a PNG.
 
-    Near the picture's edge the square moves, and in a narrow picture it shrinks, so that it holds nothing but picture.
+    The square is centred on the head box and a fifth larger. It moves, and in a narrow image shrinks, to stay within
+    the image.
 
     Args:
-        path: the picture.
-        annotation: the XML file with the head box, in pixels of the picture.
+        path: the image.
+        annotation: the XML file with the head box, in pixels of the image.
 
     Raises:
-        Unreadable: the picture or the box is missing or broken; says which.
+        DecodeError: the image or the head box is missing or damaged.
     """
     head = _head_box(annotation)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what Pillow makes of odd metadata is no news
-            with Image.open(path) as picture:
-                cut = picture.crop(_square(head, picture.size))
+            warnings.simplefilter("ignore")  # Pillow warns about odd metadata, which does not matter
+            with Image.open(path) as image:
+                cropped = image.crop(_square(head, image.size))
             data = io.BytesIO()
-            # A JPEG may be CMYK, a PNG may not.
-            (cut.convert("RGB") if cut.mode == "CMYK" else cut).save(data, "PNG", compress_level=1)
+            # PNG, unlike JPEG, has no CMYK.
+            (cropped.convert("RGB") if cropped.mode == "CMYK" else cropped).save(data, "PNG", compress_level=1)
     except DecodeError:
         raise
-    except Exception as error:  # on broken bytes decoders raise whatever they run into
-        raise DecodeError(f"it can't be decoded: {_line(error)}") from error
+    except Exception as error:  # on damaged data decoders raise any exception
+        raise DecodeError(f"cannot be decoded: {_line(error)}") from error
     return data.getvalue()
 
 
 def _kagglehub(name: str) -> Any:
-    """The library, with its log going where any library's goes: it prints to standard output by itself."""
+    """Import kagglehub and let its log propagate, instead of going to standard output."""
     try:
         import kagglehub
     except ModuleNotFoundError as error:
         if error.name != "kagglehub":
             raise
-        raise UserError(f"kaggle:{name} needs the library kagglehub: pip install 'catae[kaggle]'") from error
+        raise UserError(f"kaggle:{name} needs kagglehub: pip install 'catae[kaggle]'") from error
     log = logging.getLogger("kagglehub")
     for handler in [handler for handler in log.handlers if type(handler) is logging.StreamHandler]:
         log.removeHandler(handler)
@@ -160,21 +171,21 @@ def _kagglehub(name: str) -> Any:
     return kagglehub
 
 
-def _refusal(name: str, status: int) -> str:
-    """What an HTTP status of Kaggle means, and what to do."""
+def _http_error(name: str, status: int) -> str:
+    """Return what an HTTP status of Kaggle means, and what to do."""
     page = f"https://www.kaggle.com/datasets/{name}"
     if status == 404:
-        return f"Kaggle has no such data set or version (404); copy its name from its page, {page}"
+        return f"Kaggle has no such dataset or version (404); copy the name from {page}"
     if status in (401, 403):
         return (
-            f"Kaggle says no ({status}): see that {page} is there, accept its terms if it has any, and set "
-            "KAGGLE_API_TOKEN to a token from https://www.kaggle.com/settings"
+            f"Kaggle denies access ({status}); check that {page} exists, accept its terms, and set KAGGLE_API_TOKEN "
+            "to a token from https://www.kaggle.com/settings"
         )
-    return f"Kaggle answers {status}; wait a while and run again"
+    return f"Kaggle responds with {status}; wait a while and run again"
 
 
 def _download_pets(root: Path) -> None:
-    """Has torchvision see to it that the pets are below `root`; where their folders are there, it fetches nothing."""
+    """Download the pets below `root` with torchvision, which skips the download if their folders exist."""
     from torchvision.datasets import OxfordIIITPet
 
     try:
@@ -182,24 +193,24 @@ def _download_pets(root: Path) -> None:
             OxfordIIITPet(root, download=True)
     except (URLError, HTTPException, ConnectionError, TimeoutError) as error:
         raise UserError(
-            f"pets:cats can't be downloaded: {_line(error)}; mend the network, or unpack images.tar.gz and "
+            f"cannot download pets:cats: {_line(error)}; fix the network and run again, or unpack images.tar.gz and "
             f"annotations.tar.gz of {PETS_PAGE} into {root / PETS_FOLDER}"
         ) from error
 
 
 def _cats(listing: Path) -> list[str]:
-    """The names of the cats, species 1, in a file of lines 'NAME CLASS SPECIES BREED' and comments after #."""
+    """Return the names of the cats (species 1) in a file of lines 'NAME CLASS SPECIES BREED' and # comments."""
     rows = [line.split() for line in listing.read_text().splitlines() if not line.startswith("#")]
     return [name for name, _, species, _ in rows if species == "1"]
 
 
 def _head_box(annotation: Path) -> tuple[int, int, int, int]:
-    """Left, upper, right and lower edge, in pixels."""
+    """Return the left, upper, right and lower edge, in pixels."""
     try:
-        # Safe with any file: Python's expat stops at entities that blow up, and fetches none.
+        # Safe with untrusted files: Python's expat limits entity expansion and loads no external entities.
         box = ElementTree.parse(annotation).find("object/bndbox")
         if box is None:
-            raise ValueError("no object/bndbox in it")
+            raise ValueError("no object/bndbox")
         left, upper, right, lower = (int(box.findtext(edge, "")) for edge in ("xmin", "ymin", "xmax", "ymax"))
     except (OSError, ElementTree.ParseError, ValueError) as error:
         raise DecodeError(f"{annotation.name} has no head box: {_line(error)}") from error
@@ -209,7 +220,7 @@ def _head_box(annotation: Path) -> tuple[int, int, int, int]:
 def _square(head: tuple[int, int, int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
     left, upper, right, lower = head
     if not (0 <= left < right <= size[0] and 0 <= upper < lower <= size[1]):
-        raise DecodeError(f"its head box {head} isn't within its {size[0]}x{size[1]} pixels")
+        raise DecodeError(f"its head box {head} exceeds its {size[0]}x{size[1]} pixels")
     side = min(round(max(right - left, lower - upper) * (1 + 2 * MARGIN)), *size)
     x = min(max((left + right - side) // 2, 0), size[0] - side)
     y = min(max((upper + lower - side) // 2, 0), size[1] - side)
@@ -222,8 +233,8 @@ def _line(error: Exception) -> str:
 
 @contextmanager
 def _clean_output() -> Iterator[None]:
-    """Nothing on standard output; the libraries' progress bars on a terminal, and nowhere else, as with our own."""
-    with Path(os.devnull).open("w") as nowhere:
-        shown = sys.stderr if sys.stderr.isatty() else nowhere
-        with redirect_stdout(shown), redirect_stderr(shown):
+    """Keep standard output clean, and show the libraries' progress bars only on a terminal."""
+    with Path(os.devnull).open("w") as null:
+        output = sys.stderr if sys.stderr.isatty() else null
+        with redirect_stdout(output), redirect_stderr(output):
             yield

@@ -1,26 +1,27 @@
-"""Which pictures are copies of each other: identical, mirrored, or re-encoded, rescaled, relit and slightly cropped.
+"""Find duplicates: identical, flipped, and near (re-encoded, rescaled, relit or slightly cropped) images.
 
-A copy on the other side of the split makes the test score a lie, and comparing all n² / 2 pairs takes hours for a
-million pictures. Three sieves take minutes, each finer and dearer than the one before:
+A duplicate of a train image in test makes the test score too good. Comparing all n² / 2 pairs takes hours for a million
+images. Three filters take minutes, each more accurate and more expensive than the one before:
 
-1. **Buckets.** A picture's *sketch* is its 16x16 grey thumbnail in whitened principal components, 32 numbers: there
-   copies stay above a cosine of 0.92 (99 % of the hardest of benchmarks/data/duplicates.py: cropped, relit, rescaled
-   and re-encoded at once), and unrelated faces, which correlate at 0.3-0.6 pixel by pixel, become nearly orthogonal.
-   The signs of random projections hash the sketches: two of cosine s agree in a bit with p = 1 - arccos(s) / π
-   (Charikar 2002, https://doi.org/10.1145/509907.509965). r bits make a bucket, and b independent bands of buckets
-   are looked through (Indyk & Motwani 1998, https://doi.org/10.1145/276698.276876).
-2. **Sketches.** Two in one bucket must have a cosine of 0.9: of the 43 million pairs of 9,303 cats 166 do.
-3. **Pixels.** What is left is measured by `similarity`: 83 are above 0.98. By eye two or three of these show different
-   cats, or one cat in two photographs, and about ten of the 23 from 0.97 to 0.98; the plain cosine finds 53.
+1. **Buckets.** An image's *sketch* is its 16x16 grey thumbnail in whitened principal components, 32 numbers. Sketches
+   of duplicates have a cosine above 0.92 (99 % of the hardest kind in benchmarks/data/duplicates.py: cropped, relit,
+   rescaled and re-encoded at once). Unrelated faces, which correlate at 0.3-0.6 pixel by pixel, become nearly
+   orthogonal. The signs of random projections hash the sketches: two with cosine s agree in a bit with
+   p = 1 - arccos(s) / π (Charikar 2002, https://doi.org/10.1145/509907.509965). r bits make a bucket, and b
+   independent bands of buckets are searched (Indyk & Motwani 1998, https://doi.org/10.1145/276698.276876).
+2. **Sketches.** Two in one bucket must have a cosine of 0.9. Of the 43 million pairs of 9,303 cats, 166 have.
+3. **Pixels.** `similarity` measures the remaining pairs: 83 are above 0.98. By eye, two or three of these show
+   different cats, or one cat in two photographs; so do about ten of the 23 from 0.97 to 0.98. The plain cosine finds
+   53.
 
-Mirrored copies cost nothing extra: a principal component is even or odd, so that mirroring changes signs in a sketch.
-Each band turns every picture to one side, by the sign of one more projection, of the odd part alone, and a picture
-and its mirrored copy fall into one bucket.
+Flipped duplicates cost nothing extra. A principal component is even or odd, so a flip only changes signs in a sketch.
+Each band orients every image by the sign of one more projection, of the odd part alone, so that an image and its
+flipped duplicate fall into one bucket.
 
-What it costs: unrelated cats share a bucket with E / 2^r, E = 2.7, 5.5, 14, 43 for r = 12, 16, 20, 24 (E = 1 if they
-were orthogonal), so r = 1.4 log2(n) - 5 keeps a picture at a mate or two a band. No band has a pair with
-(1 - p^(r+1))^b, and b makes that 1 % at s = 0.92: 34 bands for n = 10^4, 122 for 10^6. So the work grows as n^1.3,
-where all pairs were n², and memory by half a kilobyte a picture.
+Cost: unrelated cats share a bucket with probability E / 2^r, where E = 2.7, 5.5, 14, 43 for r = 12, 16, 20, 24 (E = 1
+if they were orthogonal). r = 1.4 log2(n) - 5 keeps an image at one or two candidates a band. All bands miss a pair with
+probability (1 - p^(r+1))^b, and b makes that 1 % at s = 0.92: 34 bands for n = 10^4, 122 for 10^6. So the time grows as
+n^1.3 instead of n², and memory by half a kilobyte an image.
 """
 
 import hashlib
@@ -40,24 +41,24 @@ Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.floating]
 Flags = npt.NDArray[np.bool_]
 Take = Callable[[Positions], Pixels]
-Kind = Literal["mirrored", "near", "near-mirrored"]
+Kind = Literal["flipped", "near", "near-flipped"]
 
 SIDE = 16  # of a thumbnail, in pixels
-COMPONENTS = 32  # of a sketch: with 24 twice as many false pairs pass ALIKE, with 64 some crops don't
-SAMPLE = 8192  # pictures, at least, that the principal components are fitted to, where there are as many
-ALIKE = 0.9  # least cosine of sketches whose pixels are compared: the least alike copies among the cats have 0.912
-HARDEST = 0.92  # the cosine of sketches at which 99 % share a bucket
-WINDOW = 16  # mates that a picture meets in one bucket, so that even 100,000 in it are only 100,000 x 16 pairs
-PATIENCE = 20  # comparisons in vain, after which two look-alikes of a crowd no longer compare their pixels
-FAINT = 2.0  # grey levels of 255: a thumbnail of less standard deviation shows nothing to tell copies by
-MISSES = 16  # of 64 bits that two mates may differ in: 4 standard deviations above the mean at ALIKE
-CHUNK = 256  # pictures or pairs of them in memory at once
-GREY = np.array([77, 150, 29], np.float32)  # / 256, luma of ITU-R BT.601 in whole numbers, which sum without rounding
+COMPONENTS = 32  # of a sketch: with 24 twice as many false pairs pass MIN_COSINE, with 64 some crops do not
+SAMPLE = 8192  # minimum number of images to fit the principal components to, in larger sets
+MIN_COSINE = 0.9  # of sketches whose pixels are compared; the least similar duplicates among the cats have 0.912
+TARGET_COSINE = 0.92  # of sketches, at which 99 % of the pairs share a bucket
+WINDOW = 16  # candidates for an image in one bucket: a bucket of 100,000 has only 100,000 x 16 pairs
+MAX_FAILURES = 20  # failed comparisons of two images after which their pixels are no longer compared
+MIN_CONTRAST = 2.0  # grey levels of 255: a thumbnail with a lower standard deviation has nothing to compare
+MAX_DIFFERENT_BITS = 16  # of 64, between candidates: 4 standard deviations above the mean at MIN_COSINE
+CHUNK = 256  # images or pairs in memory at once
+GREY = np.array([77, 150, 29], np.float32)  # / 256, luma of ITU-R BT.601 in integers, which sum exactly
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two pictures of different pixels that are copies, by position: `first` < `second`."""
+    """Two images with different pixels that are duplicates, by position: `first` < `second`."""
 
     first: int
     second: int
@@ -66,79 +67,83 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Copies:
-    """Which pictures belong together.
+class Duplicates:
+    """The groups of duplicates in an image set.
 
-    `groups`, int64 (n,), has for each picture the position of its group's first member, its own where it is alone.
-    `pairs`, sorted, are what joined distinct pictures. `identical` counts the pictures with the pixels of an earlier
-    one; `mirrored` and `near` the further ones that mirrored and near copies join to others.
+    Attributes:
+        groups: for each image the position of its group's first member, int64 (n,); its own without duplicates.
+        pairs: the pairs that joined distinct images, sorted.
+        identical: number of images with the pixels of an earlier one.
+        flipped: number of further images joined to others as exactly flipped duplicates.
+        near: number of further images joined to others as near duplicates, flipped or not.
     """
 
     groups: Positions
     pairs: tuple[Pair, ...]
     identical: int
-    mirrored: int
+    flipped: int
     near: int
 
 
-def find(take: Take, digests: Sequence[str], threshold: float = 0.98) -> Copies:
-    """Groups the copies among n pictures; which are grouped doesn't depend on their order.
+def find(take: Take, digests: Sequence[str], threshold: float = 0.98) -> Duplicates:
+    """Group the duplicates among n images, independently of their order.
 
-    Identical and exactly mirrored ones are found for certain, near ones with the probability above. A featureless
-    picture (see FAINT) is nobody's near copy: its noise would be all there is to compare. Groups are chains of pairs,
-    so that the ends of one may be less alike than `threshold`.
+    Identical and exactly flipped images are always found, near ones with the probability above. A featureless image
+    (see MIN_CONTRAST) has no near duplicates, because only its noise could be compared. Groups are chains of pairs, so
+    the ends of a chain may be less similar than `threshold`.
 
     Args:
-        take: gives the pictures at the positions, int64 (k,), as RGB, uint8 (k, size, size, 3); size a power of two
-            from 16.
-        digests: of each picture, the SHA-256 of its pixels, in hexadecimal.
-        threshold: least `similarity` of near copies, in (0, 1). Below 0.96 it is ALIKE that decides.
+        take: returns the images at the positions, int64 (k,), as RGB, uint8 (k, size, size, 3); size is a power of two,
+            at least 16.
+        digests: the SHA-256 of each image's pixels, in hexadecimal.
+        threshold: minimum `similarity` of near duplicates, in (0, 1). Below 0.96, MIN_COSINE decides.
     """
     first: dict[str, int] = {}
     for position, digest in enumerate(digests):
         first.setdefault(digest, position)
-    # From here on a picture is its rank by digest among the distinct ones: no shuffling changes that, and it has
-    # nothing to do with what the picture shows, so that every k-th is a fair sample.
+    # From here on, an image is its rank by digest among the distinct images. The rank does not depend on the order of
+    # the images or on their content, so that every k-th image is a fair sample.
     ranks = {digest: rank for rank, digest in enumerate(sorted(first))}
-    where = np.fromiter((first[digest] for digest in ranks), np.int64, len(ranks))
-    thumbnails, mirrors = _look(take, where, ranks)
-    joined = _Joined(np.arange(len(where)), where)
-    mirrored = sum(joined.join(one, other, "mirrored", 1.0) for one, other in mirrors)
+    positions = np.fromiter((first[digest] for digest in ranks), np.int64, len(ranks))
+    thumbnails, flips = _make_thumbnails(take, positions, ranks)
+    sets = _DisjointSets(np.arange(len(positions)), positions)
+    flipped = sum(sets.join(one, other, "flipped", 1.0) for one, other in flips)
     sketches = _sketches(thumbnails)
-    del thumbnails  # a quarter of a kilobyte a picture
-    near = _join_near(joined, sketches, take, threshold)
+    del thumbnails  # a quarter of a kilobyte an image
+    near = _join_near(sets, sketches, take, threshold)
 
-    roots = joined.roots(np.arange(len(where)))
-    leaders = np.full(len(where), len(digests), np.int64)
-    np.minimum.at(leaders, roots, where)
+    roots = sets.roots(np.arange(len(positions)))
+    leaders = np.full(len(positions), len(digests), np.int64)
+    np.minimum.at(leaders, roots, positions)
     groups = leaders[roots][np.fromiter((ranks[digest] for digest in digests), np.int64, len(digests))]
-    pairs = sorted(joined.pairs, key=lambda pair: (pair.first, pair.second))
-    return Copies(groups, tuple(pairs), len(digests) - len(where), mirrored, near)
+    pairs = sorted(sets.pairs, key=lambda pair: (pair.first, pair.second))
+    return Duplicates(groups, tuple(pairs), len(digests) - len(positions), flipped, near)
 
 
 def similarity(ones: Pixels, others: Pixels) -> Floats:
-    """How alike pictures are, pair by pair, whatever their light and a shift or crop of some percent: (k,) in [0, 1].
+    """Return the similarity of each pair, invariant to light and to shifts or crops of a few percent: (k,) in [0, 1].
 
-    To first order, moving or zooming a picture adds a multiple of its derivatives to it (Lucas & Kanade 1981). So this
-    is the cosine between the mean-centred 16x16 grey thumbnail of one and the nearest sum of the other's and its
-    derivatives along x, along y and away from the centre, the better of both ways round. Of 1,000 cats cropped by 2 %
-    at each edge all are above 0.98, by the plain cosine 53 %. Colour doesn't count: copies lose it.
+    To first order, shifting or zooming an image adds a multiple of its derivatives to it (Lucas & Kanade 1981). The
+    similarity is the cosine between one image's mean-centred 16x16 grey thumbnail and its projection onto the span of
+    the other's thumbnail and derivatives along x, along y and along the radius; the larger of both directions. Of 1,000
+    cats cropped by 2 % at each edge all are above 0.98, with the plain cosine 53 %. Colour is ignored, because
+    duplicates may lose it.
 
     Args:
-        ones: uint8 (k, size, size, 3).
-        others: likewise.
+        ones: the first images, uint8 (k, size, size, 3).
+        others: the second images, of the same shape.
     """
-    bases = [_moved(ones), _moved(others)]
-    return np.maximum(_explained(bases[0], bases[1][:, 0]), _explained(bases[1], bases[0][:, 0]))
+    bases = [_with_derivatives(ones), _with_derivatives(others)]
+    return np.maximum(_correlation(bases[0], bases[1][:, 0]), _correlation(bases[1], bases[0][:, 0]))
 
 
-def _moved(pictures: Pixels) -> Floats:
-    """Thumbnails and their derivatives along x, y and the radius, centred and of unit norm: (k, 4, 256).
+def _with_derivatives(images: Pixels) -> Floats:
+    """Return thumbnails and their derivatives along x, y and the radius, centred and of unit norm: (k, 4, 256).
 
-    Derived at full size, then averaged: differences of the thumbnails themselves are too coarse (93 % of those crops).
+    Differentiate at full size and then average: differences of thumbnails are too coarse (they find 93 % of the crops).
     """
-    size = pictures.shape[1]
-    grey = pictures.astype(np.float32) @ GREY
+    size = images.shape[1]
+    grey = images.astype(np.float32) @ GREY
     along_y, along_x = np.gradient(grey, axis=(1, 2))
     centred = np.arange(size, dtype=np.float32) - (size - 1) / 2
     fields = np.stack([grey, along_x, along_y, along_x * centred + along_y * centred[:, None]], axis=1)
@@ -146,95 +151,102 @@ def _moved(pictures: Pixels) -> Floats:
     return _unit(cells.mean((3, 5)).reshape(len(grey), 4, SIDE**2))
 
 
-def _explained(bases: Floats, thumbnails: Floats) -> Floats:
-    """The multiple correlation of (k, 256) thumbnails with (k, 4, 256) bases, by least squares pair by pair: (k,)."""
-    inner = (bases @ bases.transpose(0, 2, 1)).astype(np.float64) + 1e-6 * np.eye(4)  # some derivatives may vanish
+def _correlation(bases: Floats, thumbnails: Floats) -> Floats:
+    """Return the multiple correlation of (k, 256) thumbnails with (k, 4, 256) bases, by least squares: (k,)."""
+    inner = (bases @ bases.transpose(0, 2, 1)).astype(np.float64) + 1e-6 * np.eye(4)  # some derivatives may be zero
     shares = (bases @ thumbnails[:, :, None]).astype(np.float64)
     explained: Floats = np.sqrt((shares * np.linalg.solve(inner, shares)).sum((1, 2)).clip(0, 1))
     return explained
 
 
 def _unit(values: Floats) -> Floats:
-    """Mean-centred and of unit norm along the last axis; zero where it is constant."""
+    """Centre and scale to unit norm along the last axis; constant values become zero."""
     centred = values - values.mean(-1, keepdims=True)
     unit: Floats = centred / (np.linalg.norm(centred, axis=-1, keepdims=True) + 1e-6)
     return unit
 
 
-def _look(take: Take, where: Positions, ranks: Mapping[str, int]) -> tuple[Pixels, list[tuple[int, int]]]:
-    """The 16x16 grey thumbnails, uint8 (n, 16, 16), and the pairs of ranks that are exact mirrors."""
-    thumbnails = np.empty((len(where), SIDE, SIDE), np.uint8)
-    by_position = np.argsort(where)  # a disk is read from one end to the other
-    # In threads, since numpy lets go of Python's lock. A chunk is 13 MB, and each thread has one.
+def _make_thumbnails(
+    take: Take, positions: Positions, ranks: Mapping[str, int]
+) -> tuple[Pixels, list[tuple[int, int]]]:
+    """Return the 16x16 grey thumbnails, uint8 (n, 16, 16), and the pairs of ranks that are exactly flipped."""
+    thumbnails = np.empty((len(positions), SIDE, SIDE), np.uint8)
+    by_position = np.argsort(positions)  # read the disk sequentially
+    # Threads suffice, because numpy releases the GIL. Each holds one chunk of 13 MB.
     with ThreadPoolExecutor(hardware.usable_cpus()) as threads:
         chunks = _chunks(by_position)
-        looked = threads.map(lambda chunk: _thumbnails(take(where[chunk])), chunks)
-        for chunk, seen in zip(chunks, progress.track(looked, "looking for copies", len(chunks)), strict=True):
-            thumbnails[chunk] = seen
+        results = threads.map(lambda chunk: _thumbnails(take(positions[chunk])), chunks)
+        for chunk, result in zip(chunks, progress.track(results, "making thumbnails", len(chunks)), strict=True):
+            thumbnails[chunk] = result
 
-    # Averaging is exact, so that a mirrored picture has the mirrored thumbnail: few have that of another.
-    known = {hash(thumbnail.tobytes()) for thumbnail in thumbnails}
-    turned = (hash(thumbnail.tobytes()) in known for thumbnail in thumbnails[:, :, ::-1])
-    maybe = np.flatnonzero(np.fromiter(turned, bool, len(thumbnails)))
-    mirrors = []
-    for chunk in _chunks(maybe):
-        for rank, picture in zip(chunk.tolist(), np.ascontiguousarray(take(where[chunk])[:, :, ::-1]), strict=True):
-            other = ranks.get(hashlib.sha256(picture).hexdigest(), rank)
+    # Averaging is exact, so a flipped image has the flipped thumbnail. Few unrelated images share a thumbnail.
+    hashes = {hash(thumbnail.tobytes()) for thumbnail in thumbnails}
+    matches = (hash(thumbnail.tobytes()) in hashes for thumbnail in thumbnails[:, :, ::-1])
+    candidates = np.flatnonzero(np.fromiter(matches, bool, len(thumbnails)))
+    flips = []
+    for chunk in _chunks(candidates):
+        flipped = np.ascontiguousarray(take(positions[chunk])[:, :, ::-1])
+        for rank, image in zip(chunk.tolist(), flipped, strict=True):
+            other = ranks.get(hashlib.sha256(image).hexdigest(), rank)
             if rank < other:
-                mirrors.append((rank, other))
-    return thumbnails, mirrors
+                flips.append((rank, other))
+    return thumbnails, flips
 
 
-def _chunks(some: Positions) -> list[Positions]:
-    return [some[start : start + CHUNK] for start in range(0, len(some), CHUNK)]
+def _chunks(ranks: Positions) -> list[Positions]:
+    return [ranks[start : start + CHUNK] for start in range(0, len(ranks), CHUNK)]
 
 
-def _thumbnails(pictures: Pixels) -> Pixels:
-    """Grey of BT.601, averaged: uint8 (k, size, size, 3) to (k, 16, 16). Whole numbers, so exact up to size 256."""
-    size = pictures.shape[1]
+def _thumbnails(images: Pixels) -> Pixels:
+    """Average uint8 (k, size, size, 3) to grey (k, 16, 16), in integers: exact up to size 256."""
+    size = images.shape[1]
     averaging = np.kron(np.repeat(np.eye(SIDE, dtype=np.float32), size // SIDE, axis=0), GREY[:, None])
-    rows = pictures.reshape(len(pictures), SIDE, size // SIDE, size * 3).astype(np.float32) @ averaging
+    rows = images.reshape(len(images), SIDE, size // SIDE, size * 3).astype(np.float32) @ averaging
     thumbnails: Pixels = np.rint(rows.sum(2) / (256 * (size // SIDE) ** 2)).astype(np.uint8)
     return thumbnails
 
 
-class _Joined:
-    """Disjoint sets of ranks (Galler & Fischer 1964), and the pairs that joined them, by position.
+class _DisjointSets:
+    """Disjoint sets of ranks (Galler & Fischer 1964), and the pairs that joined them.
 
-    `parents` and `where`, the position of each rank, are int64 (n,).
+    Args:
+        parents: the parent of each rank, int64 (n,).
+        positions: the position of each rank, int64 (n,).
     """
 
-    def __init__(self, parents: Positions, where: Positions) -> None:
-        self.parents, self.where = parents, where
+    def __init__(self, parents: Positions, positions: Positions) -> None:
+        self.parents, self.positions = parents, positions
         self.pairs: list[Pair] = []
 
-    def roots(self, some: Positions) -> Positions:
-        """The ranks that stand for the sets of some."""
-        while not np.array_equal(above := self.parents[some], some):
-            some = above
-        return some
+    def roots(self, ranks: Positions) -> Positions:
+        """Return the representative of each rank's set."""
+        while not np.array_equal(parents := self.parents[ranks], ranks):
+            ranks = parents
+        return ranks
 
-    def join(self, one: int, other: int, kind: Kind, alike: float) -> bool:
-        """Joins the sets of two, and says whether they were two."""
-        first, second = sorted((int(self.where[one]), int(self.where[other])))
-        self.pairs.append(Pair(first, second, kind, alike))
+    def join(self, one: int, other: int, kind: Kind, similarity: float) -> bool:
+        """Join the sets of two ranks; return whether they were different sets."""
+        first, second = sorted((int(self.positions[one]), int(self.positions[other])))
+        self.pairs.append(Pair(first, second, kind, similarity))
         low, high = sorted((self._root(one), self._root(other)))
         self.parents[high] = low
         return low != high
 
-    def _root(self, one: int) -> int:
-        while (parent := int(self.parents[one])) != one:
-            self.parents[one] = self.parents[parent]  # halves the way for the next
-            one = parent
-        return one
+    def _root(self, rank: int) -> int:
+        while (parent := int(self.parents[rank])) != rank:
+            self.parents[rank] = self.parents[parent]  # path halving
+            rank = parent
+        return rank
 
 
 @dataclass(frozen=True)
 class _Sketches:
-    """What pictures show in 32 numbers of unit norm.
+    """The sketches of the images that are not featureless.
 
-    `values`, float32 (clear, 32), are those of the pictures with the `ranks`, int64 (clear,). Mirroring negates those
-    that are `odd`, bool (32,).
+    Attributes:
+        ranks: the images, int64 (m,).
+        values: their sketches, of unit norm, float32 (m, 32).
+        odd: the components that a flip negates, bool (32,).
     """
 
     ranks: Positions
@@ -243,106 +255,107 @@ class _Sketches:
 
 
 def _sketches(thumbnails: Pixels) -> _Sketches:
-    """Whitened principal components of (n, 16, 16) thumbnails that are not FAINT.
+    """Return the whitened principal components of (n, 16, 16) thumbnails, except those below MIN_CONTRAST.
 
-    With a picture its mirrored copy is fitted, so that the components of the even and the odd halves are separate. 256
-    pictures of white noise are fitted as well, as a prior: without it the difference of two copies would weigh as much
-    as what they show, in a set of a few dozen.
+    The fit includes each image's flip, so that every component is even or odd. It also includes 256 images of white
+    noise as a prior. Without it, in a set of a few dozen, the difference of two duplicates would weigh as much as their
+    content.
     """
     chunks = [thumbnails[start : start + CHUNK] for start in range(0, len(thumbnails), CHUNK)]
     contrast = np.concatenate([np.zeros(0), *(chunk.std((1, 2)) for chunk in chunks)])
-    ranks = np.flatnonzero(contrast >= FAINT)
+    ranks = np.flatnonzero(contrast >= MIN_CONTRAST)
     sample = _halves(thumbnails[ranks[:: max(1, len(ranks) // SAMPLE)]]).astype(np.float64)
-    # In all the noise is the identity: 256 pictures of unit norm in 256 dimensions.
+    # The noise adds the identity: 256 images of unit norm in 256 dimensions.
     variances, directions = np.linalg.eigh(sample.transpose(0, 2, 1) @ sample + np.eye(SIDE**2 // 2))
     half, column = np.divmod(np.argsort(-variances, axis=None)[:COMPONENTS], SIDE**2 // 2)
     basis = (directions[half, :, column] / np.sqrt(variances[half, column])[:, None]).astype(np.float32).T
 
     values = np.empty((len(ranks), COMPONENTS), np.float32)
     for start in range(0, len(ranks), CHUNK):
-        even, uneven = _halves(thumbnails[ranks[start : start + CHUNK]]) @ basis
-        sketch = np.where(half, uneven, even)
+        even, odd = _halves(thumbnails[ranks[start : start + CHUNK]]) @ basis
+        sketch = np.where(half, odd, even)
         values[start : start + CHUNK] = sketch / (np.linalg.norm(sketch, axis=1, keepdims=True) + 1e-6)
     return _Sketches(ranks, values, half.astype(bool))
 
 
 def _halves(thumbnails: Pixels) -> Floats:
-    """The even and the odd half of (k, 16, 16) thumbnails of unit norm: (2, k, 128); mirroring negates the second."""
+    """Return the even and odd halves of (k, 16, 16) thumbnails, of unit norm: (2, k, 128). A flip negates the odd."""
     unit = _unit(thumbnails.reshape(len(thumbnails), SIDE**2).astype(np.float32)).reshape(thumbnails.shape)
     left, right = unit[:, :, : SIDE // 2], unit[:, :, : SIDE // 2 - 1 : -1]
     return np.stack([left + right, left - right]).reshape(2, len(unit), SIDE**2 // 2) / np.float32(math.sqrt(2))
 
 
-def _join_near(joined: _Joined, sketches: _Sketches, take: Take, threshold: float) -> int:
-    """Joins near copies, plain and mirrored; how many sets that makes fewer."""
+def _join_near(sets: _DisjointSets, sketches: _Sketches, take: Take, threshold: float) -> int:
+    """Join near duplicates, flipped or not; return by how many the number of sets decreases."""
     bits, bands = _shape(len(sketches.ranks))
-    count, near = len(joined.where), 0
-    in_vain = np.zeros(count, np.int64)
-    refused = np.array([count**2])  # pairs, as one number each, ascending; the last is none
-    for band in progress.track(range(bands), "looking for copies", bands):
-        newly = [refused]
-        for ones, others in _mates(sketches, bits, band):
-            alike, turned = _alike(sketches, ones, others)
-            ones, others, turned = sketches.ranks[ones[alike]], sketches.ranks[others[alike]], turned[alike]
+    count, near = len(sets.positions), 0
+    failures = np.zeros(count, np.int64)  # of each image's comparisons
+    rejected = np.array([count**2])  # each pair as one number, ascending; the last is a sentinel
+    for band in progress.track(range(bands), "looking for duplicates", bands):
+        newly_rejected = [rejected]
+        for ones, others in _candidates(sketches, bits, band):
+            similar, flipped = _compare_sketches(sketches, ones, others)
+            ones, others, flipped = sketches.ranks[ones[similar]], sketches.ranks[others[similar]], flipped[similar]
             pairs = ones * count + others
-            asked = (joined.roots(ones) != joined.roots(others)) & (refused[np.searchsorted(refused, pairs)] != pairs)
-            asked &= np.minimum(in_vain[ones], in_vain[others]) < PATIENCE
-            ones, others, turned, pairs = ones[asked], others[asked], turned[asked], pairs[asked]
-            measured = _measure(take, joined.where[ones], joined.where[others], turned)
+            new = (sets.roots(ones) != sets.roots(others)) & (rejected[np.searchsorted(rejected, pairs)] != pairs)
+            new &= np.minimum(failures[ones], failures[others]) < MAX_FAILURES
+            ones, others, flipped, pairs = ones[new], others[new], flipped[new], pairs[new]
+            measured = _compare_pixels(take, sets.positions[ones], sets.positions[others], flipped)
             for pair in np.flatnonzero(measured >= threshold).tolist():
-                kind: Kind = "near-mirrored" if turned[pair] else "near"
-                near += joined.join(int(ones[pair]), int(others[pair]), kind, float(measured[pair]))
-            vain = measured < threshold
-            np.add.at(in_vain, np.concatenate([ones[vain], others[vain]]), 1)
-            newly.append(pairs[vain])
-        refused = np.unique(np.concatenate(newly))
+                kind: Kind = "near-flipped" if flipped[pair] else "near"
+                near += sets.join(int(ones[pair]), int(others[pair]), kind, float(measured[pair]))
+            failed = measured < threshold
+            np.add.at(failures, np.concatenate([ones[failed], others[failed]]), 1)
+            newly_rejected.append(pairs[failed])
+        rejected = np.unique(np.concatenate(newly_rejected))
     return near
 
 
 def _shape(count: int) -> tuple[int, int]:
-    """Bits of a bucket and number of bands for so many pictures; see the top."""
+    """Return the bits of a bucket and the number of bands for `count` images; see the module's docstring."""
     bits = min(48, max(1, round(1.4 * math.log2(max(count, 2)) - 5)))
-    together = (1 - math.acos(HARDEST) / math.pi) ** (bits + 1)
-    return bits, math.ceil(math.log(0.01) / math.log(1 - together))
+    collision = (1 - math.acos(TARGET_COSINE) / math.pi) ** (bits + 1)
+    return bits, math.ceil(math.log(0.01) / math.log(1 - collision))
 
 
-def _mates(sketches: _Sketches, bits: int, band: int) -> Iterator[tuple[Positions, Positions]]:
-    """Pairs in one bucket, lower first: the next in order, the next but one, ... up to WINDOW.
+def _candidates(sketches: _Sketches, bits: int, band: int) -> Iterator[tuple[Positions, Positions]]:
+    """Yield pairs in one bucket, the lower index first: neighbours in hash order at distances from 1 to WINDOW.
 
-    Codes have 64 bits. The first are the bucket; the others put those together in a large one that are alike, and let
-    two thirds of the pairs go before any sketch is fetched.
+    Hashes have 64 bits. The first `bits` are the bucket. The others sort similar images together in a large bucket, and
+    exclude two thirds of the pairs before their sketches are read.
     """
-    source = np.random.default_rng(rng.number(0, f"projections of band {band}"))
-    planes = source.standard_normal((COMPONENTS, 65), np.float32)
-    codes = np.empty(len(sketches.ranks), np.uint64)
-    for start in range(0, len(codes), 64 * CHUNK):
-        some = sketches.values[start : start + 64 * CHUNK]
-        even, uneven = (some * ~sketches.odd) @ planes, (some * sketches.odd) @ planes
-        signs = even + np.sign(uneven[:, 64:]) * uneven > 0
-        codes[start : start + 64 * CHUNK] = np.packbits(signs[:, :64], axis=1).view(">u8")[:, 0]
-    order = np.argsort(codes)
-    codes = codes[order]
+    generator = np.random.default_rng(rng.number(0, f"projections of band {band}"))
+    planes = generator.standard_normal((COMPONENTS, 65), np.float32)
+    hashes = np.empty(len(sketches.ranks), np.uint64)
+    for start in range(0, len(hashes), 64 * CHUNK):
+        values = sketches.values[start : start + 64 * CHUNK]
+        even, odd = (values * ~sketches.odd) @ planes, (values * sketches.odd) @ planes
+        signs = even + np.sign(odd[:, 64:]) * odd > 0
+        hashes[start : start + 64 * CHUNK] = np.packbits(signs[:, :64], axis=1).view(">u8")[:, 0]
+    order = np.argsort(hashes)
+    hashes = hashes[order]
     for step in range(1, WINDOW + 1):
-        differ = codes[step:] ^ codes[:-step]
-        mates = np.flatnonzero((differ >> np.uint64(64 - bits) == 0) & (np.bitwise_count(differ) <= MISSES))
-        for start in range(0, len(mates), 64 * CHUNK):
-            one, other = order[mates[start : start + 64 * CHUNK]], order[mates[start : start + 64 * CHUNK] + step]
+        differ = hashes[step:] ^ hashes[:-step]
+        same_bucket = differ >> np.uint64(64 - bits) == 0
+        pairs = np.flatnonzero(same_bucket & (np.bitwise_count(differ) <= MAX_DIFFERENT_BITS))
+        for start in range(0, len(pairs), 64 * CHUNK):
+            one, other = order[pairs[start : start + 64 * CHUNK]], order[pairs[start : start + 64 * CHUNK] + step]
             yield np.minimum(one, other), np.maximum(one, other)
 
 
-def _alike(sketches: _Sketches, ones: Positions, others: Positions) -> tuple[Flags, Flags]:
-    """Which pairs have sketches that are ALIKE, plain or mirrored, and which are more so mirrored."""
+def _compare_sketches(sketches: _Sketches, ones: Positions, others: Positions) -> tuple[Flags, Flags]:
+    """Return which pairs of sketches reach MIN_COSINE, flipped or not, and which are more similar flipped."""
     products = sketches.values[ones] * sketches.values[others]
-    even, uneven = products @ ~sketches.odd, products @ sketches.odd
-    return even + abs(uneven) >= ALIKE, uneven < 0
+    even, odd = products @ ~sketches.odd, products @ sketches.odd
+    return even + abs(odd) >= MIN_COSINE, odd < 0
 
 
-def _measure(take: Take, ones: Positions, others: Positions, turned: Flags) -> Floats:
-    """The `similarity` of pairs, by position, the second of each mirrored where it is `turned`."""
+def _compare_pixels(take: Take, ones: Positions, others: Positions, flipped: Flags) -> Floats:
+    """Return the `similarity` of pairs of positions; flip the second of each pair where `flipped`."""
     measured = np.empty(len(ones))
     for start in range(0, len(ones), CHUNK):
-        some = slice(start, start + CHUNK)
-        second = take(others[some])
-        second = np.where(turned[some, None, None, None], second[:, :, ::-1], second)
-        measured[some] = similarity(take(ones[some]), second)
+        chunk = slice(start, start + CHUNK)
+        second = take(others[chunk])
+        second = np.where(flipped[chunk, None, None, None], second[:, :, ::-1], second)
+        measured[chunk] = similarity(take(ones[chunk]), second)
     return measured

@@ -1,4 +1,4 @@
-"""Reading a source into an ImageStore, once: sets are kept in a cache, each named by its source and how it was read."""
+"""Read a source into an ImageStore, and cache it by the source and how it is read."""
 
 import hashlib
 import json
@@ -25,36 +25,39 @@ from catae.data.image_store import DIGESTS, GROUPS, INDEX, NAMES, PIXELS, REPORT
 from catae.data.sources import Entry, Listing
 from catae.errors import UserError
 from catae.system import files, hardware, progress
+from catae.system.text import count
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1  # of a set on disk, and of the reading that fills it: one more makes every set anew
-CHUNK = 64  # files for a thread or a process at a time
-UNDER_WAY = 8  # chunks
-INLINE = 4  # chunks to read before other processes are started, which takes as long as 2,000 small pictures
-BESIDE = 100  # bytes of a picture in the other files of a set: digest, name, group
-READING = ".reading-"  # what the folders begin with that are being filled
-SHOWN_GROUPS = 100  # in the report; there may be a million
+FORMAT = 1  # of an image set and of how it is read; increase it to invalidate every cached set
+CHUNK = 64  # files in one task of a thread or process
+MAX_PENDING = 8  # chunks
+INLINE = 4  # chunks to decode before starting processes, which takes as long as decoding 2,000 small images
+METADATA_BYTES = 100  # of an image in the other files of a set: digest, name, group
+PARTIAL = ".reading-"  # prefix of folders that are being filled
+MAX_GROUPS = 100  # in the report; a set may have a million
 
 
 @dataclass(frozen=True)
 class DataReport:
-    """What was read from a source, and what was not.
+    """What a source contains. The attributes are the keys of `data.json`.
 
     Attributes:
-        files: everything that was found, of whatever kind.
-        pictures: what was decoded.
-        distinct: of those, how many different pixels.
-        mirrored: further pictures that are another's mirror image, or nearly.
-        near: further pictures that are nearly another.
-        plain_split_leak: share of the test pictures of a plain random split that would have a copy in train.
-        groups: names of copies, the largest groups first, 100 at the most.
-        group_count: how many groups there are.
-        original_sizes: like '640x480', with how many had it.
-        modes: Pillow's names of kinds of pixels, with how many had it.
-        rejects: name and reason of each file that gave no picture.
-        notes: name and note of each picture that was read, but is odd.
-        passed_over: names of files that are not meant to be pictures.
+        source: the source.
+        image_size: height and width of the decoded images, in pixels.
+        files: number of files of any kind.
+        pictures: number of decoded images.
+        distinct: number of images with different pixels.
+        mirrored: number of further duplicates that are flipped, exactly or nearly.
+        near: number of further near duplicates.
+        plain_split_leak: fraction of test images with a duplicate in train, if the split were random.
+        groups: names of duplicates, the largest groups first, at most 100 groups.
+        group_count: number of groups.
+        original_sizes: sizes such as '640x480', and the number of images of each.
+        modes: Pillow's image modes, and the number of images of each.
+        rejects: name and reason of each file that yields no image.
+        notes: name and note of each unusual image.
+        passed_over: names of files that are not images.
     """
 
     source: str
@@ -74,42 +77,42 @@ class DataReport:
     passed_over: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """As it stands in `data.json`."""
+        """Return the contents of `data.json`."""
         return asdict(self)
 
 
 def read(
     source: str, cache: Path, size: int = 64, on_reject: Literal["skip", "fail"] = "skip"
 ) -> tuple[ImageStore, DataReport]:
-    """The pictures of `source`, decoded: from the cache where they are, as they are now, or into it.
+    """Return the decoded images of `source`, from the cache if the source has not changed.
 
-    A file that gives no picture is left out, and stands in the report with its name and the reason.
+    A file that yields no image is skipped; the report has its name and the reason.
 
     Args:
-        source: as `catae.sources.entries` takes it.
-        cache: the folder for sets.
-        size: height and width of the pictures, in pixels.
-        on_reject: 'fail' makes a single file that gives no picture an error.
+        source: as in `sources.entries`.
+        cache: the folder of image sets.
+        size: height and width of the decoded images, in pixels.
+        on_reject: 'fail' raises an error if any file yields no image.
 
     Raises:
-        UserError: there is no such source, or no picture in it, or more than half of its files give none.
+        UserError: the source does not exist or has no images, or more than half of its images cannot be decoded.
     """
-    state = sources.fingerprint(source)
-    place = cache / _key(state, size)
-    if _is_whole(place):
-        logger.info("the pictures of %s are in the cache, in %s, their digests checked", source, place)
+    fingerprint = sources.fingerprint(source)
+    path = cache / _key(fingerprint, size)
+    if _is_intact(path):
+        logger.info("reusing the images of %s in %s; a sample of their digests matches", source, path)
     else:
-        shutil.rmtree(place, ignore_errors=True)
-        with files.explain_os_errors(cache), _folder_to_fill(cache) as folder:
+        shutil.rmtree(path, ignore_errors=True)
+        with files.explain_os_errors(cache), _partial_folder(cache) as folder:
             _build(folder, source, size)
-            if sources.fingerprint(source) != state:
-                logger.warning("%s has changed while it was read: what was read is used, and not kept", source)
-                place = cache / f"{place.name}-{os.getpid()}"
-            _put(folder, place)
-    os.utime(place / INDEX)  # when it was last of use
-    report = DataReport(**files.read_json(place / REPORT))
+            if sources.fingerprint(source) != fingerprint:
+                logger.warning("%s changed while it was read: using the images read, but not for later runs", source)
+                path = cache / f"{path.name}-{os.getpid()}"
+            _publish(folder, path)
+    os.utime(path / INDEX)  # records the last use
+    report = DataReport(**files.read_json(path / REPORT))
     _check(report, on_reject)
-    return ImageStore(place), replace(report, source=source)
+    return ImageStore(path), replace(report, source=source)
 
 
 def cached_report(source: str, cache: Path, size: int) -> DataReport | None:
@@ -122,101 +125,101 @@ def cached_report(source: str, cache: Path, size: int) -> DataReport | None:
     return DataReport(**files.read_json(report)) if report.is_file() else None
 
 
-def _key(state: str, size: int) -> str:
-    made_by = f"{FORMAT}:{PIL.__version__}"
-    return hashlib.sha256(f"{state}:{size}:{made_by}".encode()).hexdigest()[:16]
+def _key(fingerprint: str, size: int) -> str:
+    decoder = f"{FORMAT}:{PIL.__version__}"
+    return hashlib.sha256(f"{fingerprint}:{size}:{decoder}".encode()).hexdigest()[:16]
 
 
-def _is_whole(place: Path) -> bool:
-    """Whether a set is there, as it was written: of its pictures, 64 are looked at."""
-    if not place.exists():
+def _is_intact(path: Path) -> bool:
+    """Return whether an image set exists and is complete, with the right digests in a sample of 64 images."""
+    if not path.exists():
         return False
     try:
-        images = ImageStore(place)
-        few = np.linspace(0, len(images) - 1, min(64, len(images))).astype(np.int64)
-        found = [hashlib.sha256(picture.tobytes()).hexdigest() for picture in images.take(few)]
-        whole = found == [images.digests[position] for position in few] and (place / REPORT).exists()
+        images = ImageStore(path)
+        sample = np.linspace(0, len(images) - 1, min(64, len(images))).astype(np.int64)
+        digests = [hashlib.sha256(image.tobytes()).hexdigest() for image in images.take(sample)]
+        intact = digests == [images.digests[position] for position in sample] and (path / REPORT).exists()
     except UserError as error:
-        logger.warning("%s; reading the pictures anew", error)
+        logger.warning("%s; reading the images again", error)
         return False
-    if not whole:
-        logger.warning("%s is damaged; reading the pictures anew", place)
-    return whole
+    if not intact:
+        logger.warning("%s is damaged; reading the images again", path)
+    return intact
 
 
 @contextmanager
-def _folder_to_fill(cache: Path) -> Iterator[Path]:
-    """A new folder in the cache, which goes at the end unless it has been moved; those of killed processes go now."""
+def _partial_folder(cache: Path) -> Iterator[Path]:
+    """Create a folder in the cache and delete it at the end, unless it was moved. Delete those of killed processes."""
     cache.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as held:
+    with ExitStack() as stack:
         with files.locked(cache):
-            for left in cache.glob(f"{READING}*"):
-                with suppress(BlockingIOError), files.locked(left, wait=False):
-                    shutil.rmtree(left)
-            temporary = tempfile.TemporaryDirectory(dir=cache, prefix=READING, ignore_cleanup_errors=True)
-            folder = Path(held.enter_context(temporary))
-            held.enter_context(files.locked(folder))
+            for partial in cache.glob(f"{PARTIAL}*"):
+                with suppress(BlockingIOError), files.locked(partial, wait=False):
+                    shutil.rmtree(partial)
+            temporary = tempfile.TemporaryDirectory(dir=cache, prefix=PARTIAL, ignore_cleanup_errors=True)
+            folder = Path(stack.enter_context(temporary))
+            stack.enter_context(files.locked(folder))
         yield folder
 
 
-def _put(folder: Path, place: Path) -> None:
-    """Moves a set to its place; where another process was first, its set stays, which is the same."""
+def _publish(folder: Path, path: Path) -> None:
+    """Rename a complete image set to `path`, unless another process has already put the same set there."""
     try:
-        folder.replace(place)
+        folder.replace(path)
     except OSError:
-        if not _is_whole(place):
+        if not _is_intact(path):
             raise
 
 
 def _build(folder: Path, source: str, size: int) -> None:
-    """Writes the set of `source` to `folder`."""
+    """Write the image set of `source` to `folder`."""
     report = DataReport(source, size)
     modes: Counter[str] = Counter()
     original_sizes: Counter[str] = Counter()
-    names: dict[str, int] = {}  # and how often an archive has it
+    names: dict[str, int] = {}  # and how often each occurs in the archive
     listing = sources.entries(source, size)
-    files.check_free_space(folder, (listing.total or 0) * (size**2 * 3 + BESIDE))
+    files.check_free_space(folder, (listing.total or 0) * (size**2 * 3 + METADATA_BYTES))
     with (folder / PIXELS).open("wb", 2**20) as pixels, (folder / DIGESTS).open("wb") as digests:
-        for result in progress.track(_decoded(_pictures(listing, report), size), "reading pictures", listing.total):
+        for result in progress.track(_decode(_images(listing, report), size), "decoding images", listing.total):
             if isinstance(result, Rejected):
                 report.rejects.append({"name": result.name, "reason": result.reason})
                 continue
             pixels.write(result.pixels)
             digests.write(result.digest)
-            name = _unused(result.name, names)
+            name = _unique(result.name, names)
             modes[result.mode] += 1
             original_sizes[result.original] += 1
             if result.note:
                 report.notes.append({"name": name, "note": result.note})
     if not names:
-        raise UserError(_nothing_in(source, report))
+        raise UserError(_no_images(source, report))
     with (folder / NAMES).open("w", encoding="utf-8") as lines:
         lines.writelines(json.dumps(name) + "\n" for name in names)
     hashed = hashlib.sha256((folder / DIGESTS).read_bytes()).hexdigest()
     files.write_json(folder / INDEX, {"size": size, "count": len(names), "digest": hashed})
-    _find_copies(ImageStore(folder), report, modes, original_sizes)
+    _find_duplicates(ImageStore(folder), report, modes, original_sizes)
     for file in (PIXELS, DIGESTS, NAMES, GROUPS):
         files.sync(folder / file)
 
 
-def _find_copies(
+def _find_duplicates(
     images: ImageStore, report: DataReport, modes: Mapping[str, int], original_sizes: Mapping[str, int]
 ) -> None:
-    """Groups the copies of a new set, and writes its report."""
-    copies = duplicates.find(images.take, images.digests)
-    copies.groups.tofile(images.path / GROUPS)
+    """Group the duplicates of a new image set and write its report."""
+    found = duplicates.find(images.take, images.digests)
+    found.groups.tofile(images.path / GROUPS)
     members: dict[int, list[str]] = {}
-    for position in np.flatnonzero(np.bincount(copies.groups, minlength=len(images))[copies.groups] > 1):
-        members.setdefault(int(copies.groups[position]), []).append(images.names[position])
+    for position in np.flatnonzero(np.bincount(found.groups, minlength=len(images))[found.groups] > 1):
+        members.setdefault(int(found.groups[position]), []).append(images.names[position])
     complete = replace(
         report,
         files=len(images) + len(report.rejects) + len(report.passed_over),
         pictures=len(images),
-        distinct=len(images) - copies.identical,
-        mirrored=copies.mirrored,
-        near=copies.near,
-        plain_split_leak=split.random_split_leak(copies.groups),
-        groups=sorted(members.values(), key=lambda group: (-len(group), group))[:SHOWN_GROUPS],
+        distinct=len(images) - found.identical,
+        mirrored=found.flipped,
+        near=found.near,
+        plain_split_leak=split.random_split_leak(found.groups),
+        groups=sorted(members.values(), key=lambda group: (-len(group), group))[:MAX_GROUPS],
         group_count=len(members),
         original_sizes=dict(sorted(original_sizes.items(), key=lambda item: (-item[1], item[0]))),
         modes=dict(sorted(modes.items(), key=lambda item: (-item[1], item[0]))),
@@ -224,101 +227,109 @@ def _find_copies(
     files.write_json(images.path / REPORT, complete.to_dict())
 
 
-def _pictures(listing: Listing, report: DataReport) -> Iterator[Entry]:
-    """What is to be decoded; the rest goes into the report."""
+def _images(listing: Listing, report: DataReport) -> Iterator[Entry]:
+    """Yield the files to decode, and add the others to the report."""
     for entry in listing:
         if entry.refusal:
             report.rejects.append({"name": entry.name, "reason": entry.refusal})
-        elif sources.is_picture_name(entry.name):
+        elif sources.is_image_name(entry.name):
             yield entry
         else:
             report.passed_over.append(entry.name)
 
 
-def _decoded(entries: Iterator[Entry], size: int) -> Iterator[Decoded | Rejected]:
-    """Decodes on all CPUs, in the order of the entries: plain JPEGs in threads, the rest in processes.
+def _decode(entries: Iterator[Entry], size: int) -> Iterator[Decoded | Rejected]:
+    """Decode on all CPUs and yield in the order of the entries: plain JPEGs in threads, other files in processes.
 
-    A few chunks are under way at a time, so that memory doesn't grow with the source.
+    At most a few chunks are pending, so that memory does not grow with the source.
     """
     chunks = iter(lambda: list(islice(entries, CHUNK)), [])
     with ExitStack() as stack:
         threads = stack.enter_context(ThreadPoolExecutor(hardware.usable_cpus()))
         processes = _Processes(stack)
-        plain: deque[tuple[list[Entry], Future[list[Decoded | None]]]] = deque()
-        ready: deque[tuple[list[Decoded | None], Future[list[Decoded | Rejected]]]] = deque()
+        submitted: deque[tuple[list[Entry], Future[list[Decoded | None]]]] = deque()
+        decoded: deque[tuple[list[Decoded | None], Future[list[Decoded | Rejected]]]] = deque()
         for chunk in chain(chunks, [None]):
             if chunk:
-                plain.append((chunk, threads.submit(_plain, chunk, size)))
-            while plain and (chunk is None or len(plain) > UNDER_WAY):
-                entries_of, found = plain.popleft()
-                rest = [entry for entry, done in zip(entries_of, found.result(), strict=True) if done is None]
-                ready.append((found.result(), processes.submit(rest, size)))
-            while ready and (chunk is None or len(ready) > UNDER_WAY):
-                done, others = ready.popleft()
-                remaining = iter(_result(others))
-                yield from (picture or next(remaining) for picture in done)
+                submitted.append((chunk, threads.submit(_decode_plain, chunk, size)))
+            while submitted and (chunk is None or len(submitted) > MAX_PENDING):
+                chunk_entries, future = submitted.popleft()
+                rest = [entry for entry, image in zip(chunk_entries, future.result(), strict=True) if image is None]
+                decoded.append((future.result(), processes.submit(rest, size)))
+            while decoded and (chunk is None or len(decoded) > MAX_PENDING):
+                images, future_rest = decoded.popleft()
+                rest_images = iter(_result(future_rest))
+                yield from (image or next(rest_images) for image in images)
 
 
-def _plain(entries: list[Entry], size: int) -> list[Decoded | None]:
+def _decode_plain(entries: list[Entry], size: int) -> list[Decoded | None]:
     return [decode_plain_jpeg(entry, size) for entry in entries]
 
 
 class _Processes:
-    """Decodes with Pillow: the first few chunks here, the others in processes, which take some time to start."""
+    """Decode with Pillow: the first few chunks in this process, the others in processes, which are slow to start."""
 
     def __init__(self, stack: ExitStack) -> None:
         self.stack, self.chunks = stack, 0
         self.pool: ProcessPoolExecutor | None = None
 
     def submit(self, entries: list[Entry], size: int) -> Future[list[Decoded | Rejected]]:
-        """Has the entries decoded, soon or now."""
+        """Decode the entries in a process, or at once in this one."""
         self.chunks += bool(entries)
         if self.pool is None and self.chunks > INLINE:
-            # loky's processes are new ones, and don't run the user's script again: a copy of this one could hold a
-            # lock of PyTorch's or Prefect's that nobody will release, and those of the standard library need a
-            # guarded script.
+            # loky starts fresh processes and does not run the user's script again. A forked process could hold a lock
+            # of PyTorch or Prefect that is never released; the standard library's "spawn" needs a guarded script.
             self.pool = ProcessPoolExecutor(hardware.usable_cpus())
             self.stack.callback(self.pool.shutdown, kill_workers=True)
         if self.pool is not None and entries:
-            submitted: Future[list[Decoded | Rejected]] = self.pool.submit(decode_all, entries, size)
-            return submitted
-        here: Future[list[Decoded | Rejected]] = Future()
-        here.set_result(decode_all(entries, size))
-        return here
+            future: Future[list[Decoded | Rejected]] = self.pool.submit(decode_all, entries, size)
+            return future
+        done: Future[list[Decoded | Rejected]] = Future()
+        done.set_result(decode_all(entries, size))
+        return done
 
 
 def _result(future: Future[list[Decoded | Rejected]]) -> list[Decoded | Rejected]:
     try:
         return future.result()
     except BrokenProcessPool as error:
-        raise UserError("a process that decodes pictures was killed, as for want of memory; free some") from error
+        raise UserError(
+            "a process that decodes images was killed, probably because memory ran out; free some memory and run again"
+        ) from error
 
 
 def _check(report: DataReport, on_reject: Literal["skip", "fail"]) -> None:
     if not report.rejects:
         return
-    first = f"{report.rejects[0]['name']}, the first: {report.rejects[0]['reason']}"
-    several = f"{report.source}: {len(report.rejects):,} of {report.pictures + len(report.rejects):,} pictures"
+    message = (
+        f"{report.source}: {len(report.rejects):,} of {report.pictures + len(report.rejects):,} images cannot be "
+        f"decoded, first {_first_reject(report)}"
+    )
     if on_reject == "fail":
-        raise UserError(f"{several} can't be read, and CATAE_ON_REJECT is fail; {first}")
+        raise UserError(f"{message}; remove them, or set CATAE_ON_REJECT to skip")
     if len(report.rejects) > report.pictures:
-        raise UserError(f"{several} can't be read, more than half: is it the right source? {first}")
+        raise UserError(f"{message}; check --source (CATAE_SOURCE): more than half is too many")
 
 
-def _nothing_in(source: str, report: DataReport) -> str:
+def _no_images(source: str, report: DataReport) -> str:
     if report.rejects:
-        first = f"{report.rejects[0]['name']}, the first: {report.rejects[0]['reason']}"
-        return f"{source}: none of its {len(report.rejects):,} pictures can be read; {first}"
-    others = report.passed_over
-    what = f"none of its {len(others):,} files is a picture, {others[0]} for one" if others else "it is empty"
-    return f"{source}: {what}; correct --source (CATAE_SOURCE)"
+        reason = f"none of its {count(len(report.rejects), 'image')} can be decoded, first {_first_reject(report)}"
+    elif report.passed_over:
+        reason = f"it has {count(len(report.passed_over), 'file')}, such as {report.passed_over[0]}, but no images"
+    else:
+        reason = "it is empty"
+    return f"{source}: {reason}; correct --source (CATAE_SOURCE)"
 
 
-def _unused(name: str, names: dict[str, int]) -> str:
-    """`name`, with a number where an archive holds it twice; counts it."""
-    unused = name
-    while unused in names:
+def _first_reject(report: DataReport) -> str:
+    return f"{report.rejects[0]['name']}: {report.rejects[0]['reason']}"
+
+
+def _unique(name: str, names: dict[str, int]) -> str:
+    """Return `name`, numbered if the archive has it more than once, and count it in `names`."""
+    unique = name
+    while unique in names:
         names[name] += 1
-        unused = f"{name}#{names[name]}"
-    names[unused] = 1
-    return unused
+        unique = f"{name}#{names[name]}"
+    names[unique] = 1
+    return unique

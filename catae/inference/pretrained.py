@@ -179,7 +179,7 @@ class Pretrained:
         if not (isinstance(pictures, Sequence) and pictures and all(isinstance(one, Image.Image) for one in pictures)):
             raise TypeError(f"pictures are PIL pictures, arrays or tensors, at least one, and not {pictures!r:.80}")
         try:
-            return normalize(np.stack([decode.fit(one, self.size) for one in pictures]))
+            return normalize(np.stack([decode.to_pixels(one, self.size) for one in pictures]))
         except DecodeError as error:
             raise UserError(f"a picture can't be used: {error}") from error
 

@@ -1,6 +1,4 @@
-"""Bytes that nobody made on purpose: whatever a file holds, it gives pixels or a reason. The long form is
-benchmarks/data/fuzz.py.
-"""
+"""Fuzz the decoders: any bytes yield an image or a reason. benchmarks/data/fuzz.py is the long version."""
 
 import io
 import tarfile
@@ -16,12 +14,12 @@ from catae.data.decode import Decoded
 from catae.errors import UserError
 
 KINDS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO", "TGA", "PCX", "JPEG2000", "QOI", "SGI", "DDS")
-Edit = tuple[float, int, bytes]  # where (as a share of the file), how many bytes go, which ones come
+Edit = tuple[float, int, bytes]  # offset as a fraction of the file, number of bytes to delete, bytes to insert
 EDITS = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 40), st.binary(max_size=40)), min_size=1, max_size=6)
 
 
 @cache
-def picture(kind: str) -> bytes:
+def image(kind: str) -> bytes:
     data = io.BytesIO()
     synthetic.draw(0, 0, 16).save(data, kind)
     return data.getvalue()
@@ -33,25 +31,25 @@ def archive(kind: str) -> bytes:
     if kind == "zip":
         with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as opened:
             for name in ("a.png", "b/c.png", "notes.txt"):
-                opened.writestr(name, picture("PNG"))
+                opened.writestr(name, image("PNG"))
     else:
         with tarfile.open(fileobj=data, mode=f"w:{kind.removeprefix('tar.')}") as tar:  # type: ignore[call-overload]
             for name in ("a.png", "b/c.png", "notes.txt"):
                 member = tarfile.TarInfo(name)
-                member.size = len(picture("PNG"))
-                tar.addfile(member, io.BytesIO(picture("PNG")))
+                member.size = len(image("PNG"))
+                tar.addfile(member, io.BytesIO(image("PNG")))
     return data.getvalue()
 
 
 def edited(data: bytes, edits: list[Edit]) -> bytes:
-    for place, gone, come in edits:
-        at = round(place * len(data))
-        data = data[:at] + come + data[at + gone :]
+    for offset, deleted, inserted in edits:
+        at = round(offset * len(data))
+        data = data[:at] + inserted + data[at + deleted :]
     return data
 
 
 def check_reading(entries: list[sources.Entry]) -> None:
-    readable = [entry for entry in entries if not entry.refusal and sources.is_picture_name(entry.name)]
+    readable = [entry for entry in entries if not entry.refusal and sources.is_image_name(entry.name)]
     for entry in readable:
         plain = decode.decode_plain_jpeg(entry, 16)
         assert plain is None or len(plain.pixels) == 16 * 16 * 3
@@ -65,13 +63,13 @@ def check_reading(entries: list[sources.Entry]) -> None:
 
 @settings(max_examples=600, deadline=None, derandomize=True)
 @given(kind=st.sampled_from(KINDS), edits=EDITS)
-def test_a_damaged_picture_gives_pixels_or_a_reason(kind: str, edits: list[Edit]) -> None:
-    check_reading([sources.Entry("cat.jpg", partial(bytes, edited(picture(kind), edits)))])
+def test_damaged_image_yields_pixels_or_a_reason(kind: str, edits: list[Edit]) -> None:
+    check_reading([sources.Entry("cat.jpg", partial(bytes, edited(image(kind), edits)))])
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(data=st.binary(max_size=300))
-def test_noise_gives_pixels_or_a_reason(data: bytes) -> None:
+def test_noise_yields_pixels_or_a_reason(data: bytes) -> None:
     check_reading([sources.Entry("cat.png", partial(bytes, data))])
 
 
@@ -79,13 +77,13 @@ def test_noise_gives_pixels_or_a_reason(data: bytes) -> None:
     max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(kind=st.sampled_from(("zip", "tar", "tar.gz", "tar.bz2", "tar.xz")), edits=EDITS)
-def test_a_damaged_archive_gives_what_it_still_holds_or_one_line(kind: str, edits: list[Edit], tmp_path: Path) -> None:
+def test_damaged_archive_yields_files_or_one_line(kind: str, edits: list[Edit], tmp_path: Path) -> None:
     path = tmp_path / f"cats.{kind}"
     path.write_bytes(edited(archive(kind), edits))
     try:
         entries = list(sources.entries(str(path)))
     except UserError as error:
-        assert str(path) in str(error)  # noqa: PT017 - either outcome is right
+        assert str(path) in str(error)  # noqa: PT017 - both outcomes are valid
         assert "\n" not in str(error)  # noqa: PT017
         return
     check_reading(entries)

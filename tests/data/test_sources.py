@@ -13,7 +13,7 @@ import pytest
 from catae.data import sources
 from catae.errors import DecodeError, UserError
 
-ASTRAY = ("/etc/abs.png", "../up.png", "a/../../b.png", "..\\dos.png", "C:/drive.png")
+UNSAFE = ("/etc/abs.png", "../up.png", "a/../../b.png", "..\\dos.png", "C:/drive.png")
 FILES = {"b.png": b"two", "a/c.png": b"three", "a/a.jpg": b"one"}
 
 
@@ -46,7 +46,7 @@ def content(source: Path | str) -> list[tuple[str, bytes]]:
 
 
 def refused(source: Path | str) -> dict[str, str]:
-    """Why each file is not read, before or while it is tried."""
+    """Return why each file is refused or cannot be read, by name."""
     reasons = {}
     for entry in sources.entries(str(source)):
         try:
@@ -57,7 +57,7 @@ def refused(source: Path | str) -> dict[str, str]:
     return reasons
 
 
-def test_a_folder_a_zip_and_tars_give_the_same_files(tmp_path: Path) -> None:
+def test_folder_zip_and_tar_list_the_same_files(tmp_path: Path) -> None:
     expected = sorted(FILES.items())
     assert sorted(content(folder(tmp_path / "cats"))) == expected
     assert content(zipped(tmp_path / "cats.zip")) == expected
@@ -71,7 +71,7 @@ def test_a_folder_a_zip_and_tars_give_the_same_files(tmp_path: Path) -> None:
         assert sorted(content(tarred(tmp_path / name, mode))) == expected
 
 
-def test_a_folder_with_nothing_to_read_but_one_archive_is_that_archive(tmp_path: Path) -> None:
+def test_folder_with_one_archive_is_that_archive(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
     (data / "README.md").write_text("cats")
@@ -81,22 +81,20 @@ def test_a_folder_with_nothing_to_read_but_one_archive_is_that_archive(tmp_path:
     before = sources.fingerprint(str(data))
     (data / "cats.zip").write_bytes((data / "cats.zip").read_bytes()[:-30])
     assert sources.fingerprint(str(data)) != before
-    with pytest.raises(UserError, match=r"data/cats\.zip is neither a folder nor a whole zip or tar archive"):
+    with pytest.raises(UserError, match=r"data/cats\.zip is not a folder or a complete zip or tar archive"):
         sources.entries(str(data))
 
 
-@pytest.mark.parametrize("beside", ["tom.png", "more.tar", "folder/tom.png"])
-def test_a_folder_with_more_than_an_archive_is_read_as_a_folder(tmp_path: Path, beside: str) -> None:
+@pytest.mark.parametrize("other", ["tom.png", "more.tar", "folder/tom.png"])
+def test_folder_with_more_than_one_archive_is_a_folder(tmp_path: Path, other: str) -> None:
     zipped(tmp_path / "cats.zip")
-    (tmp_path / beside).parent.mkdir(exist_ok=True)
-    (tmp_path / beside).write_bytes(b"tom")
-    assert "it is an archive inside the source" in refused(tmp_path)["cats.zip"]
+    (tmp_path / other).parent.mkdir(exist_ok=True)
+    (tmp_path / other).write_bytes(b"tom")
+    assert "an archive inside the source" in refused(tmp_path)["cats.zip"]
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_a_zips_members_are_read_however_they_are_packed_and_in_another_process_too(
-    tmp_path: Path, method: int
-) -> None:
+def test_zip_members_are_read_with_any_compression_and_in_other_processes(tmp_path: Path, method: int) -> None:
     long = "n" * 700 + ".png"
     with zipfile.ZipFile(tmp_path / "cats.zip", "w", method) as archive:
         for name, data in (FILES | {long: b"long" * 9}).items():
@@ -107,7 +105,7 @@ def test_a_zips_members_are_read_however_they_are_packed_and_in_another_process_
     assert [(entry.name, entry.read()) for entry in sent] == expected
 
 
-def test_a_broken_member_of_a_rarely_used_packing_is_told_and_the_others_are_read(tmp_path: Path) -> None:
+def test_damaged_bzip2_member_does_not_affect_others(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "cats.zip", "w", zipfile.ZIP_BZIP2) as archive:
         archive.writestr("bad.png", b"bad" * 100)
         archive.writestr("good.png", b"good")
@@ -115,61 +113,61 @@ def test_a_broken_member_of_a_rarely_used_packing_is_told_and_the_others_are_rea
     data[data.index(b"BZh") + 12] ^= 0xFF
     (tmp_path / "cats.zip").write_bytes(data)
     reasons = refused(tmp_path / "cats.zip")
-    assert reasons["bad.png"].startswith("it can't be unpacked: ")
+    assert reasons["bad.png"].startswith("cannot be unpacked: ")
     assert reasons["good.png"] == ""
 
 
-def test_the_order_is_that_of_the_names_and_not_of_the_file_system(tmp_path: Path) -> None:
+def test_files_are_sorted_by_name(tmp_path: Path) -> None:
     names = [name for name, _ in content(folder(tmp_path / "cats"))]
     assert names == ["b.png", "a/a.jpg", "a/c.png"]
 
 
-def test_a_tilde_is_the_users_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tilde_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     folder(tmp_path / "cats")
     assert len(content("~/cats")) == 3
     assert sources.label("~/cats/") == "cats"
 
 
-def test_drawn_cats_have_names_that_sort_and_fewer_are_the_first_of_more() -> None:
+def test_fewer_synthetic_cats_are_the_first_of_more() -> None:
     assert content("drawn:3:7") == content("drawn:5:7")[:3]
     assert content("drawn:3:7") != content("drawn:3:8")
     assert [name for name, _ in content("drawn:2")] == ["drawn/000001.png", "drawn/000002.png"]
 
 
 @pytest.mark.parametrize("source", ["drawn:x", "drawn:0", "drawn:1:2:3", "drawn:-1", "drawn:1:", "drawn:²"])
-def test_a_wrong_count_or_seed_of_drawn_cats_is_told(source: str) -> None:
+def test_invalid_synthetic_count_or_seed_is_an_error(source: str) -> None:
     with pytest.raises(UserError, match="like drawn:500"):
         sources.entries(source)
 
 
-def test_what_is_no_source_is_told_with_its_path(tmp_path: Path) -> None:
+def test_invalid_source_is_an_error_with_its_path(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("not an archive")
     (tmp_path / "torn.zip").write_bytes(zipped(tmp_path / "whole.zip").read_bytes()[:40])
-    for name, said in [
+    for name, message in [
         ("nowhere", "No such file"),
-        ("notes.txt", "neither a folder nor"),
-        ("torn.zip", "neither a folder nor"),
+        ("notes.txt", "not a folder or"),
+        ("torn.zip", "not a folder or"),
     ]:
-        with pytest.raises(UserError, match=said) as error:
+        with pytest.raises(UserError, match=message) as error:
             sources.entries(str(tmp_path / name))
         assert name in str(error.value)
 
 
-def test_a_damaged_archive_is_told_in_one_line(tmp_path: Path) -> None:
+def test_damaged_archive_is_an_error(tmp_path: Path) -> None:
     whole = tarred(tmp_path / "whole.tar.gz", "w:gz").read_bytes()
     (tmp_path / "torn.tar.gz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match=r"torn\.tar\.gz is damaged"):
         content(tmp_path / "torn.tar.gz")
 
 
-def test_hidden_files_and_other_kinds_are_not_meant_to_be_pictures() -> None:
-    meant = ["1.jpg", "a/2.JPEG", "x.webp", "../up.png"]
-    others = ["notes.txt", ".hidden.jpg", "a/.cache/1.jpg", "__MACOSX/1.jpg", "Thumbs.db", "noending"]
-    assert [name for name in meant + others if sources.is_picture_name(name)] == meant
+def test_image_names_exclude_hidden_and_other_files() -> None:
+    images = ["1.jpg", "a/2.JPEG", "x.webp", "../up.png"]
+    others = ["notes.txt", ".hidden.jpg", "a/.cache/1.jpg", "__MACOSX/1.jpg", "Thumbs.db", "noextension"]
+    assert [name for name in images + others if sources.is_image_name(name)] == images
 
 
-def test_a_folders_links_pipes_and_closed_files_are_told_and_not_waited_for(tmp_path: Path) -> None:
+def test_links_and_pipes_in_a_folder_are_handled(tmp_path: Path) -> None:
     cats, other = tmp_path / "cats", tmp_path / "other"
     for path in (cats / "inside", other):
         path.mkdir(parents=True)
@@ -181,24 +179,24 @@ def test_a_folders_links_pipes_and_closed_files_are_told_and_not_waited_for(tmp_
     os.mkfifo(cats / "pipe.png")
     (cats / "nested.zip").write_bytes(b"PK")
     assert refused(cats) == {
-        "gone.png": "it can't be read: No such file or directory",
+        "gone.png": "cannot be read: No such file or directory",
         "linked/far.png": "",
-        "twice": "it is a link to a folder that has been read already",
-        "inside/loop": "it is a link to a folder that has been read already",
-        "pipe.png": "it is no ordinary file",
-        "nested.zip": "it is an archive inside the source; give it as a source of its own",
+        "twice": "a link to a folder that is already read",
+        "inside/loop": "a link to a folder that is already read",
+        "pipe.png": "not a regular file",
+        "nested.zip": "an archive inside the source; use it as a source of its own",
     }
 
 
-def test_a_name_that_is_no_utf8_is_shown_with_its_bytes_and_read(tmp_path: Path) -> None:
+def test_name_that_is_not_utf8_is_escaped(tmp_path: Path) -> None:
     (tmp_path / "cats").mkdir()
     with Path(os.fsdecode(os.fsencode(tmp_path / "cats") + b"/caf\xe9.png")).open("wb") as file:
         file.write(b"data")
     assert content(tmp_path / "cats") == [("caf\\xe9.png", b"data")]
 
 
-def test_a_file_or_folder_that_may_not_be_read_is_told(tmp_path: Path) -> None:
-    """As somebody who is not root, for whom nothing is closed."""
+def test_permission_errors_are_reported(tmp_path: Path) -> None:
+    """Read as an unprivileged user, because permissions do not apply to root."""
     (tmp_path / "cats" / "shut").mkdir(parents=True)
     (tmp_path / "cats" / "a.png").write_bytes(b"a")
     (tmp_path / "cats" / "a.png").chmod(0)
@@ -215,33 +213,33 @@ def test_a_file_or_folder_that_may_not_be_read_is_told(tmp_path: Path) -> None:
             json.dump(refused(tmp_path / "cats"), out)
         os._exit(0)
     os.close(write)
-    with os.fdopen(read) as said:
-        reasons = json.load(said)
+    with os.fdopen(read) as output:
+        reasons = json.load(output)
     os.waitpid(child, 0)
     (tmp_path / "cats" / "shut").chmod(0o700)
     assert reasons == {
-        "a.png": "it can't be read: Permission denied",
-        "shut": "it can't be listed: Permission denied",
+        "a.png": "cannot be read: Permission denied",
+        "shut": "cannot be listed: Permission denied",
     }
 
 
-def test_a_file_that_vanishes_between_listing_and_reading_is_told(tmp_path: Path) -> None:
+def test_file_deleted_after_listing_is_reported(tmp_path: Path) -> None:
     listed = list(sources.entries(str(folder(tmp_path / "cats"))))
     (tmp_path / "cats" / "b.png").unlink()
-    with pytest.raises(DecodeError, match="can't be read: No such file"):
+    with pytest.raises(DecodeError, match="cannot be read: No such file"):
         next(entry for entry in listed if entry.name == "b.png").read()
 
 
-def test_a_file_that_is_too_large_to_be_a_picture_is_not_loaded(tmp_path: Path) -> None:
+def test_huge_file_is_not_loaded(tmp_path: Path) -> None:
     (tmp_path / "cats").mkdir()
     with (tmp_path / "cats" / "huge.png").open("wb") as file:
         file.truncate(300 * 2**20)
-    assert refused(tmp_path / "cats") == {"huge.png": "it has 300 MB, more than the 256 that are read of a file"}
+    assert refused(tmp_path / "cats") == {"huge.png": "300 MB exceed the limit of 256 MB"}
 
 
-def test_members_of_a_zip_that_lead_astray_are_told(tmp_path: Path) -> None:
+def test_unsafe_zip_members_are_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "bad.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in (*ASTRAY, "inner.zip", "ok.png"):
+        for name in (*UNSAFE, "inner.zip", "ok.png"):
             archive.writestr(name, b"data")
         link = zipfile.ZipInfo("link.png")
         link.external_attr = 0o120777 << 16
@@ -251,53 +249,53 @@ def test_members_of_a_zip_that_lead_astray_are_told(tmp_path: Path) -> None:
     data[data.index(b"torn.png") + 12] ^= 0xFF
     (tmp_path / "bad.zip").write_bytes(data)
     reasons = refused(tmp_path / "bad.zip")
-    assert reasons.pop("torn.png").startswith("it can't be unpacked: ")
+    assert reasons.pop("torn.png").startswith("cannot be unpacked: ")
     assert reasons == {
-        **dict.fromkeys(ASTRAY, "its name leads out of the archive"),
-        "inner.zip": "it is an archive inside the source; give it as a source of its own",
-        "link.png": "it is a link",
+        **dict.fromkeys(UNSAFE, "its path leads out of the archive"),
+        "inner.zip": "an archive inside the source; use it as a source of its own",
+        "link.png": "a link",
         "ok.png": "",
     }
 
 
-def test_a_member_without_a_name_is_told(tmp_path: Path) -> None:
+def test_member_without_a_name_is_refused(tmp_path: Path) -> None:
     data = bytearray(zipped(tmp_path / "plain.zip").read_bytes())
     start = data.rindex(b"PK\x01\x02")
     length = int.from_bytes(data[start + 28 : start + 30], "little")
     data[start + 28 : start + 30] = b"\0\0"  # found by fuzzing: the name's length, now counted as a comment
     data[start + 32 : start + 34] = length.to_bytes(2, "little")
     (tmp_path / "nameless.zip").write_bytes(data)
-    assert refused(tmp_path / "nameless.zip")["(no name)"] == "it has no name"
+    assert refused(tmp_path / "nameless.zip")["(no name)"] == "without a name"
 
 
-def test_a_zip_of_a_version_that_nobody_knows_is_told(tmp_path: Path) -> None:
+def test_zip_of_an_unknown_version_is_an_error(tmp_path: Path) -> None:
     data = bytearray(zipped(tmp_path / "plain.zip").read_bytes())
     data[data.rindex(b"PK\x01\x02") + 6] = 206  # found by fuzzing
     (tmp_path / "newer.zip").write_bytes(data)
-    with pytest.raises(UserError, match=r"newer\.zip is damaged \(zip file version 20\.6\); get it again"):
+    with pytest.raises(UserError, match=r"newer\.zip is damaged \(zip file version 20\.6\); download or copy it again"):
         content(tmp_path / "newer.zip")
 
 
-def test_a_member_that_claims_to_be_larger_than_the_archive_is_told(tmp_path: Path) -> None:
+def test_member_larger_than_its_archive_is_refused(tmp_path: Path) -> None:
     data = bytearray(zipped(tmp_path / "plain.zip").read_bytes())
     start = data.rindex(b"PK\x01\x02")
     data[start + 20 : start + 24] = (2**32 - 2).to_bytes(4, "little")
     (tmp_path / "lying.zip").write_bytes(data)
-    assert "it claims to be larger than the archive" in refused(tmp_path / "lying.zip").values()
+    assert "its declared size exceeds the archive's" in refused(tmp_path / "lying.zip").values()
 
 
-def test_encrypted_members_are_told(tmp_path: Path) -> None:
-    # Python's zipfile writes no encrypted members: the flag alone is what a reader sees first.
+def test_encrypted_members_are_refused(tmp_path: Path) -> None:
+    # Python's zipfile cannot write encrypted members, but a reader checks this flag first.
     data = bytearray(zipped(tmp_path / "plain.zip").read_bytes())
     for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         start = -1
         while (start := data.find(signature, start + 1)) >= 0:
             data[start + offset] |= 1
     (tmp_path / "secret.zip").write_bytes(data)
-    assert set(refused(tmp_path / "secret.zip").values()) == {"it is encrypted"}
+    assert set(refused(tmp_path / "secret.zip").values()) == {"encrypted"}
 
 
-def test_links_and_devices_in_a_tar_are_told(tmp_path: Path) -> None:
+def test_links_and_devices_in_a_tar_are_refused(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "bad.tar.gz", "w:gz") as archive:
         for name, kind in {
             "soft.png": tarfile.SYMTYPE,
@@ -310,18 +308,16 @@ def test_links_and_devices_in_a_tar_are_told(tmp_path: Path) -> None:
         member = tarfile.TarInfo("../up.png")
         archive.addfile(member, io.BytesIO(b""))
     assert refused(tmp_path / "bad.tar.gz") == {
-        "soft.png": "it is a link",
-        "hard.png": "it is a link",
-        "device.png": "it is no ordinary file",
-        "../up.png": "its name leads out of the archive",
+        "soft.png": "a link",
+        "hard.png": "a link",
+        "device.png": "not a regular file",
+        "../up.png": "its path leads out of the archive",
     }
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar.gz"])
-def test_an_archive_that_unpacks_beyond_all_measure_is_refused(
-    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sources, "RATIO_FLOOR", 2**24)  # the real one, of 1 GB, takes 10 s to write
+def test_decompression_bomb_is_an_error(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "RATIO_FLOOR", 2**24)  # the real limit of 1 GB takes 10 s to write
     path = tmp_path / f"bomb.{kind}"
     zeros = bytes(2 * 2**20)
     if kind == "zip":
@@ -338,20 +334,20 @@ def test_an_archive_that_unpacks_beyond_all_measure_is_refused(
         list(sources.entries(str(path)))
 
 
-def test_a_bad_central_directory_is_told(tmp_path: Path) -> None:
+def test_damaged_central_directory_is_an_error(tmp_path: Path) -> None:
     data = bytearray(zipped(tmp_path / "whole.zip").read_bytes())
     start = data.rindex(b"PK\x01\x02")
     data[start : start + 4] = b"XXXX"
     (tmp_path / "bad.zip").write_bytes(data)
     with pytest.raises(
-        UserError, match=r"bad\.zip is damaged \(Bad magic number for central directory\); get it again"
+        UserError, match=r"bad\.zip is damaged \(Bad magic number for central directory\); download or copy it again"
     ):
         content(tmp_path / "bad.zip")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["zip", "tar"])
-def test_a_million_members_are_gone_through_in_little_memory(tmp_path: Path, kind: str) -> None:
+def test_a_million_members_take_little_memory(tmp_path: Path, kind: str) -> None:
     path = tmp_path / f"million.{kind}"
     if kind == "zip":
         with zipfile.ZipFile(path, "w") as archive:
@@ -366,13 +362,13 @@ def test_a_million_members_are_gone_through_in_little_memory(tmp_path: Path, kin
         f"from catae.data import sources; print(sum(1 for _ in sources.entries({str(path)!r})))\n"
         "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
     )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=True).stdout
-    count, peak_kb = map(int, said.split())
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=True)
+    count, peak_kb = map(int, ran.stdout.split())
     assert count == 1_000_000
     assert peak_kb < 1_200_000
 
 
-def test_a_source_has_a_fingerprint_that_changes_with_it(tmp_path: Path) -> None:
+def test_fingerprint_changes_with_the_source(tmp_path: Path) -> None:
     cats = folder(tmp_path / "cats")
     seen = {sources.fingerprint(str(cats))}
     assert sources.fingerprint(str(cats)) in seen

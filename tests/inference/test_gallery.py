@@ -54,7 +54,7 @@ def test_two_test_pictures_are_taken_by_seed_or_by_name(drawn_set: ImageStore) -
 
 def test_pictures_that_cant_be_read_are_told_by_path(tmp_path: Path) -> None:
     (tmp_path / "words.jpg").write_text("words")
-    with pytest.raises(UserError, match=r"words\.jpg: it is no picture of a known format"):
+    with pytest.raises(UserError, match=r"words\.jpg: not an image in a known format"):
         gallery.pictures(Run(tmp_path), [str(tmp_path / "words.jpg")], 32)
 
 

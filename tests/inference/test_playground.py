@@ -82,7 +82,7 @@ def test_a_picture_of_ones_own_becomes_a_code_and_what_is_none_is_refused_with_t
     (own,) = client.post("/encode", content=png()).json()
     assert len(own["code"]) == 16
     broken = client.post("/encode", content=b"no picture")
-    assert (broken.status_code, broken.text) == (415, "it is no picture of a known format\n")
+    assert (broken.status_code, broken.text) == (415, "not an image in a known format\n")
     assert client.post("/encode", content=bytes(10_000_001)).status_code == 413
     assert client.post("/encode", content=png((9000, 8000))).status_code == 415
 
@@ -193,7 +193,7 @@ def test_in_a_browser_what_is_dragged_moved_and_resampled_changes_the_picture(tr
             assert saved.size == (32, 32)
         assert complaints == []
         page.get_by_label("Your picture").set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": b"no"})
-        page.get_by_text("it is no picture of a known format").wait_for()
+        page.get_by_text("not an image in a known format").wait_for()
         process.send_signal(signal.SIGINT)
         page.get_by_text("The server is gone").wait_for()
         assert process.wait(10) == 130
