@@ -112,7 +112,7 @@ def ray_address(tmp_path: Path) -> Iterator[str]:
 def test_the_command_trains_every_combination_and_prints_the_leaderboard(by_processes: Sweep) -> None:
     assert [trial.state for trial in by_processes.trials()] == ["finished"] * 4
     board = json.loads(by_processes.board.read_text())
-    assert board["headline"].startswith("With latent_dim")
+    assert board["headline"].startswith("latent_dim ")
     assert [entry["reached"]["runs"] for entry in board["entries"]] == [2, 2]
     pids = {found.read()["process"]["pid"] for n in range(1, 5) if (found := by_processes.run_of(n))}
     assert len(pids) == 2
