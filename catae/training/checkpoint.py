@@ -1,14 +1,15 @@
-"""A state of the training in one file, of tensors and plain values only, with a checksum over all of it.
+"""Save and load checkpoints: PyTorch archives of tensors and plain values, which `torch.load` opens.
 
-The state before stays beside it until the new one is safe on the disk, so that there is always a whole one.
+The previous checkpoint stays next to the new one until that is safely on the disk, so that there is always a complete
+one.
 """
 
-import hashlib
 import io
 import logging
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
@@ -17,62 +18,55 @@ from catae.system import files
 
 logger = logging.getLogger(__name__)
 
-MAGIC = b"catae checkpoint 2\n"
-DIGEST = 32  # bytes of SHA-256, of the state between it and the magic
-
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
-    """Writes `state` to `path`, whole or not at all; what was there before is then in the file beside it."""
+    """Write `state` to `path` atomically. The previous file is kept next to it.
+
+    PyTorch writes a zip archive with the CRC-32 of each record. `torch.load(path, weights_only=True)` reads it.
+    """
     with files.atomic_write(path, before=previous(path)) as file:
-        file.write(MAGIC)
-        hashed = _Hashed(file)
         try:
-            torch.save(dict(state), hashed)  # type: ignore[arg-type]
+            torch.save(dict(state), file)
         except RuntimeError as error:
-            # PyTorch completes its archive even after a write that failed, and complains of "unexpected pos": what
-            # came in between, a full disk or the signal to end, would be taken for a failure that may pass.
+            # PyTorch finishes its archive even after a failed write, and then reports "unexpected pos". Raise the
+            # cause, a full disk or a signal, or the task would be retried.
             raise error.__context__ or error from None
-        file.write(hashed.sha256.digest())
-
-
-class _Hashed:
-    """A file that knows the digest of what went through it: the default's state would be 87 MB more in memory."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file, self.sha256, self.flush = file, hashlib.sha256(), file.flush
-
-    def write(self, data: bytes) -> int:
-        self.sha256.update(data)
-        return self.file.write(data)
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The state in the file `path`.
+    """Return the state in `path`.
 
     Raises:
-        UserError: the file can't be read, is damaged, or holds something else than tensors and plain values.
+        UserError: the file cannot be read, is damaged, or contains anything but tensors and plain values.
     """
     try:
-        content = path.read_bytes()
+        content = io.BytesIO(path.read_bytes())
     except OSError as error:
-        raise UserError(f"{path} can't be read: {error.strerror or error}") from error
-    data, digest = memoryview(content)[len(MAGIC) : -DIGEST], content[-DIGEST:]
-    if not content.startswith(MAGIC) or hashlib.sha256(data).digest() != digest:
-        raise UserError(f"{path} is no whole checkpoint")
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     try:
-        state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        # `torch.load` does not check the CRCs of all records.
+        with zipfile.ZipFile(content) as archive:
+            # A record marked as a folder is read as random bytes; no CRC covers that mark.
+            damaged = archive.testzip() or any(record.external_attr for record in archive.infolist())
+    except Exception as error:
+        raise UserError(f"{path} is incomplete or corrupt: it is not a complete PyTorch archive") from error
+    if damaged:
+        raise UserError(f"{path} is incomplete or corrupt: its checksum does not match")
+    content.seek(0)
+    try:
+        state: dict[str, Any] = torch.load(content, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path} holds something else than tensors and plain values: {reason}") from error
+        raise UserError(f"{path} contains something other than tensors and plain values: {reason}") from error
     return state
 
 
 def load_newest(path: Path, identity: Mapping[str, str]) -> dict[str, Any] | None:
-    """The state in `path`, or the one before where that is damaged or another training's; None if there is none.
+    """Return the state in `path`, or the previous one if that is damaged or of another training; None if there is none.
 
     Args:
         path: as given to `save`.
-        identity: what the state says under the same name: of which training it is, by digests of what made it.
+        identity: digests of the data, the split and the settings, which the state must contain as its `identity`.
     """
     for candidate in (path, previous(path)):
         if not candidate.exists():
@@ -80,17 +74,17 @@ def load_newest(path: Path, identity: Mapping[str, str]) -> dict[str, Any] | Non
         try:
             state = load(candidate)
         except UserError as error:
-            logger.warning("%s; looking for the one before", error)
+            logger.warning("%s; trying the previous checkpoint", error)
             continue
-        theirs = state.get("identity")
-        if theirs == identity:
+        found = state.get("identity")
+        if found == identity:
             return state
-        others = [name for name in identity if not isinstance(theirs, dict) or theirs.get(name) != identity[name]]
-        what = " and ".join(others) or "training"
-        logger.warning("%s is of another %s; looking for the one before", candidate, what)
+        changed = [name for name in identity if not isinstance(found, dict) or found.get(name) != identity[name]]
+        what = " and ".join(changed) or "training"
+        logger.warning("%s is of another %s; trying the previous checkpoint", candidate, what)
     return None
 
 
 def previous(path: Path) -> Path:
-    """Where the state before the one in `path` is."""
+    """Return where the previous checkpoint of `path` is kept."""
     return path.with_stem(f"{path.stem}-previous")

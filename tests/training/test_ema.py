@@ -59,7 +59,7 @@ def test_weights_that_get_lost_go_back_to_their_average_and_training_goes_on(
     before = trainer.evaluate(settled.model, loader.ordered_loader(drawn_set, parts.test))
     lose(settled.model.decoder)
     settled.run_epoch(drawn_set, parts)
-    assert "the loss shot up in epoch 6: training went on from the average of its weights (1 time)" in caplog.text
+    assert "the loss spiked in epoch 6: training resumed from the averaged weights (1 time)" in caplog.text
     assert trainer.evaluate(settled.model, loader.ordered_loader(drawn_set, parts.test)) < 1.1 * before
 
 
