@@ -1,8 +1,8 @@
-# The image: `docker build -t catae .`; README.md says how to run it, docs/containers.md has the details.
+# Build with `docker build -t catae .`. README.md shows how to run the image, docs/containers.md has the details.
 
 ARG BASE=python:3.11-slim-bookworm
 
-# --- dependencies, in a virtual environment: rebuilt when a version changes
+# --- dependencies, in a virtual environment; rebuilt when a pinned version changes
 
 FROM ${BASE} AS dependencies
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
@@ -10,13 +10,13 @@ WORKDIR /build
 RUN python -m venv --without-pip /opt/catae
 COPY requirements.txt constraints.txt ./
 RUN python -m pip --python /opt/catae/bin/python install --no-deps --require-hashes -r requirements.txt
-# The CPU build of PyTorch is in a separate index, with other hashes. If that index cannot be reached, the default build
-# is installed, which on x86-64 includes CUDA and is 5 GB larger.
+# The CPU build of PyTorch is in a separate index, with different hashes. If that index is unreachable, pip installs the
+# default build, which on x86-64 includes CUDA and is 5 GB larger.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN python -m pip --python /opt/catae/bin/python install --retries 0 --timeout 5 -c constraints.txt \
     --extra-index-url "${TORCH_INDEX}" torch torchvision
 
-# Remove what only compiling, debugging or testing needs: 0.4 GB.
+# Remove headers, symbols, build tools and tests: 0.4 GB.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends binutils \
     && cd /opt/catae/lib/python3.11/site-packages \
@@ -24,11 +24,11 @@ RUN apt-get update \
     && rm -rf torch/include torch/share torch/test \
     && find torch/bin -type f ! -name torch_shm_manager -delete \
     && find . -type d -name tests -prune -exec rm -rf {} +
-# Create Prefect's empty database here: it is the slowest part of the start of a container.
+# Create Prefect's empty database at build time: it is the slowest step of starting a container.
 RUN PREFECT_HOME=/opt/catae/prefect /opt/catae/bin/prefect server database upgrade --yes \
     && chmod -R a+rX /opt/catae/prefect
 
-# --- catae itself, in /out as it will be in /, with reproducible bytes and times
+# --- catae itself, installed under /out, with reproducible bytes and timestamps
 
 FROM dependencies AS application
 COPY pyproject.toml README.md LICENSE ./
@@ -41,7 +41,7 @@ RUN python -m pip --python /opt/catae/bin/python install --no-deps --no-build-is
     && /opt/catae/bin/python -m compileall -q -s /out --invalidation-mode unchecked-hash /out/opt/catae/lib \
     && find /out -exec touch -h -d "@${SOURCE_DATE_EPOCH}" {} +
 
-# --- inventory with licences: `make sbom`
+# --- software bill of materials, with licences: `make sbom`
 
 FROM dependencies AS inventory
 COPY --from=application /out /
@@ -61,7 +61,7 @@ FROM ${BASE}
 RUN apt-get update \
     && apt-get install -y --no-install-recommends tini \
     && rm -rf /var/lib/apt/lists/* /var/log/* /var/cache/*
-# Any user that `--user` names can write to /tmp and to a new volume.
+# Mode 1777 lets any `--user` write to a new volume at /artifacts.
 RUN useradd --uid 1000 --no-create-home --home-dir /tmp catae \
     && mkdir /data \
     && mkdir -m 1777 /artifacts
@@ -78,7 +78,7 @@ ENV PATH=/opt/catae/bin:$PATH \
 WORKDIR /artifacts
 USER catae
 
-# Run a minimal job, so that the build fails if the image does not work.
+# Smoke test: the build fails if the image cannot train.
 RUN catae train --source drawn:300 --image-size 16 --width 4 --max-epochs 1 --output-dir /tmp/smoke \
     && rm -rf /tmp/*
 
@@ -88,7 +88,7 @@ LABEL org.opencontainers.image.title="catae" \
       org.opencontainers.image.licenses="MIT" \
       org.opencontainers.image.revision="${REVISION}"
 
-# A job reports with its exit code, so there is nothing to check meanwhile.
+# A batch job reports its result with its exit code, so there is no health to check.
 HEALTHCHECK NONE
 
 # As PID 1, Python would ignore signals without a handler, and would not reap child processes.

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Entry point of the image: run `catae` on the images mounted at /data, or on synthetic cats if nothing is mounted.
+# Entry point of the image. Run `catae` on the images mounted at /data, or on synthetic cats if nothing is mounted.
 set -eu
 
 if [ -z "${CATAE_SOURCE:-}" ]; then

@@ -1,28 +1,28 @@
 #!/usr/bin/env bash
 # Start a Prefect server, a work pool, the deployments, a worker and a run: `make demo`. Stop them: `make demo-stop`.
-# Everything is in .demo, and the server listens on this machine only.
+# All files are in .demo. The server listens on loopback only.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 demo=$(realpath -m "${DEMO:-.demo}")
 
-show() { # print a command and run it
+show() { # print a command, then run it
   printf '\n$ %s\n' "$*"
   "$@" </dev/null
 }
 
-background() { # start a process in the background: its name, and the command
+background() { # start a background process: background NAME COMMAND...
   printf '\n$ %s &\n' "${*:2}"
-  set -m # without job control the process ignores SIGINT, which stops Prefect's worker
+  set -m # without job control the process would ignore SIGINT, which stops Prefect's worker
   nohup "${@:2}" >"$demo/$1.log" 2>&1 </dev/null &
   echo $! >"$demo/$1.pid"
   set +m
 }
 
-alive() { # whether a process runs and is ours: after a reboot its number may belong to another
+alive() { # test whether a PID is a Prefect process; after a reboot it may belong to another program
   grep -qa prefect "/proc/$1/cmdline" 2>/dev/null
 }
 
-stop() { # end the processes that this script started, the worker first
+stop() { # stop the processes that this script started, the worker first
   for name in worker server; do
     [ -f "$demo/$name.pid" ] || continue
     pid=$(cat "$demo/$name.pid")
@@ -38,10 +38,10 @@ stop() { # end the processes that this script started, the worker first
 start() {
   stop
   mkdir -p "$demo"
-  trap 'stop; echo "see the logs in $demo" >&2' ERR
+  trap 'stop; echo "the demo failed; see the logs in $demo" >&2' ERR
   port=$(python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
   export PREFECT_HOME="$demo/prefect" PREFECT_API_URL="http://127.0.0.1:$port/api" CATAE_OUTPUT_DIR="$demo/artifacts"
-  # Write the UI's pages there and not into the environment's packages; they query the server that they come from.
+  # Write the UI's files to .demo instead of site-packages. The relative API URL makes it query its own server.
   export PREFECT_UI_STATIC_DIRECTORY="$demo/ui" PREFECT_UI_API_URL=/api
   export PREFECT_SERVER_ANALYTICS_ENABLED=false DO_NOT_TRACK=1 PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT=false
 

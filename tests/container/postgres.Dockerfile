@@ -1,4 +1,4 @@
-# A stand-in for the image `postgres`, of Debian's packages, for tests where no registry of images can be reached.
+# A substitute for the image `postgres`, made of Debian packages, for tests that cannot reach an image registry.
 ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE}
 RUN apt-get update && apt-get install -y --no-install-recommends postgresql-15 && rm -rf /var/lib/apt/lists/*
