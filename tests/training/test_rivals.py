@@ -1,4 +1,4 @@
-"""The benchmark of training next to others' ways: `benchmarks/training/throughput.py` and `rivals.py`."""
+"""Test the throughput benchmark, `benchmarks/training/throughput.py`, and its implementations in `rivals.py`."""
 
 import importlib.util
 import re
@@ -9,32 +9,35 @@ import pytest
 
 from catae.model.autoencoder import AutoEncoder, convolutions
 
-BENCHMARKS = "benchmarks"
+BENCHMARKS = "benchmarks/training"
 
 
-def measured(pytestconfig: pytest.Config, *arguments: str) -> str:
-    """What the benchmark prints for a few dozen drawn cats."""
-    command = [sys.executable, str(pytestconfig.rootpath / BENCHMARKS / "training.py"), "drawn:48", *arguments]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    return ran.stdout
+def run_benchmark(pytestconfig: pytest.Config, *arguments: str) -> str:
+    """Run the benchmark on 48 synthetic cats and return its output."""
+    command = [sys.executable, str(pytestconfig.rootpath / BENCHMARKS / "throughput.py"), "drawn:48", *arguments]
+    completed = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    return completed.stdout
 
 
-def test_the_rivals_train_the_same_net_as_catae(pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_implementations_train_the_same_network(
+    pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(pytestconfig.rootpath / BENCHMARKS)
     from rivals import plain_net
 
-    theirs = [layer for half in plain_net().values() for layer in convolutions(half)]
-    for plain, ours in zip(theirs, convolutions(AutoEncoder(width=32, activation="relu")), strict=True):
-        assert isinstance(ours, type(plain))
-        assert (plain.kernel_size, plain.stride, plain.padding) == (ours.kernel_size, ours.stride, ours.padding)
-        assert plain.weight.shape == ours.weight.shape
-        assert plain.bias.shape == ours.bias.shape[:1]  # that from the code is not the same in all of the 4x4 places
+    plain_layers = [layer for half in plain_net().values() for layer in convolutions(half)]
+    model = AutoEncoder(width=32, activation="relu")
+    for plain, layer in zip(plain_layers, convolutions(model), strict=True):
+        assert isinstance(layer, type(plain))
+        assert (plain.kernel_size, plain.stride, plain.padding) == (layer.kernel_size, layer.stride, layer.padding)
+        assert plain.weight.shape == layer.weight.shape
+        assert plain.bias.shape == layer.bias.shape[:1]  # the layer after the latent has one per position, 4x4
 
 
 @pytest.mark.slow
-def test_each_way_is_measured_or_said_to_be_missing(pytestconfig: pytest.Config) -> None:
-    said = measured(pytestconfig, "--repeats", "1", "--epochs", "1")
+def test_each_implementation_is_measured_or_reported_missing(pytestconfig: pytest.Config) -> None:
+    output = run_benchmark(pytestconfig, "--repeats", "1", "--epochs", "1")
     for label, package in (
         ("(a)", "torch"),
         ("(b)", "lightning"),
@@ -42,22 +45,22 @@ def test_each_way_is_measured_or_said_to_be_missing(pytestconfig: pytest.Config)
         ("(d)", "catae"),
         ("(e)", "catae"),
     ):
-        (row,) = re.findall(rf"^\| {re.escape(label)} [^|,]+ \|(.*)\|$", said, re.M)
+        (row,) = re.findall(rf"^\| {re.escape(label)} [^|,]+ \|(.*)\|$", output, re.M)
         if not importlib.util.find_spec(package):
             assert row.strip() == f"{package} is not installed"
             continue
         medians = [float(cell.split()[0].replace(",", "")) for cell in row.split("|")[:-1]]
         assert len(medians) == 7
         assert min(medians) > 0
-        assert medians[-1] < 2  # the test L1 of pictures in [-1, 1]
-    assert "A step costs 0.324 GFLOP a picture" in said
+        assert medians[-1] < 2  # the test L1 of pixels in [-1, 1]
+    assert "A step takes 0.324 GFLOP per image" in output
 
 
 @pytest.mark.slow
-def test_what_is_learned_is_compared_epoch_by_epoch(pytestconfig: pytest.Config) -> None:
-    said = measured(pytestconfig, "--losses", "2", "--seeds", "3")
-    rows = [line.strip("| ").split(" | ") for line in said.splitlines() if re.match(r"\| (3|mean) ", line)]
+def test_losses_are_compared_by_epoch(pytestconfig: pytest.Config) -> None:
+    output = run_benchmark(pytestconfig, "--losses", "2", "--seeds", "3")
+    rows = [line.strip("| ").split(" | ") for line in output.splitlines() if re.match(r"\| (3|mean) ", line)]
     assert [row[:2] for row in rows] == [["3", "1"], ["3", "2"], ["3", "best"], ["mean", "best"]]
     first, second, best = ([float(cell) for cell in row[2:5]] for row in rows[:3])
-    assert first != second  # the states are each epoch's own
+    assert first != second  # each epoch has its own checkpoint
     assert best == [min(pair) for pair in zip(first, second, strict=True)]
