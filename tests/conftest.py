@@ -37,7 +37,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def drawn_set(tmp_path_factory: pytest.TempPathFactory) -> ImageStore:
+def synthetic_images(tmp_path_factory: pytest.TempPathFactory) -> ImageStore:
     """120 synthetic cats of 32x32 pixels."""
     return ingest.read("drawn:120", tmp_path_factory.mktemp("store"), 32)[0]
 

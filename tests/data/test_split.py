@@ -14,7 +14,7 @@ from catae.errors import UserError
 from catae.settings import Settings
 from catae.system import files
 
-DIGESTS = [f"picture {number}" for number in range(3000)]
+DIGESTS = [f"image {number}" for number in range(3000)]
 
 
 def sides(digests: list[str], **options: object) -> dict[str, set[str]]:
@@ -124,9 +124,9 @@ def test_random_split_leak_is_measured() -> None:
 
 
 def test_split_is_cached_and_a_damaged_one_replaced(
-    drawn_set: ImageStore, small: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    synthetic_images: ImageStore, small: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    copied = ImageStore(Path(shutil.copytree(drawn_set.path, tmp_path / "set")))
+    copied = ImageStore(Path(shutil.copytree(synthetic_images.path, tmp_path / "set")))
     caplog.set_level("INFO", "catae")
 
     def create(name: str, **changed: Any) -> tuple[dict[str, Any], bytes, str]:

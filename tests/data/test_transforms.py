@@ -19,6 +19,6 @@ def test_to_uint8_clamps_without_stretching() -> None:
     assert transforms.to_uint8(batch)[0, 0, :, 0].tolist() == [0, 0, 128, 153, 255, 255]
 
 
-def test_to_uint8_inverts_normalize(drawn_set: ImageStore) -> None:
-    pixels = drawn_set.take(range(10))
+def test_to_uint8_inverts_normalize(synthetic_images: ImageStore) -> None:
+    pixels = synthetic_images.take(range(10))
     assert np.array_equal(transforms.to_uint8(transforms.normalize(pixels)), pixels)

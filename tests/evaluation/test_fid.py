@@ -51,8 +51,8 @@ def test_missing_or_foreign_weights_are_rejected(tmp_path: Path) -> None:
         fid.load_inception(tmp_path / "other.pth")
 
 
-def test_fid_follows_its_definition_and_both_grow_with_a_colour_shift(drawn_set: ImageStore) -> None:
-    a, b = drawn_set.take(range(60)), drawn_set.take(range(60, 120))
+def test_fid_follows_its_definition_and_both_grow_with_a_colour_shift(synthetic_images: ImageStore) -> None:
+    a, b = synthetic_images.take(range(60)), synthetic_images.take(range(60, 120))
     found = fid.fid_and_kid(Colours(), a, b)
     one, two = (pixels.mean((1, 2)) / 255 for pixels in (a, b))
     # |mean - mean|^2 + trace(A + B - 2 sqrt(A B))

@@ -19,28 +19,28 @@ def flat(images: ImageStore, positions: range) -> Tensor:
 
 
 @pytest.mark.parametrize("components", [1, 16, 60])
-def test_pca_reconstructs_as_well_as_exact_pca(drawn_set: ImageStore, components: int) -> None:
+def test_pca_reconstructs_as_well_as_exact_pca(synthetic_images: ImageStore, components: int) -> None:
     train, test = range(90), range(90, 120)
-    pca = fit_pca(loader.ordered_loader(drawn_set, train), components, rng.generator(0, "PCA"))
-    exact = decomposition.PCA(components, svd_solver="full").fit(flat(drawn_set, train).numpy())
-    images = flat(drawn_set, test)
+    pca = fit_pca(loader.ordered_loader(synthetic_images, train), components, rng.generator(0, "PCA"))
+    exact = decomposition.PCA(components, svd_solver="full").fit(flat(synthetic_images, train).numpy())
+    images = flat(synthetic_images, test)
     expected = torch.from_numpy(exact.inverse_transform(exact.transform(images.numpy()))).float().clamp(-1, 1)
     actual = pca.reconstruct(images.view(-1, 3, 32, 32)).flatten(1)
     assert (actual - images).abs().mean().item() == pytest.approx((expected - images).abs().mean().item(), rel=1e-3)
     torch.testing.assert_close(pca.directions @ pca.directions.T, torch.eye(components), atol=1e-4, rtol=0)
 
 
-def test_pca_of_few_images_has_as_many_components_as_they_span(drawn_set: ImageStore) -> None:
-    pca = fit_pca(loader.ordered_loader(drawn_set, range(5)), 128, rng.generator(0, "PCA"))
+def test_pca_of_few_images_has_as_many_components_as_they_span(synthetic_images: ImageStore) -> None:
+    pca = fit_pca(loader.ordered_loader(synthetic_images, range(5)), 128, rng.generator(0, "PCA"))
     assert len(pca.directions) == 5
-    images = flat(drawn_set, range(5)).view(-1, 3, 32, 32)
+    images = flat(synthetic_images, range(5)).view(-1, 3, 32, 32)
     torch.testing.assert_close(pca.reconstruct(images), images, atol=1e-3, rtol=0)
 
 
-def test_scores_follow_their_definitions(drawn_set: ImageStore) -> None:
-    test_loader = loader.ordered_loader(drawn_set, range(120))
+def test_scores_follow_their_definitions(synthetic_images: ImageStore) -> None:
+    test_loader = loader.ordered_loader(synthetic_images, range(120))
     scores = reconstruction.score(test_loader, lambda batch: (batch + 0.1).clamp(-1, 1))
-    images = flat(drawn_set, range(120)).double()
+    images = flat(synthetic_images, range(120)).double()
     error = (images + 0.1).clamp(-1, 1) - images
     assert scores.l1 == pytest.approx(error.abs().mean().item(), rel=1e-5)
     assert scores.l1_unit == pytest.approx(scores.l1 / 2)
@@ -48,15 +48,15 @@ def test_scores_follow_their_definitions(drawn_set: ImageStore) -> None:
     assert 0.5 < scores.ssim < 1
 
 
-def test_a_perfect_reconstruction_has_perfect_scores(drawn_set: ImageStore) -> None:
-    scores = reconstruction.score(loader.ordered_loader(drawn_set, range(20)), lambda batch: batch)
+def test_a_perfect_reconstruction_has_perfect_scores(synthetic_images: ImageStore) -> None:
+    scores = reconstruction.score(loader.ordered_loader(synthetic_images, range(20)), lambda batch: batch)
     assert (scores.l1, scores.ssim) == (0, pytest.approx(1, abs=1e-4))
     assert scores.psnr == math.inf
 
 
-def test_ssim_follows_its_definition(drawn_set: ImageStore) -> None:
+def test_ssim_follows_its_definition(synthetic_images: ImageStore) -> None:
     """In float64: an 11x11 Gaussian window of 1.5 pixels, at every position where it fits."""
-    batch = next(iter(loader.ordered_loader(drawn_set, range(8))))
+    batch = next(iter(loader.ordered_loader(synthetic_images, range(8))))
     noise = torch.randn(batch.shape, generator=rng.generator(0, "noise"))
     reconstructed = (batch + 0.2 * noise).clamp(-1, 1)
     x, y = ((part.double() + 1) / 2 for part in (batch, reconstructed))
@@ -75,11 +75,11 @@ def test_ssim_follows_its_definition(drawn_set: ImageStore) -> None:
     assert scores.ssim == pytest.approx(expected, abs=1e-4)
 
 
-def test_baselines_are_fitted_to_train_and_scored_on_test(drawn_set: ImageStore) -> None:
-    train, test = (loader.ordered_loader(drawn_set, part) for part in (range(90), range(90, 120)))
+def test_baselines_are_fitted_to_train_and_scored_on_test(synthetic_images: ImageStore) -> None:
+    train, test = (loader.ordered_loader(synthetic_images, part) for part in (range(90), range(90, 120)))
     scores = reconstruction.score_against_baselines(AutoEncoder(32, 16, 4), train, test, rng.generator(0, "PCA"))
-    mean = flat(drawn_set, range(90)).mean(0)
-    expected = (flat(drawn_set, range(90, 120)) - mean).abs().mean().item()
+    mean = flat(synthetic_images, range(90)).mean(0)
+    expected = (flat(synthetic_images, range(90, 120)) - mean).abs().mean().item()
     assert (scores.pictures, scores.fitted_on, scores.pca_components) == (30, 90, 16)
     assert scores.mean_picture.l1 == pytest.approx(expected, rel=1e-4)
     assert scores.pca.l1 < scores.mean_picture.l1

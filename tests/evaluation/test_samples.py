@@ -84,11 +84,13 @@ def test_distances_are_those_of_the_samples_that_generate_draws(trained: Trained
     assert again.mean == pytest.approx(scores.distances["gaussian"].mean, rel=0.1)
 
 
-def test_nearest_images_equal_an_exhaustive_search(drawn_set: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nearest_images_equal_an_exhaustive_search(
+    synthetic_images: ImageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(samples, "BATCH", 7)
     positions = [3, 50, 51, 52, 110, *range(60, 80)]
-    queries, candidates = drawn_set.take([0, 1, 2, 61]), drawn_set.take(positions)
-    nearest, distances = samples.find_nearest(queries, drawn_set, positions)
+    queries, candidates = synthetic_images.take([0, 1, 2, 61]), synthetic_images.take(positions)
+    nearest, distances = samples.find_nearest(queries, synthetic_images, positions)
     expected = np.sqrt(((queries[:, None] / 255 - candidates[None] / 255) ** 2).mean((2, 3, 4)))
     assert nearest.tolist() == [positions[index] for index in expected.argmin(1)]
     assert distances == pytest.approx(expected.min(1), abs=1e-5)

@@ -25,8 +25,8 @@ def plain(*colours: tuple[int, int, int], size: int = 32) -> Pixels:
 
 
 @pytest.fixture(scope="module")
-def cats(drawn_set: ImageStore) -> Pixels:
-    return drawn_set.take(range(120))
+def cats(synthetic_images: ImageStore) -> Pixels:
+    return synthetic_images.take(range(120))
 
 
 def blurred(pixels: Pixels, radius: float) -> Pixels:

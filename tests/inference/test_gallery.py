@@ -23,8 +23,8 @@ def model() -> AutoEncoder:
 
 
 @pytest.fixture(scope="module")
-def fitted(model: AutoEncoder, drawn_set: ImageStore) -> Priors:
-    return priors.fit_priors(space.encode(model, loader.ordered_loader(drawn_set, range(120))), 0)
+def fitted(model: AutoEncoder, synthetic_images: ImageStore) -> Priors:
+    return priors.fit_priors(space.encode(model, loader.ordered_loader(synthetic_images, range(120))), 0)
 
 
 def test_the_same_seed_gives_the_same_file_and_another_seed_or_prior_another(
@@ -38,9 +38,9 @@ def test_the_same_seed_gives_the_same_file_and_another_seed_or_prior_another(
     assert len({made(prior, seed) for prior in fitted for seed in (3, 4)}) == 8
 
 
-def test_two_test_pictures_are_taken_by_seed_or_by_name(drawn_set: ImageStore) -> None:
+def test_two_test_pictures_are_taken_by_seed_or_by_name(synthetic_images: ImageStore) -> None:
     test = [4, 9, 30, 77]
-    names = drawn_set.names
+    names = synthetic_images.names
     by_seed = gallery.pair(names, test, "", 0)
     assert by_seed == gallery.pair(names, test, "", 0)
     assert set(by_seed) < set(test)
@@ -58,11 +58,13 @@ def test_pictures_that_cant_be_read_are_told_by_path(tmp_path: Path) -> None:
         gallery.pictures(Run(tmp_path), [str(tmp_path / "words.jpg")], 32)
 
 
-def test_a_picture_of_the_users_is_read_as_those_of_the_source(drawn_set: ImageStore, tmp_path: Path) -> None:
+def test_a_picture_of_the_users_is_read_as_those_of_the_source(synthetic_images: ImageStore, tmp_path: Path) -> None:
     data = io.BytesIO()
-    Image.fromarray(drawn_set.take([7])[0]).save(data, "PNG")
+    Image.fromarray(synthetic_images.take([7])[0]).save(data, "PNG")
     (tmp_path / "tom.png").write_bytes(data.getvalue())
-    assert np.array_equal(gallery.pictures(Run(tmp_path), [str(tmp_path / "tom.png")], 32)[0], drawn_set.take([7])[0])
+    assert np.array_equal(
+        gallery.pictures(Run(tmp_path), [str(tmp_path / "tom.png")], 32)[0], synthetic_images.take([7])[0]
+    )
 
 
 def test_random_pictures_are_the_decoders_and_nothing_else(model: AutoEncoder, fitted: Priors, tmp_path: Path) -> None:
@@ -73,15 +75,15 @@ def test_random_pictures_are_the_decoders_and_nothing_else(model: AutoEncoder, f
 
 
 def test_samples_are_drawn_above_their_nearest_train_images(
-    model: AutoEncoder, fitted: Priors, drawn_set: ImageStore, tmp_path: Path
+    model: AutoEncoder, fitted: Priors, synthetic_images: ImageStore, tmp_path: Path
 ) -> None:
     parts = Split(train=tuple(range(100)), test=tuple(range(100, 120)))
-    gallery.draw_nearest(model, fitted, "mixture", drawn_set, parts, 0, tmp_path / "nearest.png")
+    gallery.draw_nearest(model, fitted, "mixture", synthetic_images, parts, 0, tmp_path / "nearest.png")
     with Image.open(tmp_path / "nearest.png") as figure:
         canvas = np.asarray(figure.convert("RGB"))
     sample = samples.decode_samples(model, fitted, "mixture", 16, 0)[0]
-    (position, *_), _ = samples.find_nearest(sample[None], drawn_set, parts.train)
-    pair = np.vstack([sample, drawn_set.take([position])[0]]).repeat(2, 0).repeat(2, 1)
+    (position, *_), _ = samples.find_nearest(sample[None], synthetic_images, parts.train)
+    pair = np.vstack([sample, synthetic_images.take([position])[0]]).repeat(2, 0).repeat(2, 1)
     rows = [row for row in range(len(canvas) - 64) if np.array_equal(canvas[row : row + 64, 16 : 16 + 64], pair[:64])]
     assert len(rows) == 1
     assert np.array_equal(canvas[rows[0] + 68 : rows[0] + 132, 16 : 16 + 64], pair[64:])

@@ -14,12 +14,12 @@ from catae.settings import Settings
 from catae.system import files
 
 
-def test_thumbnails_are_the_pictures_made_smaller_and_never_larger(drawn_set: ImageStore) -> None:
+def test_thumbnails_are_the_pictures_made_smaller_and_never_larger(synthetic_images: ImageStore) -> None:
     positions = list(range(70, 0, -1))
-    assert np.array_equal(latent_map.thumbnails(drawn_set, positions, 64), drawn_set.take(positions))
-    small = latent_map.thumbnails(drawn_set, positions, 16)
+    assert np.array_equal(latent_map.thumbnails(synthetic_images, positions, 64), synthetic_images.take(positions))
+    small = latent_map.thumbnails(synthetic_images, positions, 16)
     assert small.shape == (70, 16, 16, 3)
-    blocks = drawn_set.take(positions).reshape(70, 16, 2, 16, 2, 3).mean((2, 4))
+    blocks = synthetic_images.take(positions).reshape(70, 16, 2, 16, 2, 3).mean((2, 4))
     assert np.abs(small - blocks).mean() < 6
 
 

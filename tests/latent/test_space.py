@@ -8,15 +8,15 @@ from catae.model.autoencoder import AutoEncoder
 from catae.system import rng
 
 
-def test_latents_are_in_the_order_of_the_images(drawn_set: ImageStore) -> None:
+def test_latents_are_in_the_order_of_the_images(synthetic_images: ImageStore) -> None:
     model = AutoEncoder(32, 16, 4).eval()
-    latents = space.encode(model, loader.ordered_loader(drawn_set, [5, 2, 9]))
-    alone = space.encode(model, loader.ordered_loader(drawn_set, [2]))
+    latents = space.encode(model, loader.ordered_loader(synthetic_images, [5, 2, 9]))
+    alone = space.encode(model, loader.ordered_loader(synthetic_images, [2]))
     assert latents.shape == (3, 16, 1, 1)
     torch.testing.assert_close(latents[1:2], alone, atol=1e-6, rtol=1e-5)
 
 
-def test_decoded_images_are_those_of_the_decoder(drawn_set: ImageStore) -> None:
+def test_decoded_images_are_those_of_the_decoder(synthetic_images: ImageStore) -> None:
     model = AutoEncoder(32, 16, 4).eval()
     latents = torch.randn(300, 16, 1, 1, generator=rng.generator(0, "codes"))
     pixels = space.decode(model, latents)

@@ -10,8 +10,8 @@ from catae.model.autoencoder import AutoEncoder
 
 
 @pytest.fixture(scope="module")
-def images(drawn_set: ImageStore) -> torch.Tensor:
-    return transforms.normalize(drawn_set.take(range(120)))
+def images(synthetic_images: ImageStore) -> torch.Tensor:
+    return transforms.normalize(synthetic_images.take(range(120)))
 
 
 def make_model() -> AutoEncoder:

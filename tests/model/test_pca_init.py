@@ -12,8 +12,8 @@ PAIRS = {"crelu": (8, 16, 32), "relu": (4, 8, 16)}  # for 8 filters, doubled at 
 
 
 @pytest.fixture(scope="module")
-def images(drawn_set: ImageStore) -> torch.Tensor:
-    return transforms.normalize(drawn_set.take(range(120)))
+def images(synthetic_images: ImageStore) -> torch.Tensor:
+    return transforms.normalize(synthetic_images.take(range(120)))
 
 
 @pytest.fixture(scope="module", params=["crelu", "relu"])
@@ -103,10 +103,10 @@ def test_it_needs_paired_channels_and_enough_directions() -> None:
 
 
 @torch.inference_mode()
-def test_many_latent_dimensions_need_more_images(drawn_set: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_latent_dimensions_need_more_images(synthetic_images: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pca_init, "IMAGES", 16)
     model = AutoEncoder(32, latent_dim=24, width=8)
-    images = transforms.normalize(drawn_set.take(range(120)))
+    images = transforms.normalize(synthetic_images.take(range(120)))
     assert pca_init.initialize(model, images[: pca_init.sample_size(model)])
     latents = model.encoder(images).flatten(1)
     assert torch.linalg.matrix_rank(latents - latents.mean(0)) >= 23  # 24 images span no more

@@ -42,11 +42,11 @@ def without_its_last_epoch(run: Run, folder: Path) -> Path:
     return folder
 
 
-def test_two_processes_take_the_steps_of_one(drawn_set: ImageStore) -> None:
+def test_two_processes_take_the_steps_of_one(synthetic_images: ImageStore) -> None:
     """Rounding apart, which float64 shows; float32's grows as Adam divides small gradients by themselves."""
     command = [*torchrun.TORCHRUN, *torchrun.ON_ONE_HOST, "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*command, str(ROOT / "tests/two_ranks.py"), str(drawn_set.path)],
+        [*command, str(ROOT / "tests/two_ranks.py"), str(synthetic_images.path)],
         capture_output=True,
         text=True,
         timeout=600,

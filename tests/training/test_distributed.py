@@ -14,11 +14,11 @@ def test_every_item_is_one_processs_share() -> None:
         assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-def test_the_shares_of_a_batch_are_the_batch_of_one_process(drawn_set: ImageStore) -> None:
+def test_the_shares_of_a_batch_are_the_batch_of_one_process(synthetic_images: ImageStore) -> None:
     """Also of the last one, of 1 picture, which two of three processes have none of; and in the midst of an epoch."""
 
     def batches_of(us: World) -> list[torch.Tensor]:
-        return list(loader.train_loader(drawn_set, range(97), 32, 5, 2, 1, 0.5, 2, us.rank, us.world_size))
+        return list(loader.train_loader(synthetic_images, range(97), 32, 5, 2, 1, 0.5, 2, us.rank, us.world_size))
 
     whole = batches_of(SINGLE)
     shares = [batches_of(World(rank, 3)) for rank in range(3)]

@@ -24,8 +24,8 @@ from catae.training.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
-def parts(drawn_set: ImageStore) -> Split:
-    return split.split(drawn_set.keys, test_fraction=0.3)
+def parts(synthetic_images: ImageStore) -> Split:
+    return split.split(synthetic_images.keys, test_fraction=0.3)
 
 
 def fit(images: ImageStore, parts: Split, settings: Settings, folder: Path) -> Outcome:
@@ -45,7 +45,7 @@ def test_optimizer_schedule_and_stopping_are_those_of_the_recipe() -> None:
     assert (state.stopping.patience, state.stopping.min_delta) == (3, 0.0003)
 
 
-def test_an_evaluation_is_the_mean_over_pictures_and_not_over_batches(drawn_set: ImageStore) -> None:
+def test_an_evaluation_is_the_mean_over_pictures_and_not_over_batches(synthetic_images: ImageStore) -> None:
     model = nn.Identity()
 
     class Black(nn.Module):
@@ -54,7 +54,7 @@ def test_an_evaluation_is_the_mean_over_pictures_and_not_over_batches(drawn_set:
 
     positions = range(120)
     batches = torch.utils.data.DataLoader(
-        loader.ImageDataset(drawn_set, positions), 119, collate_fn=lambda batch: batch
+        loader.ImageDataset(synthetic_images, positions), 119, collate_fn=lambda batch: batch
     )
     by_picture = torch.stack([(picture + 1).abs().mean() for batch in batches for picture in batch]).mean().item()
     by_batch = torch.stack([(batch + 1).abs().mean() for batch in batches]).mean().item()
@@ -63,13 +63,13 @@ def test_an_evaluation_is_the_mean_over_pictures_and_not_over_batches(drawn_set:
     assert trainer.evaluate(model, batches) == 0
 
 
-def test_a_training_step_is_pytorchs_own(drawn_set: ImageStore, small: Settings) -> None:
+def test_a_training_step_is_pytorchs_own(synthetic_images: ImageStore, small: Settings) -> None:
     """The same batches through a loop as everyone writes it: plain layout, plain Adam, losses by hand."""
     state = Trainer(small)
     plain = Trainer(small).model.to(memory_format=torch.contiguous_format)
     optimizer = torch.optim.AdamW(plain.parameters(), lr=0.001, weight_decay=0.1, amsgrad=True)
     total = 0.0
-    for batch in loader.train_loader(drawn_set, range(100), 64, small.seed, 1):
+    for batch in loader.train_loader(synthetic_images, range(100), 64, small.seed, 1):
         optimizer.zero_grad()
         loss = nn.L1Loss()(plain(batch.contiguous()), batch.contiguous())
         loss.backward()
@@ -77,7 +77,7 @@ def test_a_training_step_is_pytorchs_own(drawn_set: ImageStore, small: Settings)
         total += loss.item() * len(batch)
     loss = sum(
         trainer.step(state.model, batch, state.optimizer).item() * len(batch)
-        for batch in loader.train_loader(drawn_set, range(100), 64, small.seed, 1)
+        for batch in loader.train_loader(synthetic_images, range(100), 64, small.seed, 1)
     )
     assert loss == pytest.approx(total, rel=1e-5)
     for ours, theirs in zip(state.model.parameters(), plain.parameters(), strict=True):
@@ -85,12 +85,12 @@ def test_a_training_step_is_pytorchs_own(drawn_set: ImageStore, small: Settings)
 
 
 def test_training_in_bfloat16_learns_what_training_in_float32_does(
-    drawn_set: ImageStore, parts: Split, small: Settings, tmp_path: Path
+    synthetic_images: ImageStore, parts: Split, small: Settings, tmp_path: Path
 ) -> None:
     losses = {}
     for precision in ("fp32", "bf16"):
         settings = small.model_copy(update={"precision": precision, "max_epochs": 10, "batch_size": 8})
-        outcome = fit(drawn_set, parts, settings, tmp_path / precision)
+        outcome = fit(synthetic_images, parts, settings, tmp_path / precision)
         assert (outcome.precision, outcome.precision_because.split(";")[0]) == (
             precision,
             f"CATAE_PRECISION is {precision}",
@@ -102,46 +102,46 @@ def test_training_in_bfloat16_learns_what_training_in_float32_does(
 
 
 def test_a_net_that_starts_out_linear_is_ahead_from_the_first_epoch_and_the_same_each_time(
-    drawn_set: ImageStore, parts: Split, small: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    synthetic_images: ImageStore, parts: Split, small: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     losses = {}
     for name, init in (("torch", "torch"), ("pca", "pca"), ("again", "pca")):
         settings = small.model_copy(update={"init": init, "max_epochs": 1, "batch_size": 8})
-        losses[name] = fit(drawn_set, parts, settings, tmp_path / name).best_loss
+        losses[name] = fit(synthetic_images, parts, settings, tmp_path / name).best_loss
     assert losses["pca"] < 0.8 * losses["torch"]
     assert losses["again"] == losses["pca"]
     assert any(message.startswith("initialized a linear autoencoder from ") for message in caplog.messages)
 
 
 def test_where_it_cant_start_out_linear_that_is_said(
-    drawn_set: ImageStore, parts: Split, small: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    synthetic_images: ImageStore, parts: Split, small: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = small.model_copy(update={"activation": "relu", "width": 3, "max_epochs": 1})
-    fit(drawn_set, parts, settings, tmp_path)
+    fit(synthetic_images, parts, settings, tmp_path)
     assert any(message.startswith("CATAE_INIT=pca needs a CATAE_WIDTH of at most 48") for message in caplog.messages)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_same_seed_gives_the_same_bytes(
-    drawn_set: ImageStore, parts: Split, small: Settings, tmp_path: Path, precision: str
+    synthetic_images: ImageStore, parts: Split, small: Settings, tmp_path: Path, precision: str
 ) -> None:
     small = small.model_copy(update={"precision": precision})
     for name in ("one", "two"):
-        fit(drawn_set, parts, small, tmp_path / name)
+        fit(synthetic_images, parts, small, tmp_path / name)
         torch.rand(3)  # the global generator has no say
     assert (tmp_path / "one/checkpoints/last.pt").read_bytes() == (tmp_path / "two/checkpoints/last.pt").read_bytes()
-    fit(drawn_set, parts, small.model_copy(update={"seed": 1}), tmp_path / "three")
+    fit(synthetic_images, parts, small.model_copy(update={"seed": 1}), tmp_path / "three")
     one, three = weights(tmp_path / "one", "last.pt"), weights(tmp_path / "three", "last.pt")
     assert not torch.equal(one["encoder.layers.0.weight"], three["encoder.layers.0.weight"])
 
 
 def test_training_makes_the_loss_fall_and_logs_each_epoch(
-    drawn_set: ImageStore, parts: Split, small: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    synthetic_images: ImageStore, parts: Split, small: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     settings = small.model_copy(update={"max_epochs": 6, "lr_step_size": 4, "batch_size": 8})
-    outcome = fit(drawn_set, parts, settings, tmp_path)
+    outcome = fit(synthetic_images, parts, settings, tmp_path)
     curves = tensorboard.read_scalars(tmp_path / "events")
 
     assert set(curves) == {"loss/train", "loss/test", "learning_rate", "images_per_second", "seconds"}
@@ -154,17 +154,17 @@ def test_training_makes_the_loss_fall_and_logs_each_epoch(
 
 
 def test_it_stops_early_and_keeps_the_weights_of_the_best_epoch(
-    drawn_set: ImageStore, parts: Split, small: Settings, tmp_path: Path
+    synthetic_images: ImageStore, parts: Split, small: Settings, tmp_path: Path
 ) -> None:
     # Nothing is better by 90 %: the first epoch stays the best.
     settings = small.model_copy(update={"max_epochs": 50, "min_delta": 0.9, "patience": 2})
-    outcome = fit(drawn_set, parts, settings, tmp_path)
+    outcome = fit(synthetic_images, parts, settings, tmp_path)
     assert (outcome.epochs, outcome.best_epoch) == (3, 1)
     assert outcome.stop_reason == "the test loss fell by no more than 90.00% for 2 epochs in a row"
 
     best = Trainer(settings)
     best.model.load_state_dict(weights(tmp_path, "best.pt"))
-    loss = trainer.evaluate(best.model, loader.ordered_loader(drawn_set, parts.test), best.dtype)
+    loss = trainer.evaluate(best.model, loader.ordered_loader(synthetic_images, parts.test), best.dtype)
     assert loss == outcome.best_loss
     assert not torch.equal(
         weights(tmp_path, "best.pt")["encoder.layers.0.weight"], weights(tmp_path, "last.pt")["encoder.layers.0.weight"]
@@ -172,36 +172,36 @@ def test_it_stops_early_and_keeps_the_weights_of_the_best_epoch(
 
 
 def test_with_validation_pictures_they_decide_and_the_test_pictures_dont(
-    drawn_set: ImageStore, small: Settings, tmp_path: Path
+    synthetic_images: ImageStore, small: Settings, tmp_path: Path
 ) -> None:
     settings = small.model_copy(update={"validation_fraction": 0.3, "max_epochs": 4})
-    parts = split.split(drawn_set.keys, test_fraction=0.3, validation_fraction=0.3)
-    outcome = fit(drawn_set, parts, settings, tmp_path)
+    parts = split.split(synthetic_images.keys, test_fraction=0.3, validation_fraction=0.3)
+    outcome = fit(synthetic_images, parts, settings, tmp_path)
     curves = tensorboard.read_scalars(tmp_path / "events")
     assert outcome.monitor == "validation"
     assert outcome.best_loss == pytest.approx(min(curves["loss/validation"].values()), rel=1e-6)
 
     other = Split(parts.train, test=parts.test[:3], validation=parts.validation)
-    fit(drawn_set, other, settings, tmp_path / "other")
+    fit(synthetic_images, other, settings, tmp_path / "other")
     one, two = weights(tmp_path, "best.pt"), weights(tmp_path / "other", "best.pt")
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
 def test_a_loss_that_is_no_number_stops_the_training_and_says_what_to_do(
-    drawn_set: ImageStore, parts: Split, small: Settings, tmp_path: Path
+    synthetic_images: ImageStore, parts: Split, small: Settings, tmp_path: Path
 ) -> None:
     with pytest.raises(
         UserError, match=r"the loss is .*nan.* in epoch 1: .* lower CATAE_LEARNING_RATE, which is 1e\+30"
     ):
-        fit(drawn_set, parts, small.model_copy(update={"learning_rate": 1e30}), tmp_path)
+        fit(synthetic_images, parts, small.model_copy(update={"learning_rate": 1e30}), tmp_path)
 
 
 def test_the_log_shows_pictures_in_a_folder_of_their_own(
-    drawn_set: ImageStore, parts: Split, small: Settings, tmp_path: Path
+    synthetic_images: ImageStore, parts: Split, small: Settings, tmp_path: Path
 ) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    fit(drawn_set, parts, small.model_copy(update={"max_epochs": 5}), tmp_path)
+    fit(synthetic_images, parts, small.model_copy(update={"max_epochs": 5}), tmp_path)
     log = EventAccumulator(str(tmp_path / "events/pictures"), size_guidance={"images": 0})
     log.Reload()
     assert set(log.Tags()["images"]) == {"restored", "noise_decoded"}
@@ -218,11 +218,11 @@ def test_an_epochs_line_fits_a_terminal_and_tells_the_time_that_is_left_at_the_m
 
 
 def test_a_training_that_goes_on_from_a_state_ends_with_the_same_bytes(
-    drawn_set: ImageStore, parts: Split, small: Settings, tmp_path: Path
+    synthetic_images: ImageStore, parts: Split, small: Settings, tmp_path: Path
 ) -> None:
     """Interrupted between two epochs, and within one, at every batch."""
     settings = small.model_copy(update={"max_epochs": 2, "batch_size": 20, "lr_step_size": 1})
-    fit(drawn_set, parts, settings, tmp_path / "whole")
+    fit(synthetic_images, parts, settings, tmp_path / "whole")
     expected = state_of(tmp_path / "whole")
 
     class Killed(BaseException):
@@ -243,8 +243,8 @@ def test_a_training_that_goes_on_from_a_state_ends_with_the_same_bytes(
             # Every step is saved, but the one that dies comes before its saving.
             hasty = settings.model_copy(update={"checkpoint_minutes": 1e-9})
             with pytest.raises(Killed):
-                fit(drawn_set, parts, hasty, folder)
-        outcome = fit(drawn_set, parts, settings, folder)
+                fit(synthetic_images, parts, hasty, folder)
+        outcome = fit(synthetic_images, parts, settings, folder)
         assert outcome.epochs == 2
         assert state_of(folder) == expected
         curves = tensorboard.read_scalars(folder / "events")
@@ -266,20 +266,25 @@ def state_of(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_training_that_was_over_trains_no_more(
-    drawn_set: ImageStore, parts: Split, small: Settings, tmp_path: Path
+    synthetic_images: ImageStore, parts: Split, small: Settings, tmp_path: Path
 ) -> None:
-    first = fit(drawn_set, parts, small, tmp_path)
+    first = fit(synthetic_images, parts, small, tmp_path)
     before = (tmp_path / "checkpoints/last.pt").read_bytes()
-    assert fit(drawn_set, parts, small, tmp_path) == first
+    assert fit(synthetic_images, parts, small, tmp_path) == first
     assert (tmp_path / "checkpoints/last.pt").read_bytes() == before
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "another's", "gone"])
 def test_from_a_damaged_state_the_one_before_is_gone_on_from(
-    drawn_set: ImageStore, parts: Split, small: Settings, tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+    synthetic_images: ImageStore,
+    parts: Split,
+    small: Settings,
+    tmp_path: Path,
+    damage: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    fit(drawn_set, parts, small, tmp_path / "whole")
-    fit(drawn_set, parts, small, tmp_path / "hurt")
+    fit(synthetic_images, parts, small, tmp_path / "whole")
+    fit(synthetic_images, parts, small, tmp_path / "hurt")
     last = tmp_path / "hurt/checkpoints/last.pt"
     data = last.read_bytes()
     if damage == "truncated":
@@ -294,26 +299,26 @@ def test_from_a_damaged_state_the_one_before_is_gone_on_from(
     else:
         last.unlink()
     caplog.set_level(logging.INFO)
-    fit(drawn_set, parts, small, tmp_path / "hurt")
+    fit(synthetic_images, parts, small, tmp_path / "hurt")
     assert ("looking for the one before" in caplog.text) == (damage != "gone")
     assert "going on after epoch" in caplog.text
     assert state_of(tmp_path / "hurt") == state_of(tmp_path / "whole")
 
 
 def test_a_disk_with_too_little_room_is_told_before_anything_is_trained(
-    drawn_set: ImageStore, parts: Split, small: Settings, tiny_disk: Path
+    synthetic_images: ImageStore, parts: Split, small: Settings, tiny_disk: Path
 ) -> None:
     wide = small.model_copy(update={"width": 32})
     with pytest.raises(UserError, match=r"has [34]\.\d MB free, but \d+\.\d MB are needed; free some"):
-        fit(drawn_set, parts, wide, tiny_disk / "run")
+        fit(synthetic_images, parts, wide, tiny_disk / "run")
     assert not (tiny_disk / "run/checkpoints").exists()
 
 
 def test_a_full_disk_is_told_and_the_training_goes_on_once_there_is_room(
-    drawn_set: ImageStore, parts: Split, small: Settings, tiny_disk: Path, tmp_path: Path
+    synthetic_images: ImageStore, parts: Split, small: Settings, tiny_disk: Path, tmp_path: Path
 ) -> None:
     settings = small.model_copy(update={"max_epochs": 4, "width": 4})
-    fit(drawn_set, parts, settings, tmp_path / "whole")
+    fit(synthetic_images, parts, settings, tmp_path / "whole")
     step, filler = trainer.step, tiny_disk / "filler"
     steps = iter(range(1, 100))
 
@@ -328,22 +333,22 @@ def test_a_full_disk_is_told_and_the_training_goes_on_once_there_is_room(
         with pytest.raises(
             UserError, match=r"No space left on device \((\d\.\d MB needed, )?\d\.\d MB free\); free some space"
         ):
-            fit(drawn_set, parts, settings, tiny_disk / "run")
+            fit(synthetic_images, parts, settings, tiny_disk / "run")
     assert filler.exists()
     filler.unlink()
-    fit(drawn_set, parts, settings, tiny_disk / "run")
+    fit(synthetic_images, parts, settings, tiny_disk / "run")
     assert state_of(tiny_disk / "run") == state_of(tmp_path / "whole")
 
 
 def test_a_batch_that_is_too_large_for_the_memory_is_told_before_it_is_tried(
-    drawn_set: ImageStore, parts: Split, small: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    synthetic_images: ImageStore, parts: Split, small: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hardware, "available_memory", lambda: 2e6)
     said = (
         r"training 8 wide on batches of \d+ needs about 0\.0 GB of memory, but 0\.0 GB are available; lower CATAE_BATCH"
     )
     with pytest.raises(UserError, match=said):
-        fit(drawn_set, parts, small, tmp_path)
+        fit(synthetic_images, parts, small, tmp_path)
 
 
 def test_memory_that_runs_out_in_mid_training_is_told_in_one_line(tmp_path: Path) -> None:
@@ -368,9 +373,9 @@ def test_memory_that_runs_out_in_mid_training_is_told_in_one_line(tmp_path: Path
 
 
 def test_a_whole_state_that_isnt_this_trainings_is_told(
-    drawn_set: ImageStore, parts: Split, small: Settings, tmp_path: Path
+    synthetic_images: ImageStore, parts: Split, small: Settings, tmp_path: Path
 ) -> None:
-    fit(drawn_set, parts, small, tmp_path)
+    fit(synthetic_images, parts, small, tmp_path)
     last = tmp_path / "checkpoints/last.pt"
     state = checkpoint.load(last)
     for wrong in ({"model": {}}, {"under_way": [1]}, {"stopping": {"run": "rm"}}, {"optimizer": None}, {"epoch": {}}):
@@ -378,4 +383,4 @@ def test_a_whole_state_that_isnt_this_trainings_is_told(
         if wrong == {"epoch": {}}:
             checkpoint.save(last, {"identity": {}})
         with pytest.raises(UserError, match=r"last\.pt is no state of this training: .*; remove it, and run again"):
-            fit(drawn_set, parts, small, tmp_path)
+            fit(synthetic_images, parts, small, tmp_path)
