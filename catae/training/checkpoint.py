@@ -9,6 +9,7 @@ import logging
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from catae.errors import UserError
 from catae.system import files
 
 logger = logging.getLogger(__name__)
+
+FOLDER = 0x10  # the bit of a record's external attributes
 
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
@@ -46,18 +49,18 @@ def load(path: Path) -> dict[str, Any]:
     try:
         # `torch.load` does not check the CRCs of all records.
         with zipfile.ZipFile(content) as archive:
-            # A record marked as a folder is read as random bytes; no CRC covers that mark.
-            damaged = archive.testzip() or any(record.external_attr for record in archive.infolist())
+            # PyTorch reads a record that is marked as a folder as random bytes, and no CRC covers that mark.
+            damaged = archive.testzip() or any(record.external_attr & FOLDER for record in archive.infolist())
+        if damaged:
+            raise UserError(f"{path} is incomplete or corrupt: its checksum does not match")
+        content.seek(0)
+        state: dict[str, Any] = torch.load(content, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
+    except UnpicklingError as error:
+        raise UserError(f"{path} contains something other than tensors and plain values") from error
     except Exception as error:
         raise UserError(f"{path} is incomplete or corrupt: it is not a complete PyTorch archive") from error
-    if damaged:
-        raise UserError(f"{path} is incomplete or corrupt: its checksum does not match")
-    content.seek(0)
-    try:
-        state: dict[str, Any] = torch.load(content, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path} contains something other than tensors and plain values: {reason}") from error
     return state
 
 

@@ -90,7 +90,7 @@ def test_a_flipped_bit_is_detected_or_harmless(tmp_path: Path) -> None:
         except UserError as error:
             reasons.append(str(error))
     assert len(reasons) > weight.nbytes
-    assert all(reason.startswith(f"{path} is incomplete or corrupt: ") for reason in reasons)
+    assert {reason.partition(":")[0] for reason in reasons} == {f"{path} is incomplete or corrupt"}
 
 
 def test_swapped_records_are_detected(tmp_path: Path) -> None:
@@ -108,15 +108,14 @@ def test_a_truncated_or_foreign_file_is_one_line_and_runs_no_code(tmp_path: Path
     (tmp_path / "torn.pt").write_bytes((tmp_path / "torn.pt").read_bytes()[:2000])
     (tmp_path / "empty.pt").write_bytes(b"")
     (tmp_path / "old.pt").write_bytes(b"catae checkpoint 2\n" + b"x" * 1000)
-    for name in ("torn.pt", "empty.pt", "old.pt"):
+    with ZipFile(tmp_path / "other.pt", "w") as archive:
+        archive.writestr("cat.txt", "meow")
+    for name in ("torn.pt", "empty.pt", "old.pt", "other.pt"):
         with pytest.raises(UserError, match=f"{name} is incomplete or corrupt"):
             checkpoint.load(tmp_path / name)
     checkpoint.save(tmp_path / "bomb.pt", {"model": Bomb()})
-    with ZipFile(tmp_path / "other.pt", "w") as archive:
-        archive.writestr("cat.txt", "meow")
-    for name in ("bomb.pt", "other.pt"):
-        with pytest.raises(UserError, match=f"{name} contains something other than tensors and plain values"):
-            checkpoint.load(tmp_path / name)
+    with pytest.raises(UserError, match=r"bomb\.pt contains something other than tensors and plain values"):
+        checkpoint.load(tmp_path / "bomb.pt")
     assert not Path("went-off").exists()
     with pytest.raises(UserError, match=r"cannot read .*gone\.pt: No such file"):
         checkpoint.load(tmp_path / "gone.pt")
