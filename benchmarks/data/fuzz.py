@@ -81,6 +81,8 @@ def seeds(corpus: Path) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[-1].startswith("-") or len(sys.argv) < 2:
+        raise SystemExit(__doc__)
     seeds(Path(sys.argv[-1]))
     Image.init()
     atheris.Setup(sys.argv, one_input)

@@ -1,9 +1,9 @@
-"""How long a single picture or code takes in PyTorch and, exported to ONNX, in onnxruntime.
+"""Measure the latency of a single image or latent in PyTorch and, exported to ONNX, in onnxruntime.
 
     python benchmarks/inference/export.py
 
-The default net, in float32, with weights as they begin: time doesn't depend on them. Both compute on as many threads,
-in turn, some hundred times each; the medians are shown.
+The default model runs in float32 with initial weights, since the latency does not depend on them. Both backends use the
+same number of threads and alternate. The output is medians.
 """
 
 import argparse
@@ -20,44 +20,44 @@ from catae.model import weights
 from catae.model.autoencoder import AutoEncoder
 from catae.system import hardware
 
-WARM = 20
+WARMUP = 20
 
 
-def medians(works: list[Callable[[], object]], repeats: int) -> list[float]:
-    """Seconds of each work, the works taken in turn."""
-    times: list[list[float]] = [[] for _ in works]
-    for _ in range(WARM + repeats):
-        for work, taken in zip(works, times, strict=True):
-            begun = time.perf_counter()
-            work()
-            taken.append(time.perf_counter() - begun)
-    return [statistics.median(taken[WARM:]) for taken in times]
+def median_seconds(functions: list[Callable[[], object]], repeats: int) -> list[float]:
+    """Return the median seconds of each function. Calls alternate between the functions."""
+    times: list[list[float]] = [[] for _ in functions]
+    for _ in range(WARMUP + repeats):
+        for function, seconds in zip(functions, times, strict=True):
+            start = time.perf_counter()
+            function()
+            seconds.append(time.perf_counter() - start)
+    return [statistics.median(seconds[WARMUP:]) for seconds in times]
 
 
 @torch.inference_mode()
-def beside(part: export.Part, given: Tensor, facts: dict[str, int | str], repeats: int) -> str:
-    """A row of the table."""
-    made = export.runtime(export.onnx_bytes(part, facts))
-    in_pytorch, in_onnxruntime = medians([lambda: part.module(given), lambda: made(given)], repeats)
-    faster = in_pytorch / in_onnxruntime
-    return f"| {part.name} | {in_pytorch * 1000:.2f} | {in_onnxruntime * 1000:.2f} | {faster:.2f} |"
+def compare_backends(part: export.Part, example: Tensor, facts: dict[str, int | str], repeats: int) -> str:
+    """Return the latency of a part of the model in both backends, as a row of the table."""
+    run_onnx = export.runtime(export.onnx_bytes(part, facts))
+    in_pytorch, in_onnxruntime = median_seconds([lambda: part.module(example), lambda: run_onnx(example)], repeats)
+    speedup = in_pytorch / in_onnxruntime
+    return f"| {part.name} | {in_pytorch * 1000:.2f} | {in_onnxruntime * 1000:.2f} | {speedup:.2f} |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--repeats", type=int, default=300)
+    parser.add_argument("--threads", type=int, default=0, help="0 means all CPUs (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=300, help="calls of each (default: %(default)s)")
     options = parser.parse_args()
     threads = hardware.use_threads(options.threads)
-    model = AutoEncoder().to(memory_format=torch.channels_last).eval()  # as `weights.load` gives it
+    model = AutoEncoder().to(memory_format=torch.channels_last).eval()  # as `weights.load` returns it
     parts = export.parts(model, [export.noise(model.image_size)])
     print(
         f"{hardware.describe()['cpu']}, {threads} threads, batch 1, medians of {options.repeats}; "
         f"PyTorch {torch.__version__}, onnxruntime {onnxruntime.__version__}\n"
     )
-    print("| part | PyTorch, ms | onnxruntime, ms | times as fast |\n|---|---:|---:|---:|")
+    print("| part | PyTorch, ms | onnxruntime, ms | speedup |\n|---|---:|---:|---:|")
     for part in parts:
-        print(beside(part, part.trial[0][:1], weights.metadata(model), options.repeats), flush=True)
+        print(compare_backends(part, part.trial[0][:1], weights.facts(model), options.repeats), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-/* A disk that fails, or a process that dies, at the n-th writing call below a folder: loaded with LD_PRELOAD.
+/* Make a process die, or its disk fail, at the n-th write call below a folder. Load it with LD_PRELOAD.
 
    cc -shared -fPIC -O2 -o faults.so faults.c -ldl
 
-   fault_arm(folder, n, kind, report) starts the counting of write, pwrite, fsync, rename, symlink and mkdir on files
-   below `folder`. At the n-th, the kinds
+   fault_arm(folder, n, kind, report) starts counting the calls of write, pwrite, fsync, rename, symlink and mkdir on
+   files below `folder`. At the n-th call, by kind:
      kill           the process dies before the call
-     torn           it dies after half of a write, or after the call
-     short          a write takes one byte only, as it may, and goes on
-     ENOSPC, ...    the call fails, and so does every later one: the disk is full, over quota, broken or read-only
-   What was hit stands in the file `report`: the call and the path. fault_count() tells how many calls there were. */
+     torn           the process dies after half of a write, or after any other call
+     short          a write writes only one byte, which POSIX allows, and the process continues
+     ENOSPC, ...    this call and every later one fail: the disk is full, over quota, broken or read-only
+   The call and its path are appended to the file `report`. fault_count() returns the number of calls. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -37,7 +37,7 @@ void fault_arm(const char *folder, long at, const char *what, const char *where)
 
 long fault_count(void) { return atomic_load(&count); }
 
-static int code(void) {
+static int error_number(void) {
     static const struct { const char *name; int number; } known[] = {
         {"ENOSPC", ENOSPC}, {"EDQUOT", EDQUOT}, {"EIO", EIO}, {"EROFS", EROFS}};
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
@@ -45,7 +45,7 @@ static int code(void) {
     return 0;
 }
 
-static void note(const char *call, const char *path) {
+static void record(const char *call, const char *path) {
     char line[2 * PATH_MAX];
     int length = snprintf(line, sizeof line, "%s %s\n", call, path);
     long file = syscall(SYS_openat, AT_FDCWD, report, O_WRONLY | O_CREAT | O_APPEND, 0644);
@@ -53,70 +53,70 @@ static void note(const char *call, const char *path) {
     syscall(SYS_close, file);
 }
 
-enum { GO_ON, HIT, FAIL };
+enum { CONTINUE, HIT, FAIL };
 
-/* What this call meets. A process that is to die before the call dies here. */
-static int meets(const char *call, const char *path) {
-    if (!*under || strncmp(path, under, strlen(under))) return GO_ON;
+/* Return what to do with this call. For the kind `kill`, the process dies here. */
+static int check(const char *call, const char *path) {
+    if (!*under || strncmp(path, under, strlen(under))) return CONTINUE;
     long now = atomic_fetch_add(&count, 1) + 1;
-    if (!target || now < target) return GO_ON;
+    if (!target || now < target) return CONTINUE;
     if (now == target) {
-        note(call, path);
+        record(call, path);
         if (!strcmp(kind, "kill")) kill(getpid(), SIGKILL);
-        if (!code()) return HIT;
+        if (!error_number()) return HIT;
     }
-    if (!code()) return GO_ON;
-    errno = code();
+    if (!error_number()) return CONTINUE;
+    errno = error_number();
     return FAIL;
 }
 
-static int meets_fd(const char *call, int fd) {
-    if (!*under) return GO_ON;
+static int check_fd(const char *call, int fd) {
+    if (!*under) return CONTINUE;
     char link[64], path[PATH_MAX];
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     ssize_t length = readlink(link, path, sizeof path - 1);
-    if (length < 0) return GO_ON;
+    if (length < 0) return CONTINUE;
     path[length] = 0;
-    return meets(call, path);
+    return check(call, path);
 }
 
-static int meets_name(const char *call, const char *name) {
+static int check_name(const char *call, const char *name) {
     char path[PATH_MAX];
-    if (!*under) return GO_ON;
-    if (*name == '/') return meets(call, name);
-    if (!getcwd(path, sizeof path)) return GO_ON;
+    if (!*under) return CONTINUE;
+    if (*name == '/') return check(call, name);
+    if (!getcwd(path, sizeof path)) return CONTINUE;
     strncat(path, "/", sizeof path - strlen(path) - 1);
     strncat(path, name, sizeof path - strlen(path) - 1);
-    return meets(call, path);
+    return check(call, path);
 }
 
 static int torn(void) { return !strcmp(kind, "torn"); }
 
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
-#define WRITING(name, parameters, given, half, one)                                    \
-    ssize_t name parameters {                                                          \
-        int met = meets_fd("write", fd);                                               \
-        if (met == FAIL) return -1;                                                    \
-        if (met == HIT && torn()) { REAL(name) half; kill(getpid(), SIGKILL); }        \
-        if (met == HIT) return REAL(name) one;                                         \
-        return REAL(name) given;                                                       \
+#define WRAP_WRITE(name, parameters, arguments, half, one)                                  \
+    ssize_t name parameters {                                                               \
+        int action = check_fd("write", fd);                                                 \
+        if (action == FAIL) return -1;                                                      \
+        if (action == HIT && torn()) { REAL(name) half; kill(getpid(), SIGKILL); }          \
+        if (action == HIT) return REAL(name) one;                                           \
+        return REAL(name) arguments;                                                        \
     }
-#define CALLING(name, parameters, given, met_by)                                       \
-    int name parameters {                                                              \
-        int met = met_by;                                                              \
-        if (met == FAIL) return -1;                                                    \
-        int done = REAL(name) given;                                                   \
-        if (met == HIT && torn()) kill(getpid(), SIGKILL);                             \
-        return done;                                                                   \
+#define WRAP_CALL(name, parameters, arguments, check_expression)                            \
+    int name parameters {                                                                   \
+        int action = check_expression;                                                      \
+        if (action == FAIL) return -1;                                                      \
+        int result = REAL(name) arguments;                                                  \
+        if (action == HIT && torn()) kill(getpid(), SIGKILL);                               \
+        return result;                                                                      \
     }
 
-WRITING(write, (int fd, const void *data, size_t size), (fd, data, size), (fd, data, size / 2),
+WRAP_WRITE(write, (int fd, const void *data, size_t size), (fd, data, size), (fd, data, size / 2),
         (fd, data, size ? 1 : 0))
-WRITING(pwrite, (int fd, const void *data, size_t size, off_t at), (fd, data, size, at), (fd, data, size / 2, at),
+WRAP_WRITE(pwrite, (int fd, const void *data, size_t size, off_t at), (fd, data, size, at), (fd, data, size / 2, at),
         (fd, data, size ? 1 : 0, at))
-WRITING(pwrite64, (int fd, const void *data, size_t size, off_t at), (fd, data, size, at), (fd, data, size / 2, at),
+WRAP_WRITE(pwrite64, (int fd, const void *data, size_t size, off_t at), (fd, data, size, at), (fd, data, size / 2, at),
         (fd, data, size ? 1 : 0, at))
-CALLING(fsync, (int fd), (fd), meets_fd("fsync", fd))
-CALLING(rename, (const char *from, const char *to), (from, to), meets_name("rename", to))
-CALLING(symlink, (const char *target_, const char *path), (target_, path), meets_name("symlink", path))
-CALLING(mkdir, (const char *path, mode_t mode), (path, mode), meets_name("mkdir", path))
+WRAP_CALL(fsync, (int fd), (fd), check_fd("fsync", fd))
+WRAP_CALL(rename, (const char *from, const char *to), (from, to), check_name("rename", to))
+WRAP_CALL(symlink, (const char *target_, const char *path), (target_, path), check_name("symlink", path))
+WRAP_CALL(mkdir, (const char *path, mode_t mode), (path, mode), check_name("mkdir", path))

@@ -1,12 +1,12 @@
-"""Kills the whole job again and again, and breaks its disk, and starts it again until it ends.
+"""Kill the job at random moments and make its disk fail, and check that it resumes to the same results.
 
     python benchmarks/pipeline/torture.py --kills 100 --faults 40
 
-What a tormented run leaves must be what an undisturbed one leaves, byte for byte: weights, points of the event files,
-pictures, scores, split; and no half-written file beside it. A kill is a SIGKILL: after a random time, or at a random
-call that writes (`faults.c`), before it or in the middle of it. A fault is a disk that is full, over quota, broken or
-read-only from a random call on: the job must end with one line and exit code 2. Each attempt is a process of its own,
-forked from this one before anything has been computed, so that they needn't all import PyTorch.
+Results must equal those of an undisturbed run, byte for byte: weights, event file scalars, figures, scores and split.
+No partial file may be left. A kill is a SIGKILL after a random time, or at a random write call (`faults.c`), before or
+in the middle of it. A fault is a disk that is full, over quota, broken or read-only from a random call on. The job must
+then end with one line and exit code 2. Each attempt is a process forked from this one before any computation, so that
+PyTorch is imported once.
 """
 
 import argparse
@@ -27,22 +27,22 @@ from collections import Counter
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("faults.c")
-# What a run leaves, in the order in which it does: the last one that is there says how far the job had come.
+# Files of a run, from the last written to the first, and the phase that the job is in once they exist.
 PHASES = {
-    "report.html": "ending", "latents.png": "reporting", "interpolation.gif": "scoring", "curves.png": "drawing",
+    "report.html": "finishing", "latents.png": "reporting", "interpolation.gif": "scoring", "curves.png": "drawing",
     "priors.safetensors": "drawing", "events": "training", "split.json": "training", "data.json": "splitting",
 }  # fmt: skip
 FILES = (
     "model.safetensors", "priors.safetensors", "split.json", "data.json", "reconstructions.png", "generated.png",
     "generated-gaussian.png", "curves.png", "interpolation.png", "interpolation.gif", "nearest.png", "latents.png",
 )  # fmt: skip
-KINDS_OF_KILLS = ("time", "kill", "kill", "torn", "torn", "short")
+KILL_KINDS = ("time", "kill", "kill", "torn", "torn", "short")
 ERRORS = ("ENOSPC", "EDQUOT", "EIO", "EROFS")
-ATTEMPTS = 6  # that are killed, of one run
+KILLS_PER_RUN = 6
 
 
 def job(output_dir: Path) -> None:
-    """The steps of the job, without Prefect."""
+    """Run the stages of the job, without Prefect."""
     from catae import settings
     from catae.pipeline import lifecycle, stages
     from catae.system import hardware
@@ -57,10 +57,10 @@ def job(output_dir: Path) -> None:
 
 
 def attempt(folder: Path, kind: str = "none", at: int = 0, seconds: float = 0) -> tuple[int, str]:
-    """Starts the job in a process, to be hit at a writing call or after some seconds.
+    """Run the job in a forked process, with a fault at the `at`-th write call, or a kill after some seconds.
 
     Returns:
-        Its exit code, -9 for a kill, and what it said of an error; or, undisturbed, how often it wrote.
+        The exit code, which is -9 for a kill, and the error message. Without an error, the number of write calls.
     """
     from catae.errors import UserError
 
@@ -77,7 +77,7 @@ def attempt(folder: Path, kind: str = "none", at: int = 0, seconds: float = 0) -
         except UserError as error:
             os.write(writer, str(error).encode())
             code = 2
-        except BaseException:  # noqa: BLE001 - whatever it is, it is told, and ends the torture
+        except BaseException:  # noqa: BLE001 - any other error is a failure, which the parent reports
             os.write(writer, traceback.format_exc().encode())
         finally:
             os._exit(code)
@@ -85,144 +85,144 @@ def attempt(folder: Path, kind: str = "none", at: int = 0, seconds: float = 0) -
     if kind == "time":
         time.sleep(seconds)
         os.kill(child, signal.SIGKILL)
-    said = b"".join(iter(lambda: os.read(reader, 2**16), b"")).decode()
+    message = b"".join(iter(lambda: os.read(reader, 2**16), b"")).decode()
     os.close(reader)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), said
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), message
 
 
 def phase(folder: Path) -> str:
-    """How far the newest run has come."""
+    """Return the phase of the newest run."""
     runs = sorted((folder / "runs").iterdir()) if (folder / "runs").is_dir() else []
-    there = (name for file, name in PHASES.items() if runs and (runs[-1] / file).exists())
-    return next(there, "reading" if runs and (runs[-1] / "run.json").exists() else "beginning")
+    phases = (name for file, name in PHASES.items() if runs and (runs[-1] / file).exists())
+    return next(phases, "reading" if runs and (runs[-1] / "run.json").exists() else "starting")
 
 
-def left(folder: Path) -> dict[str, str]:
-    """Digests of what the last run in the folder has left, without times; and the names of everything there."""
+def digest_results(folder: Path) -> dict[str, str]:
+    """Return digests of the last run's results, without times, and the names of all files."""
     from catae.training import checkpoint, tensorboard
 
     run = max((folder / "runs").iterdir())
-    said = json.loads((run / "run.json").read_text())
-    assert said["state"] == "finished"
+    manifest = json.loads((run / "run.json").read_text())
+    assert manifest["state"] == "finished"
     assert (folder / "latest").resolve() == run.resolve()
-    found = {name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in FILES}
+    digests = {name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in FILES}
     curves = tensorboard.read_scalars(run / "events")
-    found["events"] = str({tag: curves[tag] for tag in ("loss/train", "loss/test", "learning_rate")})
-    found["scores"] = str(said["scores"])
+    digests["events"] = str({tag: curves[tag] for tag in ("loss/train", "loss/test", "learning_rate")})
+    digests["scores"] = str(manifest["scores"])
     state = checkpoint.load(run / "checkpoints/last.pt")
-    found["optimizer"] = str([entry["exp_avg"].sum().item() for entry in state["optimizer"]["state"].values()])
-    found["files"] = str(sorted(path.name for path in run.rglob("*") if "tfevents" not in path.name))
-    found["sets"] = str(sorted(path.name for path in (folder / "cache").iterdir()))
-    return found
+    digests["optimizer"] = str([entry["exp_avg"].sum().item() for entry in state["optimizer"]["state"].values()])
+    digests["files"] = str(sorted(path.name for path in run.rglob("*") if "tfevents" not in path.name))
+    digests["sets"] = str(sorted(path.name for path in (folder / "cache").iterdir()))
+    return digests
 
 
-def torment(kills: int, faults: int, seed: int) -> None:
-    """Does it, and prints what came of it."""
-    chance = random.Random(seed)
-    started = time.monotonic()
-    code, said = attempt(Path("calm"))
-    seconds = time.monotonic() - started
-    assert code == 0, said
-    expected, calls = left(Path("calm")), int(said)
-    print(f"an undisturbed job writes {calls} times")
-    kill(kills, chance, expected, calls, seconds)
-    hinder(faults, chance, expected, calls)
+def torture(kills: int, faults: int, seed: int) -> None:
+    """Run the job undisturbed, then with kills and with faults, and print the results."""
+    rng = random.Random(seed)
+    start = time.monotonic()
+    code, message = attempt(Path("reference"))
+    seconds = time.monotonic() - start
+    assert code == 0, message
+    expected, calls = digest_results(Path("reference")), int(message)
+    print(f"an undisturbed job makes {calls} write calls")
+    run_kills(kills, rng, expected, calls, seconds)
+    run_faults(faults, rng, expected, calls)
 
 
-def kill(kills: int, chance: random.Random, expected: dict[str, str], calls: int, seconds: float) -> None:
-    """Kills jobs, each several times, until so many kills are done."""
-    died: Counter[tuple[str, str]] = Counter()
+def run_kills(kills: int, rng: random.Random, expected: dict[str, str], calls: int, seconds: float) -> None:
+    """Kill jobs, up to 6 times each, until `kills` kills are done, and compare their results."""
+    killed: Counter[tuple[str, str]] = Counter()
     runs = 0
-    while died.total() < kills:
+    while killed.total() < kills:
         folder = Path(f"run-{runs}")
         runs += 1
-        for _ in range(min(ATTEMPTS, kills - died.total())):
-            kind = chance.choice(KINDS_OF_KILLS)
-            code, said = attempt(folder, kind, chance.randint(1, calls), chance.uniform(0, seconds))
-            assert code in (0, -9), f"{kind}: {said}"
+        for _ in range(min(KILLS_PER_RUN, kills - killed.total())):
+            kind = rng.choice(KILL_KINDS)
+            code, message = attempt(folder, kind, rng.randint(1, calls), rng.uniform(0, seconds))
+            assert code in (0, -9), f"{kind}: {message}"
             if code == 0:
                 break
-            died[phase(folder), "a random time" if kind == "time" else hit()] += 1
+            killed[phase(folder), "a random time" if kind == "time" else read_hit()] += 1
         else:
-            code, said = attempt(folder)
-            assert code == 0, said
-        assert left(folder) == expected, folder
+            code, message = attempt(folder)
+            assert code == 0, message
+        assert digest_results(folder) == expected, folder
         shutil.rmtree(folder)
-    print(f"{kills} of {kills} kills survived, in {runs} runs, each with the digests of the calm one\n")
-    print_table("killed while, at", died)
+    print(f"{kills} of {kills} kills survived, in {runs} runs, all with the digests of the undisturbed run\n")
+    print_table("phase of the kill, call", killed)
 
 
-def hinder(faults: int, chance: random.Random, expected: dict[str, str], calls: int) -> None:
-    """Breaks the disk of so many jobs, each once, from a call on that is another one for each."""
+def run_faults(faults: int, rng: random.Random, expected: dict[str, str], calls: int) -> None:
+    """Make the disk of `faults` jobs fail, each from a different call on, and compare the results after a resume."""
     failed: Counter[tuple[str, str]] = Counter()
     example: dict[str, str] = {}
     for number in range(faults):
         folder, kind = Path(f"fault-{number}"), ERRORS[number % len(ERRORS)]
-        at = 1 + (number * calls) // faults + chance.randrange(max(1, calls // faults))
-        code, said = attempt(folder, kind, at)
-        if code == 0:  # a job on a faster day saves fewer states within its epochs, and had ended before
+        at = 1 + (number * calls) // faults + rng.randrange(max(1, calls // faults))
+        code, message = attempt(folder, kind, at)
+        if code == 0:  # a faster job saves fewer checkpoints within its epochs, and ended before the call
             shutil.rmtree(folder)
-            code, said = attempt(folder, kind, chance.randint(1, calls // 2))
-        assert code == 2, f"{kind}: {code}: {said}"
-        assert "\n" not in said, said
-        failed[f"{kind}, {phase(folder)}", hit()] += 1
-        example[kind] = said.replace(str(Path.cwd()), ".")
-        code, said = attempt(folder)
-        assert code == 0, said
-        assert left(folder) == expected, folder
+            code, message = attempt(folder, kind, rng.randint(1, calls // 2))
+        assert code == 2, f"{kind}: {code}: {message}"
+        assert "\n" not in message, message
+        failed[f"{kind}, {phase(folder)}", read_hit()] += 1
+        example[kind] = message.replace(str(Path.cwd()), ".")
+        code, message = attempt(folder)
+        assert code == 0, message
+        assert digest_results(folder) == expected, folder
         shutil.rmtree(folder)
-    print(f"\n{faults} of {faults} faults told in one line with exit code 2, and gone on from to the same digests\n")
-    print_table("fault, while, at", failed)
-    print("\nwhat the user sees of each, the last time:\n")
+    print(f"\n{faults} of {faults} faults reported in one line with exit code 2, and resumed to the same digests\n")
+    print_table("fault, phase, call", failed)
+    print("\nThe last error message of each kind:\n")
     print("\n".join(f"- {kind}: `{line}`" for kind, line in example.items()))
 
 
 def print_table(title: str, hits: Counter[tuple[str, str]]) -> None:
-    """How often what was hit: a row for each phase, a column for each kind of call; and which files they were."""
-    phases = ["beginning", "reading", *reversed(list(dict.fromkeys(PHASES.values())))]
+    """Print the number of hits by phase (rows) and kind of call (columns), and the files that were hit."""
+    phases = ["starting", "reading", *reversed(list(dict.fromkeys(PHASES.values())))]
     rows = sorted(
         {row for row, _ in hits}, key=lambda row: (row.rpartition(", ")[0], phases.index(row.split(", ")[-1]))
     )
     columns = sorted({what.split(" of ")[0] for _, what in hits})
-    print(f"| {title} | {' | '.join(columns)} | in all |\n|{'---|' * (len(columns) + 2)}")
-    for row in [*rows, "in all"]:
-        here = Counter[str]()
-        for (where, what), times in hits.items():
-            if row in (where, "in all"):
-                here[what.split(" of ")[0]] += times
-        print(f"| {row} | {' | '.join(str(here[column] or '') for column in columns)} | {here.total()} |")
+    print(f"| {title} | {' | '.join(columns)} | total |\n|{'---|' * (len(columns) + 2)}")
+    for row in [*rows, "total"]:
+        counts = Counter[str]()
+        for (hit_row, what), times in hits.items():
+            if row in (hit_row, "total"):
+                counts[what.split(" of ")[0]] += times
+        print(f"| {row} | {' | '.join(str(counts[column] or '') for column in columns)} | {counts.total()} |")
     names = sorted({what.partition(" of ")[2] for _, what in hits} - {""})
     print(f"\nFiles and folders hit: {', '.join(name for name in names if not name.startswith('.'))}.")
 
 
-def hit() -> str:
-    """What the process was doing: the call, and the kind of file."""
+def read_hit() -> str:
+    """Return the call that was hit, and the kind of file."""
     call, _, path = Path("hit").read_text().splitlines()[-1].partition(" ")
     Path("hit").unlink()
-    name = re.sub(r"^\.writing-\d+-", "the new ", Path(path).name)
+    name = re.sub(r"^\.writing-\d+-", "new ", Path(path).name)
     if "tfevents" in name:
         name = "an event file"
     if re.fullmatch(r"\d{8}-\d{6}.*", name):
-        name = "the run's folder"
+        name = "run folder"
     return f"{call} of {name}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--faults", type=int, default=40)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kills", type=int, default=100, help="number of kills (default: %(default)s)")
+    parser.add_argument("--faults", type=int, default=40, help="number of disk faults (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the random moments (default: %(default)s)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         if "LD_PRELOAD" not in os.environ:
             library = Path(scratch, "faults.so")
             subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-o", library, SOURCE, "-ldl"], check=True)
-            here = os.environ | {"LD_PRELOAD": str(library), "PYTHONUNBUFFERED": "1"}
-            sys.exit(subprocess.run([sys.executable, *sys.argv], env=here, check=False).returncode)
-        import catae.pipeline.stages  # noqa: F401 - once, for all attempts
+            environment = os.environ | {"LD_PRELOAD": str(library), "PYTHONUNBUFFERED": "1"}
+            sys.exit(subprocess.run([sys.executable, *sys.argv], env=environment, check=False).returncode)
+        import catae.pipeline.stages  # noqa: F401 - imported once, before the forks
 
         os.chdir(scratch)
-        torment(options.kills, options.faults, options.seed)
+        torture(options.kills, options.faults, options.seed)
 
 
 if __name__ == "__main__":
