@@ -71,7 +71,7 @@ class Trainer:
         self.progress = EpochProgress()
 
     def start_linear(self, images: ImageStore, positions: Sequence[int]) -> None:
-        """Initialize the model as a linear autoencoder from a random sample of the training images."""
+        """Initialize the model as a linear autoencoder from a random sample of the train images."""
         order = torch.randperm(len(positions), generator=rng.generator(self.settings.seed, "pictures to start"))
         sample = [positions[place] for place in order[: pca_init.sample_size(self.model)].tolist()]
         if pca_init.initialize(self.model, normalize(images.take(sample)).contiguous()) and self.ema:

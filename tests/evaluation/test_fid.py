@@ -15,7 +15,7 @@ from catae.errors import UserError
 from catae.evaluation import fid
 from catae.settings import Settings
 
-needs_package = pytest.mark.skipif(find_spec("torch_fidelity") is None, reason="torch-fidelity isn't installed")
+needs_package = pytest.mark.skipif(find_spec("torch_fidelity") is None, reason="torch-fidelity is not installed")
 
 
 class Colours(nn.Module):
