@@ -1,4 +1,4 @@
-"""What the tests of pages share: a page as its reader takes it, and what a real browser says of it."""
+"""Helpers for tests of HTML pages: a parser, and checks in Chromium."""
 
 import re
 from collections.abc import Iterator
@@ -13,13 +13,11 @@ CHROMIUM = Path("/usr/bin/chromium")
 WIDTHS = (360, 800, 1280)
 HOSTILE = '</code><script>alert("x")</script><img src="http://evil.example/cat.png">&amp;.jpg'
 
-needs_chromium = pytest.mark.skipif(
-    not CHROMIUM.exists(), reason=f"there is no browser at {CHROMIUM}: apt-get install chromium"
-)
+needs_chromium = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser at {CHROMIUM}: apt-get install chromium")
 
 
 class Page(HTMLParser):
-    """A page as a browser takes it: its tags with their attributes, and its text with single spaces."""
+    """A parsed page: its tags with their attributes, its scripts and styles, and its text with single spaces."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -38,16 +36,18 @@ class Page(HTMLParser):
             self.pieces.append(data)
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
+        """Return the attributes of each element with this tag."""
         return [attributes for name, attributes in self.tags if name == tag]
 
     def rows(self) -> list[str]:
+        """Return the text of each table row, with single spaces."""
         rows = re.findall(r"<tr.*?</tr>", self.html.replace("<wbr>", ""), re.S)
         return [" ".join(re.sub(r"<[^>]+>", " ", row).split()) for row in rows]
 
 
 @contextmanager
 def browsing(**context: Any) -> Iterator[Any]:
-    """An empty page of a browser, of the kind that Playwright is asked for."""
+    """Open an empty page in Chromium, with options of Playwright's `new_page`."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install -e .[dev]")
     arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     with (
@@ -57,35 +57,35 @@ def browsing(**context: Any) -> Iterator[Any]:
         yield browser.new_page(**context)
 
 
-def check_in_browser(path: Path, scheme: Any, pictures: int, whole: str = "") -> None:
-    """Opens a page at several widths: all pictures are shown, nothing is sideways, nothing is asked for or wrong.
+def check_in_browser(path: Path, scheme: Any, images: int, one_line: str = "") -> None:
+    """Check a page at several widths: all images load, no horizontal scrolling, no requests, no console messages.
 
     Args:
-        path: the page.
-        scheme: 'light' or 'dark'.
-        pictures: how many there are on it.
-        whole: a selector of elements whose text must stand in one line.
+        path: the HTML file.
+        scheme: the colour scheme, 'light' or 'dark'.
+        images: the expected number of images.
+        one_line: a CSS selector of elements whose text must fit on one line.
     """
-    complaints: list[str] = []
+    messages: list[str] = []
     requests: list[str] = []
     with browsing(color_scheme=scheme) as page:
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda message: messages.append(message.text))
+        page.on("pageerror", lambda error: messages.append(str(error)))
         page.on("request", lambda request: requests.append(request.url))
         for width in WIDTHS:
             page.set_viewport_size({"width": width, "height": 800})
             page.goto(path.as_uri())
             widths = page.evaluate("Array.from(document.images, image => image.naturalWidth)")
-            assert len(widths) == pictures
+            assert len(widths) == images
             assert min(widths) > 0
             assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), f"{width} px"
-            if whole:
-                assert page.evaluate(IN_SEVERAL_LINES, whole) == [], f"{width} px"
-    assert complaints == []
+            if one_line:
+                assert page.evaluate(WRAPPED, one_line) == [], f"{width} px"
+    assert messages == []
     assert {url for url in requests if not url.startswith("data:")} == {path.as_uri()}
 
 
-IN_SEVERAL_LINES = """selector => Array.from(document.querySelectorAll(selector)).filter(element => {
+WRAPPED = """selector => Array.from(document.querySelectorAll(selector)).filter(element => {
     const range = document.createRange();
     range.selectNodeContents(element);
     return range.getClientRects().length > 1;

@@ -75,8 +75,8 @@ def small(tmp_path: Path) -> Settings:
 
 @pytest.fixture(scope="session")
 def by_two(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run trained by two processes."""
-    return torchrun.by_two(tmp_path_factory.mktemp("two"))
+    """Return a run trained by two processes."""
+    return torchrun.train_in_two_processes(tmp_path_factory.mktemp("two"))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What the tests of the image share: an engine, the image, and a container of it as a user starts one."""
+"""Helpers for tests of the image: the Docker engine, builds and containers."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ROOM = 20e9  # bytes
+DISK_SPACE = 20e9  # bytes that an image with CUDA and its build need
 USER = "12345:12345"
 HARDENED = [
     "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--network", "none",
@@ -21,31 +21,33 @@ HARDENED = [
 ]  # fmt: skip
 
 
-def docker(*arguments: str | Path, seconds: float = 300, given: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs a command of docker's, and waits for its end."""
+def docker(*arguments: str | Path, seconds: float = 300, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a `docker` command until it ends."""
     command = ["docker", *map(str, arguments)]
-    return subprocess.run(command, input=given, capture_output=True, text=True, timeout=seconds, check=False)
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=seconds, check=False)
 
 
-def engine() -> None:
-    """Skips the test where no engine answers, with what docker says of it."""
+def require_engine() -> None:
+    """Skip the test if no Docker engine answers, or if its disk is too full."""
     try:
-        answered = docker("version", "--format", "{{.Server.Version}}", seconds=30)
+        version = docker("version", "--format", "{{.Server.Version}}", seconds=30)
     except (FileNotFoundError, subprocess.TimeoutExpired) as error:
-        pytest.skip(f"there is no Docker engine: {error}")
-    if answered.returncode:
-        pytest.skip(f"no Docker engine answers: {answered.stderr.strip()}")
-    place = Path(docker("info", "--format", "{{.DockerRootDir}}").stdout.strip())
-    if place.is_dir() and (free := shutil.disk_usage(place).free) < ROOM:
-        pytest.skip(f"the engine has {free / 1e9:.0f} GB of disk left, and with CUDA an image and its building take 20")
+        pytest.skip(f"no Docker engine: {error}")
+    if version.returncode:
+        pytest.skip(f"no Docker engine answers: {version.stderr.strip()}")
+    data_root = Path(docker("info", "--format", "{{.DockerRootDir}}").stdout.strip())
+    if data_root.is_dir() and (free := shutil.disk_usage(data_root).free) < DISK_SPACE:
+        pytest.skip(
+            f"the Docker engine has {free / 1e9:.0f} GB of disk left; an image with CUDA and its build need 20 GB"
+        )
 
 
 def build(tag: str, dockerfile: str | None = None) -> str:
-    """Builds the image with `docker build`, or with what TEST_DOCKER_BUILD names; gives its tag.
+    """Build an image with `docker build`, or with the command in TEST_DOCKER_BUILD; return its tag.
 
     Args:
-        tag: what to call it.
-        dockerfile: to take in the place of the project's.
+        tag: the tag of the image.
+        dockerfile: the text of a Dockerfile to use instead of the project's.
     """
     command = [
         os.environ.get("TEST_DOCKER_BUILD", "docker build"),
@@ -63,44 +65,44 @@ def build(tag: str, dockerfile: str | None = None) -> str:
 
 
 @contextmanager
-def started(*arguments: str | Path) -> Iterator[str]:
-    """A container that runs in the background, by its name; it is removed at the end, whatever became of it."""
+def run_container(*arguments: str | Path) -> Iterator[str]:
+    """Start a container in the background and yield its name; remove it on exit."""
     name = f"catae-test-{uuid.uuid4().hex[:8]}"
-    begun = docker("run", "--detach", "--name", name, *arguments)
+    run = docker("run", "--detach", "--name", name, *arguments)
     try:
-        assert begun.returncode == 0, begun.stderr
+        assert run.returncode == 0, run.stderr
         yield name
     finally:
         docker("rm", "--force", "--volumes", name)
 
 
-def wait_for_line(container: str, beginning: str, seconds: float = 240) -> None:
-    """Waits until the container's log has a line that begins so."""
+def wait_for_line(container: str, prefix: str, seconds: float = 240) -> None:
+    """Wait until the container's log has a line that starts with `prefix`."""
     command = ["timeout", str(seconds), "docker", "logs", "--follow", container]
     seen = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as log:
         assert log.stdout is not None
         for line in log.stdout:
             seen.append(line)
-            if line.startswith(beginning):
+            if line.startswith(prefix):
                 log.terminate()
                 return
-    raise AssertionError(f"no line begins with {beginning!r}:\n{''.join(seen)}")
+    raise AssertionError(f"no line starts with {prefix!r}:\n{''.join(seen)}")
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens at."""
+    """Return an unused loopback port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
         return port
 
 
-def until(holds: Callable[[], bool], seconds: float) -> bool:
-    """Whether it holds, now or within so many seconds."""
+def until(condition: Callable[[], bool], seconds: float) -> bool:
+    """Return whether `condition()` becomes true within `seconds`."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if holds():
+        if condition():
             return True
         time.sleep(1)
-    return holds()
+    return condition()

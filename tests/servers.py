@@ -23,7 +23,7 @@ PREFECT = [sys.executable, "-m", "prefect"]
 
 
 def environment(prefect_home: Path, **variables: str) -> dict[str, str]:
-    """Return the environment without the settings of Prefect that importing `flows` has set."""
+    """Return the environment without the Prefect settings that importing `flows` sets."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     return inherited | {"PREFECT_HOME": str(prefect_home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"} | variables
 
@@ -36,7 +36,7 @@ def start(prefect_home: Path, module: str, *arguments: str, **variables: str) ->
 
 @functools.cache
 def _database() -> bytes:
-    """An empty database of Prefect's."""
+    """Return an empty Prefect database."""
     with tempfile.TemporaryDirectory() as home:
         subprocess.run(
             [*PREFECT, "server", "database", "upgrade", "--yes"], env=environment(Path(home)),
@@ -46,7 +46,7 @@ def _database() -> bytes:
 
 
 def with_database(home: Path) -> Path:
-    """Copies an empty database into a folder of Prefect's: making one takes a server 4 s of CPU time."""
+    """Copy an empty database to `home`: creating one takes 4 s of CPU time."""
     (home / "prefect.db").write_bytes(_database())
     return home
 
@@ -104,7 +104,7 @@ class Server:
 
 @contextmanager
 def running(home: Path, **variables: str) -> Iterator[Server]:
-    """Start a server; stop it at the end."""
+    """Start a server; stop it on exit."""
     own = "PREFECT_API_DATABASE_CONNECTION_URL" in variables
     server = Server(home if own else with_database(home), **variables)
     try:
@@ -117,7 +117,7 @@ def running(home: Path, **variables: str) -> Iterator[Server]:
 
 @contextmanager
 def background(log: Path, command: list[str], variables: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a process next to the test; end it at the end."""
+    """Start a background process; end it on exit."""
     with log.open("a") as file:
         process = subprocess.Popen(command, env=variables, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
     try:
@@ -140,11 +140,14 @@ def free_port() -> int:
         return port
 
 
-def until(holds: Callable[[], Any], seconds: float, log: Path | None = None) -> Any:
-    """Wait until `holds()` is true; return its value."""
+def until(condition: Callable[[], Any], seconds: float, log: Path | None = None) -> Any:
+    """Wait until `condition()` is true; return its value.
+
+    The TimeoutError after `seconds` includes the end of `log`.
+    """
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if value := holds():
+        if value := condition():
             return value
         time.sleep(0.25)
-    raise TimeoutError(f"{seconds} s were not enough\n" + (log.read_text()[-6000:] if log and log.exists() else ""))
+    raise TimeoutError(f"timed out after {seconds} s\n" + (log.read_text()[-6000:] if log and log.exists() else ""))

@@ -1,4 +1,7 @@
-"""What each of the processes that `torchrun` starts finds when it trains with the others, and then alone: JSON."""
+"""Compare training in several processes with training in one; print a JSON line per process.
+
+`torchrun` starts this script. Its argument is the folder of an image store.
+"""
 
 import dataclasses
 import json
@@ -17,40 +20,45 @@ from catae.training.distributed import SINGLE, World
 from catae.training.trainer import Trainer, evaluate
 
 images = ImageStore(Path(sys.argv[1]))
-# 32, 32 and a last batch of a single picture, which only one process can have.
+# 65 images make batches of 32, 32 and 1: only one process gets the last image.
 parts = dataclasses.replace(split.split(images.keys, test_fraction=0.3), train=tuple(range(65)))
-chosen = Settings(image_size=32, latent_dim=16, width=8, batch_size=32, ema_decay=0, precision="fp32")
+settings = Settings(image_size=32, latent_dim=16, width=8, batch_size=32, ema_decay=0, precision="fp32")
 
 
-def trained(us: World, dtype: torch.dtype) -> tuple[Trainer, list[float]]:
-    """After two epochs, with the losses in them; with weights in float64 where `dtype` is."""
-    state = Trainer(chosen, world=us)
-    state.start_linear(images, parts.train)
-    state.dtype = dtype
+def train(world: World, dtype: torch.dtype) -> tuple[Trainer, list[float]]:
+    """Train for two epochs; return the trainer and the losses.
+
+    With `torch.float64`, the weights are in float64, too.
+    """
+    trainer = Trainer(settings, world=world)
+    trainer.start_linear(images, parts.train)
+    trainer.dtype = dtype
     if dtype == torch.float64:
-        state.model.double()
-    told = [state.run_epoch(images, parts) for _ in range(2)]
-    return state, [loss for epoch in told for loss in (epoch.train_loss, epoch.test_loss)]
+        trainer.model.double()
+    epochs = [trainer.run_epoch(images, parts) for _ in range(2)]
+    return trainer, [loss for epoch in epochs for loss in (epoch.train_loss, epoch.test_loss)]
 
 
-def flat(state: Trainer) -> torch.Tensor:
-    return torch.cat([weight.detach().flatten() for weight in state.model.parameters()])
+def flatten(trainer: Trainer) -> torch.Tensor:
+    """Return all weights as one vector."""
+    return torch.cat([weight.detach().flatten() for weight in trainer.model.parameters()])
 
 
-found = {}
-with distributed.init_process_group() as us:
+results = {}
+with distributed.init_process_group() as world:
     torch.set_num_threads(1)
     for dtype in (torch.float64, torch.float32, torch.bfloat16):
-        (together, losses), (alone, expected) = trained(us, dtype), trained(SINGLE, dtype)
-        begun = Trainer(chosen)
-        begun.start_linear(images, parts.train)
-        far = (flat(alone) - flat(begun)).norm()
-        found[str(dtype).removeprefix("torch.")] = {
-            "weights": float((flat(together) - flat(alone)).norm() / far),
+        (parallel, losses), (single, expected) = train(world, dtype), train(SINGLE, dtype)
+        initial = Trainer(settings)
+        initial.start_linear(images, parts.train)
+        update_norm = (flatten(single) - flatten(initial)).norm()
+        results[str(dtype).removeprefix("torch.")] = {
+            "weights": float((flatten(parallel) - flatten(single)).norm() / update_norm),
             "losses": max(abs(one - other) / other for one, other in zip(losses, expected, strict=True)),
-            "same as the first's": bool(torch.equal(us.broadcast(flat(together)), flat(together))),
+            "equal to rank 0": bool(torch.equal(world.broadcast(flatten(parallel)), flatten(parallel))),
         }
-    shared = evaluate(alone.model, ordered_loader(images, us.share(range(7))), world=us)
-    found["evaluation"] = abs(shared / evaluate(alone.model, ordered_loader(images, range(7))) - 1)
-    found["rank"] = us.rank
-os.write(sys.stdout.fileno(), f"{json.dumps(found)}\n".encode())  # at once: the other process writes there, too
+    loss = evaluate(single.model, ordered_loader(images, world.share(range(7))), world=world)
+    results["evaluation"] = abs(loss / evaluate(single.model, ordered_loader(images, range(7))) - 1)
+    results["rank"] = world.rank
+# A single write, because all processes share stdout.
+os.write(sys.stdout.fileno(), f"{json.dumps(results)}\n".encode())

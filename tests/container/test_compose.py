@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 import pytest
 from browser import CHROMIUM, needs_chromium
-from containers import ROOT, build, docker, engine, free_port, until
+from containers import ROOT, build, docker, free_port, require_engine, until
 from PIL import Image
 
 pytestmark = [pytest.mark.container, pytest.mark.slow]
@@ -25,7 +25,7 @@ Compose = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture(scope="module")
 def compose(tmp_path_factory: pytest.TempPathFactory) -> Compose:
     """Runs Compose on the project's file, with what stands in the environment: version 2, or docker-compose."""
-    engine()
+    require_engine()
     command = ["docker", "compose"] if docker("compose", "version").returncode == 0 else ["docker-compose"]
     if command == ["docker-compose"] and not shutil.which("docker-compose"):
         pytest.skip("there is no Compose: apt-get install docker-compose")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from containers import HARDENED, ROOT, USER, build, docker, engine, started, wait_for_line
+from containers import HARDENED, ROOT, USER, build, docker, require_engine, run_container, wait_for_line
 
 from catae.data import synthetic
 from catae.system import files
@@ -25,7 +25,7 @@ EPOCHS = ["--max-epochs", "6", "--patience", "6"]
 @pytest.fixture(scope="module")
 def image() -> str:
     """The image of this checkout."""
-    engine()
+    require_engine()
     return build("catae:test")
 
 
@@ -115,7 +115,7 @@ def test_stopped_and_killed_and_started_again_it_ends_with_the_weights_of_an_und
     artifacts = volume(tmp_path / "artifacts")
     job = [*HARDENED, *mounts(artifacts, cats), image, "train", *SMALL, *EPOCHS]
 
-    with started(*job) as container:
+    with run_container(*job) as container:
         wait_for_line(container, "epoch 2/6")
         begun = time.monotonic()
         docker("stop", container)
@@ -123,7 +123,7 @@ def test_stopped_and_killed_and_started_again_it_ends_with_the_weights_of_an_und
         assert docker("inspect", "--format", "{{.State.ExitCode}}", container).stdout == "143\n"
     assert manifest(artifacts)["state"] == "interrupted"
 
-    with started(*job) as container:
+    with run_container(*job) as container:
         wait_for_line(container, "going on after epoch")
         wait_for_line(container, "epoch 4/6")
         docker("kill", container)
@@ -177,7 +177,7 @@ def test_a_volume_that_cant_be_written_is_one_line_that_says_how_to_mend_it(imag
 def test_the_real_cats_are_trained_on_under_two_gigabytes(image: str, cats_zip: Path, tmp_path: Path) -> None:
     artifacts = volume(tmp_path / "artifacts")
     job = [*HARDENED, *mounts(artifacts, cats_zip.parent), image, "train", "--max-epochs", "1"]
-    with started(*job) as container:
+    with run_container(*job) as container:
         assert docker("wait", container, seconds=900).stdout == "0\n", docker("logs", container).stderr
         assert docker("inspect", "--format", "{{.State.OOMKilled}}", container).stdout == "false\n"
     assert manifest(artifacts)["data"]["pictures"] == 15747  # type: ignore[index]

@@ -20,7 +20,7 @@ from flows import artifacts
 def done(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run with pictures of the default size and number, of a model that has learned little."""
     resolved = Settings(source="drawn:400", width=8, max_epochs=2, output_dir=tmp_path_factory.mktemp("artifacts"))
-    return jobs.whole(resolved)
+    return jobs.run_all_stages(resolved)
 
 
 def pictures(markdown: str) -> list[Image.Image]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torchrun
-from torchrun import chosen
+from torchrun import job_settings
 
 from catae.run import Run
 
@@ -52,7 +52,7 @@ def start(host: str, folder: Path, *how: str) -> "subprocess.Popen[bytes]":
     command = [*torchrun.TORCHRUN, "--nnodes", "2", "--nproc-per-node", "1", *rendezvous, *is_host, *how]
     with folder.with_suffix(".log").open("wb") as log:
         return subprocess.Popen(
-            ["ip", "netns", "exec", host, *command, "-m", "catae", "fit", *torchrun.flags(chosen(folder))],
+            ["ip", "netns", "exec", host, *command, "-m", "catae", "fit", *torchrun.flags(job_settings(folder))],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -15,7 +15,7 @@ import jobs
 import psutil
 import pytest
 import torchrun
-from torchrun import EPOCHS, chosen
+from torchrun import EPOCHS, job_settings
 
 from catae import settings
 from catae.errors import UserError
@@ -32,7 +32,7 @@ def _alone_on_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def prepare_run(folder: Path, **others: object) -> Run:
     """Return a run with its images and its split."""
-    resolved = chosen(folder, **others)
+    resolved = job_settings(folder, **others)
     new = lifecycle.create_run(resolved, settings.origins())
     for stage in (stages.read, stages.split):
         stage(new, resolved)
@@ -67,7 +67,7 @@ def test_a_killed_worker_is_restarted_to_the_same_weights_and_leaves_no_log_fold
     monkeypatch.setenv("TMPDIR", str(temporary))
     monkeypatch.setattr(tempfile, "tempdir", None)  # tempfile remembers the first TMPDIR
     new = prepare_run(tmp_path)
-    outcome = launcher.launch_workers(new, 2, at(2, lambda: torchrun.of_rank(1, os.getpid()).kill()))
+    outcome = launcher.launch_workers(new, 2, at(2, lambda: torchrun.find_rank(1, os.getpid()).kill()))
     assert "going on after epoch " in caplog.text
     assert outcome.epochs == EPOCHS
     assert torchrun.weights(new) == torchrun.weights(by_two)  # trained by `torchrun` directly
@@ -87,7 +87,7 @@ def test_messages_of_two_workers_do_not_mix() -> None:
 
 
 def test_a_users_error_of_a_worker_is_raised_and_the_workers_end(tmp_path: Path) -> None:
-    diverging = chosen(tmp_path, processes=2, learning_rate=1e38, init="torch")
+    diverging = job_settings(tmp_path, processes=2, learning_rate=1e38, init="torch")
     with pytest.raises(UserError, match=r"training has diverged; lower CATAE_LEARNING_RATE, which is 1e\+38$"):
         jobs.train(diverging)
     assert not processes()

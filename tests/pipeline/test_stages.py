@@ -30,7 +30,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Run:
         source="drawn:120", image_size=32, latent_dim=16, width=8, max_epochs=2, samples=6, interpolation_steps=7,
         output_dir=tmp_path_factory.mktemp("artifacts"),
     )  # fmt: skip
-    return jobs.whole(resolved)
+    return jobs.run_all_stages(resolved)
 
 
 def test_a_run_leaves_the_files_that_the_readme_lists(done: Run, pytestconfig: pytest.Config) -> None:

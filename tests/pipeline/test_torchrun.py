@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torchrun
 from conftest import ROOT
-from torchrun import EPOCHS, chosen
+from torchrun import EPOCHS, job_settings
 
 from catae import settings
 from catae.data.image_store import ImageStore
@@ -19,7 +19,7 @@ from catae.training import tensorboard
 
 
 def by_one_process(output_dir: Path) -> Run:
-    trained = fit_run(chosen(output_dir), settings.origins())
+    trained = fit_run(job_settings(output_dir), settings.origins())
     assert trained
     return trained
 
@@ -44,7 +44,7 @@ def without_its_last_epoch(run: Run, folder: Path) -> Path:
 
 def test_two_processes_take_the_steps_of_one(synthetic_images: ImageStore) -> None:
     """Rounding apart, which float64 shows; float32's grows as Adam divides small gradients by themselves."""
-    command = [*torchrun.TORCHRUN, *torchrun.ON_ONE_HOST, "--nproc-per-node", "2"]
+    command = [*torchrun.TORCHRUN, *torchrun.SINGLE_HOST, "--nproc-per-node", "2"]
     done = subprocess.run(
         [*command, str(ROOT / "tests/two_ranks.py"), str(synthetic_images.path)],
         capture_output=True,
@@ -62,7 +62,7 @@ def test_two_processes_take_the_steps_of_one(synthetic_images: ImageStore) -> No
         assert each["float32"]["losses"] < 1e-4
         assert each["bfloat16"]["losses"] < 1e-2
         assert each["evaluation"] < 1e-6
-        assert all(each[dtype]["same as the first's"] for dtype in ("float64", "float32", "bfloat16"))
+        assert all(each[dtype]["equal to rank 0"] for dtype in ("float64", "float32", "bfloat16"))
 
 
 def test_two_processes_leave_the_run_that_one_leaves(by_one: Run, by_two: Run) -> None:
@@ -75,21 +75,21 @@ def test_two_processes_leave_the_run_that_one_leaves(by_one: Run, by_two: Run) -
     assert two["state"] == one["state"] == "finished"
     assert two["split"] == one["split"]
     assert two["training"]["best_loss"] == pytest.approx(one["training"]["best_loss"], rel=0.02)
-    assert by_two.identity(chosen(Path())) == by_one.identity(chosen(Path()))
+    assert by_two.identity(job_settings(Path())) == by_one.identity(job_settings(Path()))
 
 
 @pytest.mark.slow
 def test_a_process_that_is_killed_is_started_again_and_the_end_is_the_same(by_two: Run, tmp_path: Path) -> None:
-    process = torchrun.fit(chosen(tmp_path, resume="never"), "--max-restarts", "3")
+    process = torchrun.fit(job_settings(tmp_path, resume="never"), "--max-restarts", "3")
     try:
         run = Run(tmp_path / "latest")
         until = time.monotonic() + 400
         while not (run.checkpoints / "last-previous.pt").exists() and time.monotonic() < until:
             time.sleep(0.002)
-        torchrun.of_rank(1, process.pid).kill()
-        code, out, err = torchrun.fitted(process)
+        torchrun.find_rank(1, process.pid).kill()
+        code, out, err = torchrun.wait(process)
     finally:
-        torchrun.end(process)
+        torchrun.kill(process)
     assert code == 0, err
     assert "another process of this training has ended" in err or "interrupted" in err
     assert "going on after epoch " in err
@@ -108,8 +108,8 @@ def test_what_two_processes_began_one_goes_on_with(by_two: Run, tmp_path: Path) 
 
 @pytest.mark.slow
 def test_what_one_process_began_two_go_on_with(by_one: Run, tmp_path: Path) -> None:
-    process = torchrun.fit(chosen(without_its_last_epoch(by_one, tmp_path / "out")))
-    code, out, err = torchrun.fitted(process)
+    process = torchrun.fit(job_settings(without_its_last_epoch(by_one, tmp_path / "out")))
+    code, out, err = torchrun.wait(process)
     assert code == 0, err
     assert f"going on after epoch {EPOCHS - 1} and 0 batches" in err
     gone_on = Run(Path(out.removesuffix("\n")))
@@ -118,10 +118,10 @@ def test_what_one_process_began_two_go_on_with(by_one: Run, tmp_path: Path) -> N
 
 
 def test_processes_that_differ_are_one_line(tmp_path: Path) -> None:
-    words = ["python", "-m", "catae", "fit", *torchrun.flags(chosen(tmp_path))]
+    words = ["python", "-m", "catae", "fit", *torchrun.flags(job_settings(tmp_path))]
     script = 'CATAE_SEED=$RANK exec "$0" "${@:2}"'
     words[0] = torchrun.TORCHRUN[0]
-    command = [*torchrun.TORCHRUN, *torchrun.ON_ONE_HOST, "--nproc-per-node", "2", "--no-python", "bash", "-c", script]
+    command = [*torchrun.TORCHRUN, *torchrun.SINGLE_HOST, "--nproc-per-node", "2", "--no-python", "bash", "-c", script]
     done = subprocess.run(
         [*command, words[0], "", *words[1:]],
         capture_output=True,

@@ -36,7 +36,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     runs = {}
     for name, change in changes.items():
         resolved = Settings(**{**SMALL, **change}, output_dir=place)
-        runs[name] = jobs.whole(resolved)
+        runs[name] = jobs.run_all_stages(resolved)
         runs[name].record(state="finished")
     return runs
 
@@ -256,7 +256,7 @@ def test_nothing_on_the_page_is_wider_than_it(
 ) -> None:
     runs = [finished["a"], finished["b"], *(copied("a", f"20261124-1718{number}") for number in range(10, 8 + count))]
     comparison.write_html(compared(*runs), tmp_path / "runs.html")
-    check_in_browser(tmp_path / "runs.html", scheme, pictures=1)
+    check_in_browser(tmp_path / "runs.html", scheme, images=1)
 
 
 def test_settings_that_decide_nothing_are_no_difference(copied: Callable[[str, str], Run]) -> None:

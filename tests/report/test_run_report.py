@@ -524,7 +524,7 @@ def test_browser_shows_every_picture_with_nothing_sideways_and_no_request(tmp_pa
     Image.new("RGB", (572, 998)).save(run.duplicates)
     run_report.write(run)
     check_in_browser(
-        run.report, scheme, len(PICTURES) + 1, whole=".settings td:last-child, .settings tr:not(.given) td"
+        run.report, scheme, len(PICTURES) + 1, one_line=".settings td:last-child, .settings tr:not(.given) td"
     )
 
 
