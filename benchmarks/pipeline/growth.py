@@ -37,13 +37,13 @@ from pathlib import Path
 from catae import settings
 from catae.data import split
 from catae.data.image_store import ImageStore
-from catae.training.trainer import Training
+from catae.training.trainer import Trainer
 resolved = settings.load({"width": 2, "latent_dim": 8, "max_epochs": 1})
 start = time.perf_counter()
 images = ImageStore(Path(sys.argv[1]))
 parts = split.split(images.keys)
 ready = time.perf_counter()
-trainer = Training(resolved)
+trainer = Trainer(resolved)
 epoch = trainer.run_epoch(images, parts)
 print(json.dumps({"split": ready - start, "seconds": epoch.seconds, "images_per_second": epoch.images_per_second}))
 """

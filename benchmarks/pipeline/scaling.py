@@ -26,11 +26,11 @@ from catae import settings
 from catae.data import split
 from catae.data.image_store import ImageStore
 from catae.system import hardware
-from catae.training.trainer import Training
+from catae.training.trainer import Trainer
 hardware.use_threads(0)
 images = ImageStore(Path(sys.argv[1]))
 parts = split.split(images.keys)
-trainer = Training(settings.load(json.loads(sys.argv[2])))
+trainer = Trainer(settings.load(json.loads(sys.argv[2])))
 warmup = replace(parts, train=parts.train[:1000], test=parts.test[:64])
 trainer.run_epoch(images, warmup)
 sample = parts.train[:: -(-len(parts.train) // 8000)]

@@ -8,7 +8,6 @@ command is killed in the middle of its second epoch and run again, and the time 
 
 import argparse
 import os
-import re
 import signal
 import statistics
 import subprocess
@@ -36,23 +35,23 @@ def measure_saving(source: str, repeats: int) -> None:
     from catae import settings
     from catae.data import ingest, split
     from catae.system import hardware
-    from catae.training import checkpoint, trainer
+    from catae.training import checkpoint, loop, trainer
 
     resolved = settings.Settings(source=source)
     hardware.use_threads(0)
     images, _ = ingest.read(source, Path("artifacts/cache"))
     parts = split.split(images.keys)
-    state = trainer.Training(resolved)
+    state = trainer.Trainer(resolved)
     epochs, saves = [], []
     for _ in range(repeats):
         start = time.perf_counter()
         state.run_epoch(images, parts)
         trained = time.perf_counter()
-        for name in (trainer.BEST, trainer.LAST):
+        for name in (loop.BEST, loop.LAST):
             checkpoint.save(Path("checkpoints") / name, state.state_dict())
         epochs.append(trained - start)
         saves.append(time.perf_counter() - trained)
-    size = Path("checkpoints", trainer.LAST).stat().st_size / 1e6
+    size = Path("checkpoints", loop.LAST).stat().st_size / 1e6
     epoch, saving = statistics.median(epochs), statistics.median(saves)
     print(
         f"epoch {epoch:.2f} s, saving two checkpoints of {size:.1f} MB {saving:.3f} s: {saving / epoch:.2%} of an epoch"
@@ -81,7 +80,7 @@ def measure_time_lost(source: str, number: int) -> None:
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stderr is not None
         for line in process.stderr:
-            if re.search(r"(after|from) epoch 1\b", line):
+            if line.startswith("resuming after epoch 1 "):
                 resumed = time.monotonic()
             if line.startswith("epoch 2/2"):
                 ended = time.monotonic()

@@ -35,17 +35,17 @@ from catae.data import split
 from catae.data.image_store import ImageStore
 from catae.system import hardware
 from catae.training import distributed
-from catae.training.trainer import Training
+from catae.training.trainer import Trainer
 images, count, weights_file = ImageStore(Path(sys.argv[1])), int(sys.argv[2]), sys.argv[3]
 parts = split.split(images.keys)
 parts = replace(parts, train=parts.train[:count], test=parts.test[:256])
-with distributed.joined() as world:
-    threads = hardware.use_threads(0, world.beside)
-    trainer = Training(settings.load(json.loads(sys.argv[4])), ranks=world)
+with distributed.init_process_group() as world:
+    threads = hardware.use_threads(0, world.local_world_size)
+    trainer = Trainer(settings.load(json.loads(sys.argv[4])), world=world)
     trainer.start_linear(images, parts.train)
-    trainer.load_state_dict(world.told(trainer.state_dict()))
+    trainer.load_state_dict(world.broadcast(trainer.state_dict()))
     epochs = [trainer.run_epoch(images, parts) for _ in range(2)]
-    if world.first:
+    if world.is_main:
         torch.save([weight.detach().flatten() for weight in trainer.model.parameters()], weights_file)
         speed, loss = epochs[-1].images_per_second, epochs[-1].test_loss
         print(json.dumps({"speed": speed, "loss": loss, "threads": threads, "precision": trainer.precision}))
@@ -54,7 +54,7 @@ ALL_REDUCE = """
 import json, time
 import torch
 from catae.training import distributed
-with distributed.joined() as world:
+with distributed.init_process_group() as world:
     torch.set_num_threads(1)
     seconds = {}
     for power in range(10, 27, 2):
@@ -63,12 +63,12 @@ with distributed.joined() as world:
         weight.grad = gradient
         times = []
         for _ in range(12):
-            world.wait()
+            world.barrier()
             start = time.perf_counter()
             world.all_reduce_gradients([weight], torch.zeros(()))
             times.append(time.perf_counter() - start)
         seconds[2**power] = sorted(times)[len(times) // 2]
-    if world.first:
+    if world.is_main:
         print(json.dumps(seconds))
 """
 

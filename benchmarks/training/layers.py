@@ -28,7 +28,7 @@ from catae.data import ingest, loader, split
 from catae.model import layers as model_layers
 from catae.model.autoencoder import convolutions
 from catae.system import hardware
-from catae.training import checkpoint, tensorboard, trainer, watch
+from catae.training import checkpoint, tensorboard, trainer
 
 STEPS, BATCH, SYNTHETIC = 20, 64, 1000
 # The autograd functions of the model's layers appear in the profile under their class names.
@@ -49,7 +49,7 @@ OTHERS = {
 }
 
 
-def run_steps(state: trainer.Training) -> list[float]:
+def run_steps(state: trainer.Trainer) -> list[float]:
     """Take training steps and return the seconds of each."""
     batch = (torch.rand(BATCH, 3, 64, 64) * 2 - 1).to(memory_format=torch.channels_last)
     seconds = []
@@ -117,12 +117,12 @@ def layer_table(layers: list[Any], times: dict[tuple[str, str], float], peak: fl
     return "\n".join(lines)
 
 
-def other_work_table(state: trainer.Training) -> str:
+def other_work_table(state: trainer.Trainer) -> str:
     """Return the time of an epoch's work other than its steps, as Markdown."""
-    with tempfile.TemporaryDirectory() as scratch, tensorboard.writing(Path(scratch, "events")) as log:
+    with tempfile.TemporaryDirectory() as scratch, tensorboard.open_log(Path(scratch, "events")) as log:
         images, _ = ingest.read(f"drawn:{SYNTHETIC}", Path(scratch, "cache"))
         parts = split.split(images.keys)
-        shown = watch.Watch.of(images, parts, state.settings)
+        samples = tensorboard.Samples.select(images, parts, state.settings)
         works: dict[str, Callable[[], object]] = {
             f"loading {len(parts.train)} images": lambda: sum(
                 len(batch) for batch in loader.train_loader(images, parts.train, BATCH, 0, 1)
@@ -132,7 +132,7 @@ def other_work_table(state: trainer.Training) -> str:
             ),
             "saving a checkpoint": lambda: checkpoint.save(Path(scratch, "last.pt"), state.state_dict()),
             "logging scalars": lambda: log.scalars(1, {"loss/train": 0.1, "loss/test": 0.1}),
-            "logging images, every fifth epoch": lambda: shown.write(state.model, 1, log),
+            "logging images, every fifth epoch": lambda: samples.write(state.model, 1, log),
         }
         lines = ["| other work | ms |", "|---|---|"]
         lines += [f"| {label} | {_median_seconds(work) * 1000:.1f} |" for label, work in works.items()]
@@ -155,7 +155,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     hardware.use_threads(0)
-    state = trainer.Training(settings.load(PLAIN | {"precision": options.precision}))
+    state = trainer.Trainer(settings.load(PLAIN | {"precision": options.precision}))
     peak = peak_gigaflops()[options.precision]
     run_steps(state)
     step_seconds = statistics.median(run_steps(state))

@@ -40,20 +40,20 @@ def train(model: str, source: str, seed: int, target: float, started: float) -> 
     with tempfile.TemporaryDirectory() as scratch:
         images, _ = ingest.read(source, Path(scratch, "cache"))
         parts = split.split(images.keys, seed=seed)
-        state = trainer.Training(resolved)
+        state = trainer.Trainer(resolved)
         if resolved.init == "pca":
             state.start_linear(images, parts.train)
 
         def evaluate() -> None:
-            loss = trainer.evaluate(state.judged, loader.ordered_loader(images, parts.test), state.dtype)
-            epochs = state.epoch + state.under_way.pictures / len(parts.train)
+            loss = trainer.evaluate(state.eval_model, loader.ordered_loader(images, parts.test), state.dtype)
+            epochs = state.epoch + state.progress.images / len(parts.train)
             print(json.dumps({"seconds": time.time() - started, "epochs": epochs, "loss": loss}), flush=True)
             state.model.train()
             if loss <= target:
                 raise TargetReached
 
         try:
-            while not state.reason_to_stop:
+            while not state.stop_reason:
                 state.run_epoch(images, parts, evaluate)
                 evaluate()
         except TargetReached:

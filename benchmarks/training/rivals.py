@@ -229,8 +229,9 @@ def catae(job: dict[str, Any], times: Times, **overrides: Any) -> Iterable[Any]:
     from catae import settings
     from catae.data import ingest, split
     from catae.system import hardware
-    from catae.training import checkpoint, trainer
+    from catae.training import checkpoint, loop
     from catae.training.metrics import Epoch
+    from catae.training.trainer import Trainer
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     overrides |= {"seed": job["seed"], "max_epochs": job["epochs"], "patience": job["epochs"]}
@@ -241,7 +242,7 @@ def catae(job: dict[str, Any], times: Times, **overrides: Any) -> Iterable[Any]:
     parts = split.split(images.keys)
     for folder in ("events", "checkpoints"):
         (scratch / folder).mkdir()
-    last = scratch / "checkpoints" / trainer.LAST
+    last = scratch / "checkpoints" / loop.LAST
     checkpoints = [scratch / f"epoch-{n}.pt" for n in range(job["epochs"])]
 
     def clock(epoch: Epoch, max_epochs: int) -> None:
@@ -251,11 +252,11 @@ def catae(job: dict[str, Any], times: Times, **overrides: Any) -> Iterable[Any]:
         times.started.append(times.ended[-1])
 
     # The others construct their trainer before the clock starts, catae within `fit`: import what it needs here, 1.2 s.
-    trainer.Training(resolved)
+    Trainer(resolved)
     times.started.append(time.perf_counter())
-    trainer.fit(images, parts, resolved, scratch / "events", scratch / "checkpoints", after_epoch=clock)
+    loop.fit(images, parts, resolved, scratch / "events", scratch / "checkpoints", after_epoch=clock)
     times.started.pop()
-    return load_each(trainer.Training(resolved).model, (checkpoint.load(path)["model"] for path in checkpoints))
+    return load_each(Trainer(resolved).model, (checkpoint.load(path)["model"] for path in checkpoints))
 
 
 IMPLEMENTATIONS: dict[str, Callable[[dict[str, Any], Times], Iterable[Any]]] = {

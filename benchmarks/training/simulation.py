@@ -40,22 +40,22 @@ import torch
 from catae import settings
 from catae.system import hardware
 from catae.training import distributed, trainer
-with distributed.joined() as world:
-    hardware.use_threads(0, world.beside)
-    state = trainer.Training(settings.load({}))
+with distributed.init_process_group() as world:
+    hardware.use_threads(0, world.local_world_size)
+    state = trainer.Trainer(settings.load({}))
     seconds = {}
     for size in json.loads(sys.argv[1]):
         batch, times = torch.rand(size, 64, 64, 3).permute(0, 3, 1, 2) * 2 - 1, []
-        world.wait()
+        world.barrier()
         for _ in range(int(sys.argv[2])):
             start = time.perf_counter()
             loss = trainer.step(state.model, batch, state.optimizer, state.dtype)
-            if state.average:
-                state.average.follow(loss.item())
+            if state.ema:
+                state.ema.update(loss.item())
             times.append(time.perf_counter() - start)
         seconds[size] = statistics.median(times)
-    world.wait()  # the first process to end closes the connection
-    if world.first:
+    world.barrier()  # the first process to end closes the connection
+    if world.is_main:
         print(json.dumps(seconds))
 """
 BATCH = 64
