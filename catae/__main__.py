@@ -318,7 +318,7 @@ def _cache(options: argparse.Namespace) -> None:
     else:
         for cached in sets:
             used = datetime.fromtimestamp(cached.used).strftime("%Y-%m-%d %H:%M")
-            size = f"{cached.images:9,} images  {cached.size_bytes / 1e6:9,.1f} MB"
+            size = f"{cached.pictures:9,} images  {cached.size_bytes / 1e6:9,.1f} MB"
             print(f"{cached.path.name}  {size}  {used}  {cached.source}")
         print(f"{count(len(sets), 'set')}, {sum(cached.size_bytes for cached in sets) / 1e6:,.1f} MB")
 

@@ -13,19 +13,19 @@ from catae.system import files
 
 @dataclass(frozen=True)
 class CachedSet:
-    """An image set in the cache.
+    """An image set in the cache. The attributes are the keys of `catae cache --json`.
 
     Attributes:
         path: its folder.
         source: the source it was read from.
-        images: number of images.
+        pictures: number of images.
         size_bytes: size on disk.
         used: time of last use, in seconds since 1970.
     """
 
     path: Path
     source: str
-    images: int
+    pictures: int
     size_bytes: int
     used: float
 

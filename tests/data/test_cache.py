@@ -12,7 +12,7 @@ def test_sets_are_listed_by_last_use(tmp_path: Path) -> None:
     ingest.read("drawn:6", tmp_path, 16)
     ingest.read("drawn:5", tmp_path, 16)  # used again
     cached_sets = cache.sets(tmp_path)
-    assert [(cached.source, cached.images) for cached in cached_sets] == [("drawn:6", 6), ("drawn:5", 5)]
+    assert [(cached.source, cached.pictures) for cached in cached_sets] == [("drawn:6", 6), ("drawn:5", 5)]
     assert cached_sets[1].size_bytes > 5 * 16 * 16 * 3
     assert cache.sets(tmp_path / "nowhere") == []
 
