@@ -35,9 +35,9 @@ def median_seconds(functions: list[Callable[[], object]], repeats: int) -> list[
 
 
 @torch.inference_mode()
-def compare_backends(part: export.Part, example: Tensor, facts: dict[str, int | str], repeats: int) -> str:
+def compare_backends(part: export.Part, example: Tensor, metadata: dict[str, int | str], repeats: int) -> str:
     """Return the latency of a part of the model in both backends, as a row of the table."""
-    run_onnx = export.runtime(export.onnx_bytes(part, facts))
+    run_onnx = export.runtime(export.onnx_bytes(part, metadata))
     in_pytorch, in_onnxruntime = median_seconds([lambda: part.module(example), lambda: run_onnx(example)], repeats)
     speedup = in_pytorch / in_onnxruntime
     return f"| {part.name} | {in_pytorch * 1000:.2f} | {in_onnxruntime * 1000:.2f} | {speedup:.2f} |"
@@ -57,7 +57,7 @@ def main() -> None:
     )
     print("| part | PyTorch, ms | onnxruntime, ms | speedup |\n|---|---:|---:|---:|")
     for part in parts:
-        print(compare_backends(part, part.trial[0][:1], weights.facts(model), options.repeats), flush=True)
+        print(compare_backends(part, part.trial[0][:1], weights.metadata(model), options.repeats), flush=True)
 
 
 if __name__ == "__main__":
