@@ -185,7 +185,7 @@ def _generate(options: argparse.Namespace) -> None:
     given = {"samples": options.count, "seed": options.seed, "prior": options.prior}
     resolved = settings.load(given, {"samples": "--count"})
     source = run.find_trained_run(options.run, resolved.output_dir)
-    gallery.generate_from(source, resolved.prior, resolved.samples, resolved.seed, options.out)
+    gallery.draw_run_samples(source, resolved.prior, resolved.samples, resolved.seed, options.out)
     print(options.out)
 
 
@@ -236,8 +236,8 @@ def _reconstruct(options: argparse.Namespace) -> None:
 
     source = run.find_trained_run(options.run, settings.load().output_dir)
     model = weights.load(source.model)
-    pixels = gallery.pictures(source, options.files, model.image_size)
-    gallery.restore(model, pixels, options.out, "pictures")
+    pixels = gallery.load_images(source, options.files, model.image_size)
+    gallery.draw_reconstructions(model, pixels, options.out, "images")
     print(options.out)
 
 
@@ -246,14 +246,14 @@ def _compare(options: argparse.Namespace) -> None:
 
     from catae.report import comparison
 
-    compared = comparison.compare(options.runs, settings.load().output_dir)
+    compared = comparison.compare_runs(options.runs, settings.load().output_dir)
     if options.html:
-        comparison.write_html(compared, options.html)
+        comparison.write_comparison_page(compared, options.html)
         print(options.html)
     elif options.json:
         _print_json(compared.to_dict())
     else:
-        Console().print(comparison.text(compared, Console().width))
+        Console().print(comparison.comparison_text(compared, Console().width))
 
 
 def _latents(options: argparse.Namespace) -> None:
@@ -280,7 +280,7 @@ def _play(options: argparse.Namespace) -> None:
 
     source = run.find_trained_run(options.run, settings.load().output_dir)
     with playground.listen(options.host, options.port) as listening:
-        toy = playground.open_run(source)
+        toy = playground.open_session(source)
         host = f"[{options.host}]" if ":" in options.host else options.host
         print(f"http://{host}:{listening.getsockname()[1]}/", flush=True)
         playground.serve(toy, listening, playground.LOOPBACK if options.host in playground.LOOPBACK else None)
@@ -297,12 +297,12 @@ def _inspect(options: argparse.Namespace) -> None:
         resolved.source, resolved.output_dir / "cache", resolved.image_size, resolved.on_reject
     )
     if options.html:
-        data_report.write_html(image_set, report, options.html)
+        data_report.write_data_page(image_set, report, options.html)
         print(options.html)
     elif options.json:
         _print_json(report.to_dict())
     else:
-        Console().print(data_report.text(report))
+        Console().print(data_report.data_report_text(report))
 
 
 def _cache(options: argparse.Namespace) -> None:

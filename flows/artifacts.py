@@ -1,13 +1,13 @@
-"""What Prefect's UI shows of a run: how far training is, one report with pictures in it, and a table of epochs.
+"""Publish a run in Prefect's UI: the progress of training, a report with images, and a table of epochs.
 
-It shows what has been written to files before. An API that can't be reached is no reason to fail: what wasn't shown
-is said once, and stands in `run.json` as `unpublished`.
+The artifacts show files that are already written. An API that cannot be reached does not fail the run: what was not
+published is logged once and recorded in `run.json` as `unpublished`.
 """
 
 import logging
 import time
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from catae.data import sources
 from catae.report import html, run_report, tables
-from catae.report.tables import Cell, Table
 from catae.run import Run
 from catae.sweep import leaderboard
 from catae.sweep.leaderboard import Leaderboard
@@ -40,40 +39,40 @@ from catae.training.metrics import Epoch, log, time_left
 logger = logging.getLogger("catae.artifacts")
 
 UNREACHABLE = (httpx.HTTPError, PrefectException)
-LIMIT = 500_000  # bytes of a report: with 1 MB the UI is slow, with 20 MB it hangs, and its list of artifacts has all
-PACE = 2.0  # seconds between two looks at training
-WIDEST = 1100  # pixels, about what the UI shows
-QUALITIES = (80, 70, 60, 50, 40, 30, 20)  # of its pictures; the best with which they fit is taken
+MAX_REPORT = 500_000  # bytes: the UI is slow with 1 MB and hangs with 20 MB, and its list of artifacts loads all
+INTERVAL = 2.0  # seconds between two updates of the progress
+MAX_WIDTH = 1100  # pixels, about the width of the UI
+QUALITIES = (80, 70, 60, 50, 40, 30, 20)  # WebP qualities of images; the best with which all fit is used
 
 
 class Progress:
-    """Shows in the UI how far training is; called after each epoch.
+    """Publish the progress of training after each epoch.
 
-    Training hardly waits for it: short epochs are shown every 2 s, and an API that is gone is asked once, and not again
-    before ten times as long as that took.
+    Training hardly waits for it: updates are at least 2 s apart. After a failed request, the next one waits ten times
+    as long as the failed one took.
     """
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.artifact: UUID | None = None
-        self.not_before, self.told = 0.0, False
+        self.next_update, self.warned = 0.0, False
 
     def __call__(self, epoch: Epoch, max_epochs: int) -> None:
-        """Logs the epoch, and shows it, unless the one before was shown just now."""
+        """Log the epoch, and publish it unless the last update is too recent."""
         log(epoch, max_epochs)
-        if time.monotonic() >= self.not_before:
-            self._show(
+        if time.monotonic() >= self.next_update:
+            self._publish(
                 round(100 * epoch.number / max_epochs, 1),
-                f"Epoch {epoch.number} of {max_epochs} at most; {time_left(epoch, max_epochs)} left at the latest, "
-                f"since training ends as soon as the loss hardly decreases. Test loss {epoch.test_loss:.4f}.",
+                f"Epoch {epoch.number} of at most {max_epochs}; at most {time_left(epoch, max_epochs)} left, less if "
+                f"training stops early. Test loss {epoch.test_loss:.4f}.",
             )
 
     def end(self, outcome: Outcome) -> None:
-        """Shows that training has ended, and why."""
-        self._show(100.0, f"Ended after {count(outcome.epochs, 'epoch')}: {outcome.stop_reason}.")
+        """Publish that training has ended, and why."""
+        self._publish(100.0, f"Ended after {count(outcome.epochs, 'epoch')}: {outcome.stop_reason}.")
 
-    def _show(self, percent: float, description: str) -> None:
-        if task_run.id is None:  # a task that is called as a function has no UI
+    def _publish(self, percent: float, description: str) -> None:
+        if task_run.id is None:  # called as a function, outside of a task run
             return
         start = time.monotonic()
         try:
@@ -83,44 +82,44 @@ class Progress:
                     self.artifact = created if isinstance(created, UUID) else None
                 else:
                     update_progress_artifact(self.artifact, percent, description)
-            self.not_before = start + PACE
+            self.next_update = start + INTERVAL
         except UNREACHABLE as error:
-            if not self.told:
-                _tell(self.run, ["how far training is"], error)
-            self.told, self.not_before = True, time.monotonic() + 10 * (time.monotonic() - start)
+            if not self.warned:
+                _record_unpublished(self.run, ["the progress of training"], error)
+            self.warned, self.next_update = True, time.monotonic() + 10 * (time.monotonic() - start)
 
 
-def publish(run: Run) -> None:
-    """Shows a finished run in the UI: its report, and the table of its epochs."""
-    left = ["the report", "the table of epochs"]
+def publish_run(run: Run) -> None:
+    """Publish a finished run: its report and the table of its epochs."""
+    unpublished = ["the report", "the table of epochs"]
     try:
-        create_markdown_artifact(write_report(run), "catae-report", f"Run {run.id}, in {run.path.resolve()}")
-        left.pop(0)
-        create_table_artifact(epochs(run), "catae-epochs", "Each epoch's losses, L1 in [-1, 1], and its speed")
-        left.pop(0)
+        create_markdown_artifact(report_markdown(run), "catae-report", f"Run {run.id}, in {run.path.resolve()}")
+        unpublished.pop(0)
+        create_table_artifact(epoch_rows(run), "catae-epochs", "Losses (L1 of pixels in [-1, 1]) and speed by epoch")
+        unpublished.pop(0)
     except UNREACHABLE as error:
-        _tell(run, left, error)
+        _record_unpublished(run, unpublished, error)
 
 
-def publish_picture(path: Path, key: str, title: str) -> None:
-    """Shows one picture in the UI, with where it is."""
-    (shown,) = _fitting([path], LIMIT - 1000)
+def publish_image(path: Path, key: str, title: str) -> None:
+    """Publish one image with its path."""
+    (image,) = _fit_images([path], MAX_REPORT - 1000)
     try:
-        create_markdown_artifact(f"# {tables.plain(title)}\n\n{shown}\n\n`{path.resolve()}`\n", key, title)
+        create_markdown_artifact(f"# {tables.plain(title)}\n\n{image}\n\n`{path.resolve()}`\n", key, title)
     except UNREACHABLE as error:
-        logger.warning("%s is written, but the UI doesn't show it: %s", path, _reason(error))
+        logger.warning("%s is written, but could not be published in Prefect's UI: %s", path, _reason(error))
 
 
 def publish_leaderboard(sweep: Sweep, board: Leaderboard) -> None:
-    """Shows a sweep's leaderboard in the UI."""
+    """Publish the leaderboard of a sweep."""
     try:
-        create_markdown_artifact(write_leaderboard(sweep, board), "catae-leaderboard", f"Sweep {sweep.id}")
+        create_markdown_artifact(leaderboard_markdown(sweep, board), "catae-leaderboard", f"Sweep {sweep.id}")
     except UNREACHABLE as error:
-        logger.warning("%s is written, but the UI doesn't show it: %s", sweep.page, _reason(error))
+        logger.warning("%s is written, but could not be published in Prefect's UI: %s", sweep.page, _reason(error))
 
 
-def write_leaderboard(sweep: Sweep, board: Leaderboard) -> str:
-    """A sweep's leaderboard in Markdown."""
+def leaderboard_markdown(sweep: Sweep, board: Leaderboard) -> str:
+    """Return the leaderboard of a sweep in Markdown."""
     content = [
         f"# Sweep {sweep.id}",
         f"**{tables.plain(leaderboard.headline(board))}**",
@@ -132,8 +131,8 @@ def write_leaderboard(sweep: Sweep, board: Leaderboard) -> str:
     return "\n\n".join(content)
 
 
-def epochs(run: Run) -> list[dict[str, Any]]:
-    """The table of epochs, from the event files."""
+def epoch_rows(run: Run) -> list[dict[str, Any]]:
+    """Return a row for each epoch, from the event files."""
     scalars = tensorboard.read_scalars(run.events)
     best = run.read()["training"]["best_epoch"]
     names = {"loss/train": "train", "loss/test": "test", "loss/validation": "validation"}
@@ -149,106 +148,79 @@ def epochs(run: Run) -> list[dict[str, Any]]:
     ]
 
 
-def write_report(run: Run) -> str:
-    """The run in Markdown, with its pictures in it, in less than `LIMIT` bytes."""
+def report_markdown(run: Run) -> str:
+    """Return the run in Markdown, with its images embedded, in less than `MAX_REPORT` bytes."""
     content = _content(run)
-    words = sum(len(part.encode()) + 100 for part in content if isinstance(part, str))
-    pictures = [part for part in content if isinstance(part, Path)]
-    shown = iter(_fitting(pictures, LIMIT - words))
-    return "\n\n".join(part if isinstance(part, str) else next(shown) for part in content)
+    text_size = sum(len(part.encode()) + 100 for part in content if isinstance(part, str))
+    images = iter(_fit_images([part for part in content if isinstance(part, Path)], MAX_REPORT - text_size))
+    return "\n\n".join(part if isinstance(part, str) else next(images) for part in content)
 
 
 def _content(run: Run) -> list[str | Path]:
-    """The paragraphs and the pictures of a run."""
+    """Return the paragraphs and the images of a run's report."""
     manifest, settings = run.read(), files.read_json(run.settings)
     scores, training, parts, data = (manifest[name] for name in ("scores", "training", "split", "data"))
     latent, seed = settings["latent_dim"]["value"], settings["seed"]["value"]
-    warning = run_report.warning(parts)
-    left = {run.report.name: "the whole run on one page"} | run_report.LEFT
-    there = {run.path / name: what for name, what in left.items() if (run.path / name).exists()}
+    warning = run_report.leak_warning(parts)
     return [
-        f"# {tables.plain(sources.label(data['source']))} · {latent} · seed {seed}",
+        f"# {tables.plain(sources.label(data['source']))} · latent size {latent} · seed {seed}",
         f"**{run_report.headline(scores)}** {run_report.verdict(scores)} {run_report.other_scores(scores)}",
         *([f"**Warning: {warning}**"] if warning else []),
-        tables.to_markdown(_scores(scores)),
-        f"Training ended after {count(training['epochs'], 'epoch')} of {count(parts['train'], 'picture')}: "
-        f"{training['stop_reason']}. The weights are those of epoch {training['best_epoch']}. All of it took "
+        tables.to_markdown(run_report.score_table(scores)),
+        f"Training ended after {count(training['epochs'], 'epoch')} of {count(parts['train'], 'image')}: "
+        f"{training['stop_reason']}. The weights are those of epoch {training['best_epoch']}. Training took "
         f"{duration(training['seconds'])}.",
-        "## Restorations",
-        f"Upper rows: test pictures. Lower rows: what the model makes of them from {count(latent, 'number')} each.",
+        "## Reconstructions",
+        f"Upper rows: test images. Lower rows: their reconstructions from {count(latent, 'latent dimension')}.",
         run.reconstructions,
-        "## Generation",
-        "Random latents of N(0, I), decoded by the model as it is handed out: in its basis the latents of the train "
-        "pictures have mean 0 and covariance I.",
+        "## Random samples",
+        "Samples of N(0, I), decoded by the exported model: after whitening, the latents of the train images have mean "
+        "0 and covariance I.",
         run.generated,
-        "What the same noise decoded to before, as training left the model: nothing keeps its latents like N(0, I).",
+        "The same samples before whitening. A plain autoencoder does not constrain its latents, so samples of N(0, I) "
+        "fall outside them.",
         run.generated_unwhitened,
         "## Interpolation",
-        f"From {' to '.join(map(tables.plain, manifest['interpolation']))} and back, straight through the latents.",
+        f"Linear, from {' to '.join(map(tables.plain, manifest['interpolation']))} and back.",
         run.animation,
         run.interpolation,
         "## Curves",
         run.curves,
         "## Files",
-        f"In `{run.path.resolve()}`. The pictures there are exact, those above are compressed.",
-        tables.to_markdown(_files(there)),
+        f"In `{run.path.resolve()}`. The images there are lossless, those above are compressed.",
+        tables.to_markdown(run_report.file_table(run)),
     ]
 
 
-def _scores(scores: Mapping[str, Any]) -> Table:
-    names = [
-        f"{name} {'↓' if less else '↑'}".replace("\N{NO-BREAK SPACE}", " ")
-        for _, name, _, less, _ in run_report.COLUMNS
-    ]
-    return Table(
-        title="",
-        columns=(tables.column("Restored by"), *(tables.column(name, numeric=True) for name in names)),
-        rows=tuple(tables.row(row.name, *map(Cell, row.cells, row.best)) for row in run_report.score_rows(scores)),
-        note="↓ less is better, ↑ more is better.",
-    )
+def _fit_images(paths: Sequence[Path], room: int) -> list[str]:
+    """Return images for Markdown in at most `room` bytes, in the best quality that fits; text for one too large.
 
-
-def _files(there: Mapping[Path, str]) -> Table:
-    return Table(
-        title="",
-        columns=(
-            tables.column("file", code=True),
-            tables.column("what it holds"),
-            tables.column("MB", numeric=True),
-        ),
-        rows=tuple(tables.row(path.name, what, f"{_size(path) / 1e6:.2f}") for path, what in there.items()),
-    )
-
-
-def _size(path: Path) -> int:
-    return sum(file.stat().st_size for file in path.rglob("*")) if path.is_dir() else path.stat().st_size
-
-
-def _fitting(pictures: Sequence[Path], room: int) -> list[str]:
-    """Pictures for Markdown in at most `room` bytes, as good as they can be; words for one that doesn't fit at all.
-
-    As WebP they have less than half the bytes of palette PNGs and GIFs that look as good, and the animation keeps all
-    of its frames.
+    WebP needs less than half the bytes of palette PNGs and GIFs of the same quality, and keeps all frames of the
+    animation.
     """
 
     @cache
-    def shown(quality: int) -> list[str]:
-        return [f"![{path.stem}]({html.embed(path, lossy=quality, widest=WIDEST).address})" for path in pictures]
+    def embedded(quality: int) -> list[str]:
+        return [
+            f"![{path.stem}]({html.embed_file(path, quality=quality, max_width=MAX_WIDTH).address})" for path in paths
+        ]
 
-    # All of them in one quality take a second: three are tried, and not up to seven.
+    # One quality takes a second for all images; bisection tries three of the seven.
     best = bisect_left(
-        QUALITIES, True, hi=len(QUALITIES) - 1, key=lambda quality: sum(map(len, shown(quality))) <= room
+        QUALITIES, True, hi=len(QUALITIES) - 1, key=lambda quality: sum(map(len, embedded(quality))) <= room
     )
     fitting = []
-    for picture, path in zip(shown(QUALITIES[best]), pictures, strict=True):
-        fits = len(picture) <= room
-        fitting.append(picture if fits else f"({path.name} is too large to be shown here.)")
-        room -= len(picture) if fits else 0
+    for image, path in zip(embedded(QUALITIES[best]), paths, strict=True):
+        fits = len(image) <= room
+        fitting.append(image if fits else f"({path.name} is too large to be shown here.)")
+        room -= len(image) if fits else 0
     return fitting
 
 
-def _tell(run: Run, what: list[str], error: Exception) -> None:
-    logger.warning("the UI doesn't show %s: %s; everything is in %s", " and ".join(what), _reason(error), run.path)
+def _record_unpublished(run: Run, what: list[str], error: Exception) -> None:
+    logger.warning(
+        "could not publish %s in Prefect's UI: %s; everything is in %s", " and ".join(what), _reason(error), run.path
+    )
     run.record(unpublished=[*run.read().get("unpublished", []), *what])
 
 

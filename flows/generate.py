@@ -35,6 +35,6 @@ def generate(
     run = find_trained_run(run_id, resolved.output_dir)
     default = run.path / f"generated-{resolved.prior}-{resolved.samples}-seed-{resolved.seed}.png"
     path = Path(out) if out else default
-    gallery.generate_from(run, resolved.prior, resolved.samples, resolved.seed, path)
+    gallery.draw_run_samples(run, resolved.prior, resolved.samples, resolved.seed, path)
     tasks.publish_image(path, "catae-generated", f"{run_name()}, run {run.id}")
     return path

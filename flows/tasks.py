@@ -117,13 +117,13 @@ def write_report(folder: Path, settings: Settings) -> None:
 @task(name="publish", cache_policy=NO_CACHE)
 def publish(folder: Path) -> None:
     """Show the finished run in Prefect's UI."""
-    artifacts.publish(Run(folder))
+    artifacts.publish_run(Run(folder))
 
 
 @task(name="publish", cache_policy=NO_CACHE)
 def publish_image(path: Path, key: str, title: str) -> None:
     """Show an image in Prefect's UI."""
-    artifacts.publish_picture(path, key, title)
+    artifacts.publish_image(path, key, title)
 
 
 TASKS: Mapping[Stage, Task[..., None]] = {

@@ -37,7 +37,7 @@ def median_seconds(functions: list[Callable[[], object]], repeats: int) -> list[
 @torch.inference_mode()
 def compare_backends(part: export.Part, example: Tensor, metadata: dict[str, int | str], repeats: int) -> str:
     """Return the latency of a part of the model in both backends, as a row of the table."""
-    run_onnx = export.runtime(export.onnx_bytes(part, metadata))
+    run_onnx = export.onnx_function(export.onnx_bytes(part, metadata))
     in_pytorch, in_onnxruntime = median_seconds([lambda: part.module(example), lambda: run_onnx(example)], repeats)
     speedup = in_pytorch / in_onnxruntime
     return f"| {part.name} | {in_pytorch * 1000:.2f} | {in_onnxruntime * 1000:.2f} | {speedup:.2f} |"

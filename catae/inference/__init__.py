@@ -1,1 +1,1 @@
-"""What a trained model can do: the Python API, images, export, and the playground."""
+"""Use a trained model: the Python API, image files, export and the playground."""

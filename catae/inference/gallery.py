@@ -1,4 +1,4 @@
-"""What a trained model shows: pictures restored, and new ones; and the pictures that a user names to show."""
+"""Draw what a trained model makes: reconstructions and random samples; load the images that a user names."""
 
 import difflib
 from collections.abc import Sequence
@@ -20,45 +20,50 @@ from catae.model.autoencoder import AutoEncoder
 from catae.report import figures
 from catae.run import Run
 from catae.system import rng
-from catae.system.text import count as counted
+from catae.system.text import count as count_of
 
 NEAREST = 16  # samples in nearest.png
 PRIORS: dict[priors.Name, str] = {
-    "randn": "random latents of N(0, I): torch.randn(1, latent_dim, 1, 1) through the decoder",
-    "gaussian": "random latents of a Gaussian fitted to the train latents (mean and full covariance)",
-    "mixture": "random latents of a mixture of Gaussians fitted to the train latents",
-    "neighbours": "train latents, each moved a random part of the way towards one of its nearest",
+    "randn": "samples of N(0, I): torch.randn(1, latent_dim, 1, 1) through the decoder",
+    "gaussian": "samples of a Gaussian fitted to the train latents (mean and full covariance)",
+    "mixture": "samples of a mixture of Gaussians fitted to the train latents",
+    "neighbours": "samples between train latents and their nearest neighbours",
 }
 
 
 @torch.inference_mode()
-def restore(model: AutoEncoder, pixels: Pixels, path: Path, what: str) -> None:
-    """Draws pictures over their restorations.
+def draw_reconstructions(model: AutoEncoder, pixels: Pixels, path: Path, what: str) -> None:
+    """Draw images in rows, each row above the row of their reconstructions.
 
     Args:
-        model: what restores them.
-        pixels: uint8 (pictures, size, size, 3), at least one.
+        model: the model.
+        pixels: uint8 (images, size, size, 3), at least one.
         path: the PNG to write.
-        what: what the pictures are, for the title.
+        what: what the images are, for the title, like 'test images'.
     """
-    pictures = transforms.normalize(pixels)
-    restored = transforms.to_uint8(model(pictures))
-    figures.pairs(pixels, restored, path, f"{len(pixels)} {what} (upper rows), as the model restores them (lower rows)")
+    reconstructions = transforms.to_uint8(model(transforms.normalize(pixels)))
+    title = f"{len(pixels)} {what} (upper rows) and their reconstructions (lower rows)"
+    figures.pairs(pixels, reconstructions, path, title)
 
 
-def generate(model: AutoEncoder, fitted: Priors, prior: priors.Name, count: int, seed: int, path: Path) -> None:
-    """Draws pictures decoded from random latents; the same seed gives the same file.
+def draw_samples(model: AutoEncoder, fitted: Priors, prior: priors.Name, count: int, seed: int, path: Path) -> None:
+    """Draw images decoded from random latents. The same seed gives the same file.
 
     Args:
-        model: what decodes them.
+        model: the model that decodes them.
         fitted: the priors of the model's run.
-        prior: what the latents are samples of.
-        count: how many pictures.
+        prior: the prior to sample.
+        count: number of images.
         seed: decides the samples.
         path: the PNG to write.
     """
     pixels = space.decode(model, fitted[prior].sample(count, seed))
     figures.grid(pixels, path, f"{count} {PRIORS[prior]}, seed {seed}")
+
+
+def draw_run_samples(run: Run, prior: priors.Name, count: int, seed: int, path: Path) -> None:
+    """Draw images as `draw_samples` does, with the model and the priors of a run."""
+    draw_samples(weights.load(run.model), priors.load(run.priors), prior, count, seed, path)
 
 
 def draw_nearest(
@@ -79,66 +84,61 @@ def draw_nearest(
     positions, _ = samples.find_nearest(pixels, images, parts.train)
     title = (
         f"{NEAREST} images of random latents of the prior {prior}, seed {seed} (upper rows), and the nearest to\n"
-        f"each in its pixels, by L2, of {counted(len(parts.train), 'train image')} (lower rows)"
+        f"each in its pixels, by L2, of {count_of(len(parts.train), 'train image')} (lower rows)"
     )
     figures.pairs(pixels, images.take(positions), path, title)
 
 
-def pair(names: Sequence[str], test: Sequence[int], wanted: str, seed: int) -> list[int]:
-    """The positions of two test pictures to walk between.
+def choose_pair(names: Sequence[str], test: Sequence[int], pair: str, seed: int) -> list[int]:
+    """Return the positions of two test images to interpolate between.
 
     Args:
-        names: of all pictures.
-        test: the positions of the test pictures.
-        wanted: two names, as 'a,b'; two are taken by seed where it is empty.
+        names: names of all images.
+        test: positions of the test images.
+        pair: two names, as 'a,b'; if it is empty, the seed chooses two.
         seed: decides which.
 
     Raises:
-        UserError: a name that is wanted is not one of a test picture.
+        UserError: one of the names is not a test image.
     """
-    if not wanted:
+    if not pair:
         order = torch.randperm(len(test), generator=rng.generator(seed, "interpolation pair")).tolist()
         return [test[order[0]], test[order[-1]]]
-    return [position_of(name.strip(), names, test) for name in wanted.split(",")]
+    return [find_test_image(name.strip(), names, test) for name in pair.split(",")]
 
 
-def position_of(name: str, names: Sequence[str], test: Sequence[int]) -> int:
-    """The position of the test picture called `name`.
+def find_test_image(name: str, names: Sequence[str], test: Sequence[int]) -> int:
+    """Return the position of the test image called `name`.
 
     Raises:
-        UserError: no test picture has that name; says which is nearest.
+        UserError: no test image has that name; the message suggests the most similar one.
     """
     positions = {names[position]: position for position in test}
     if name not in positions:
         near = difflib.get_close_matches(name, positions, n=1, cutoff=0.0)
-        why = "is a train picture" if name in names else "is no picture of this run"
-        raise UserError(f"{name!r} {why}; name one of the {len(test)} test pictures in split.json, like {near[0]}")
+        why = "is a train image" if name in names else "is not an image of this run"
+        raise UserError(f"{name!r} {why}; name one of the {len(test)} test images in split.json, like {near[0]}")
     return positions[name]
 
 
-def generate_from(run: Run, prior: priors.Name, count: int, seed: int, path: Path) -> None:
-    """Draws pictures as `generate` does, with the model and the priors of a run."""
-    generate(weights.load(run.model), priors.load(run.priors), prior, count, seed, path)
-
-
-def pictures(run: Run, wanted: Sequence[str], size: int) -> Pixels:
-    """Pictures that the user names: by the path of a file, or by the name of one of the run's test pictures.
+def load_images(run: Run, names: Sequence[str], size: int) -> Pixels:
+    """Load the images that a user names: the path of a file, or the name of one of the run's test images.
 
     Args:
-        run: whose test pictures.
-        wanted: at least one.
-        size: height and width to give, in pixels.
+        run: the run whose test images can be named.
+        names: at least one.
+        size: height and width of the result, in pixels.
 
     Returns:
-        uint8 (pictures, size, size, 3).
+        uint8 (images, size, size, 3).
 
     Raises:
-        UserError: there is no such picture, or it can't be decoded.
+        UserError: there is no such image, or it cannot be decoded.
     """
     return np.stack(
         [
             _from_file(Path(name).expanduser(), size) if Path(name).expanduser().is_file() else _from_run(run, name)
-            for name in wanted
+            for name in names
         ]
     )
 
@@ -147,7 +147,7 @@ def _from_file(path: Path, size: int) -> Pixels:
     try:
         return decode.decode(path.read_bytes(), size)
     except OSError as error:
-        raise UserError(f"{path} can't be read: {error.strerror}") from error
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
     except DecodeError as error:
         raise UserError(f"{path}: {error}") from error
 
@@ -155,10 +155,7 @@ def _from_file(path: Path, size: int) -> Pixels:
 def _from_run(run: Run, name: str) -> Pixels:
     store = Path(run.read()["data"]["store"])
     if not store.is_dir():
-        raise UserError(
-            f"{name!r} is no file, and the run's pictures are gone from {store}; give the path of a picture"
-        )
+        raise UserError(f"there is no file {name!r}, and the run's images are gone from {store}; give an image's path")
     image_set = ImageStore(store)
-    parts = split.open_split(run.split, image_set.names)
-    (taken,) = image_set.take([position_of(name, image_set.names, parts.test)])
-    return np.asarray(taken)
+    test = split.open_split(run.split, image_set.names).test
+    return np.asarray(image_set.take([find_test_image(name, image_set.names, test)])[0])

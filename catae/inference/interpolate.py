@@ -56,7 +56,7 @@ def draw_walk(
     if path.suffix.lower() in animation.WRITERS:
         if rows is not None:
             raise UserError(f"--rows is {rows}: only a .png has rows, and --out is {path}")
-        animation.write(pixels, path)
+        animation.write_animation(pixels, path)
         return
     title = (
         f"{names[0]} (first), {names[1]} (last), and between them {steps} steps of\n"
@@ -70,7 +70,7 @@ def _columns(count: int, rows: int, size: int) -> int:
     """In how many columns so many pictures have so many rows."""
     if not 1 <= rows <= count:
         raise UserError(f"--rows is {rows}: it must be from 1 to {count}, the pictures that are drawn")
-    columns, most = ceil(count / rows), figures.most_columns(size)
+    columns, most = ceil(count / rows), figures.max_columns(size)
     if columns > most:
         raise UserError(f"--rows is {rows}: {columns} pictures in a row are too wide for a PNG, {most} are the most")
     return columns
@@ -83,7 +83,7 @@ def walk_in(
 
     Args:
         run: whose model.
-        wanted: the two pictures, as `gallery.pictures` takes them; of none, two test pictures are taken by seed.
+        wanted: the two pictures, as `gallery.load_images` takes them; of none, two test pictures are taken by seed.
         steps: pictures in the walk, both ends included.
         seed: decides which.
         path: the `.png`, `.gif`, `.webp` or `.mp4` to write.
@@ -95,8 +95,8 @@ def walk_in(
     """
     model = weights.load(run.model)
     test = files.read_json(run.split)["test"]
-    names = list(wanted) or [test[position] for position in gallery.pair(test, range(len(test)), "", seed)]
-    draw_walk(model, gallery.pictures(run, names, model.image_size), names, steps, path, way, rows)
+    names = list(wanted) or [test[position] for position in gallery.choose_pair(test, range(len(test)), "", seed)]
+    draw_walk(model, gallery.load_images(run, names, model.image_size), names, steps, path, way, rows)
     return names
 
 
@@ -105,7 +105,7 @@ def grid_in(run: Run, wanted: Sequence[str], side: int, path: Path, way: str = "
 
     Args:
         run: whose model.
-        wanted: four pictures, as `gallery.pictures` takes them: top left, top right, bottom left, bottom right.
+        wanted: four pictures, as `gallery.load_images` takes them: top left, top right, bottom left, bottom right.
         side: pictures in a row, and rows, at most 32.
         path: the PNG to write.
         way: 'linear', which is bilinear in the codes, or 'spherical'.
@@ -118,7 +118,7 @@ def grid_in(run: Run, wanted: Sequence[str], side: int, path: Path, way: str = "
     if path.suffix.lower() != ".png":
         raise UserError(f"--out is {path}: the grid between four is a .png")
     model = weights.load(run.model)
-    corners = normalize(gallery.pictures(run, wanted, model.image_size))
+    corners = normalize(gallery.load_images(run, wanted, model.image_size))
     mix = partial(interpolation.between_four, side=side, path=interpolation.PATHS[way])
     pixels = interpolation.interpolate(model, [corners], mix, space.decode)
     a, b, c, d = wanted
@@ -137,7 +137,7 @@ def attribute_in(run: Run, wanted: str, positives: Sequence[str], negatives: Seq
     Args:
         run: whose model.
         wanted: the picture.
-        having: the pictures that have the attribute; all are named as `gallery.pictures` takes them.
+        having: the pictures that have the attribute; all are named as `gallery.load_images` takes them.
         lacking: those that lack it.
         path: the PNG to write.
 
@@ -147,7 +147,7 @@ def attribute_in(run: Run, wanted: str, positives: Sequence[str], negatives: Seq
     if set(positives) == set(negatives):
         raise UserError("--with and --without name the same pictures, which nothing tells apart; name others")
     model = weights.load(run.model)
-    groups = [gallery.pictures(run, names, model.image_size) for names in ([wanted], positives, negatives)]
+    groups = [gallery.load_images(run, names, model.image_size) for names in ([wanted], positives, negatives)]
     steps = np.arange(-REACH, REACH + STEP, STEP).tolist()
     mix = partial(interpolation.along_attribute, positives=len(positives), factors=steps)
     pixels = interpolation.interpolate(model, map(normalize, groups), mix, space.decode)

@@ -66,4 +66,4 @@ def draw(run: Run, kind: Projection, seed: int, path: Path) -> None:
     latents = space.encode(loop.load_best(run.checkpoints), loader.ordered_loader(images, positions))
     plane = projection.project(latents, kind, seed)
     title = f"The latents of {len(positions)} test images of run {run.id}"
-    figures.atlas(plane.points, plane.axes, thumbnails(images, positions, figures.THUMBNAIL), path, title)
+    figures.latent_map(plane.points, plane.axes, thumbnails(images, positions, figures.THUMBNAIL), path, title)

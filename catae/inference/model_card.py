@@ -1,35 +1,34 @@
-"""The model card: what a model was trained on, how well it does and beside what, where its limits are, how to use it.
+"""Write a model card: the training data, the scores next to baselines, the limits, and how to use the model.
 
-It is laid out as Hugging Face has it (https://huggingface.co/docs/hub/model-cards; Mitchell et al. 2019,
-https://arxiv.org/abs/1810.03993): facts for machines in front, prose after them. It has no picture and no path.
+It has Hugging Face's layout (https://huggingface.co/docs/hub/model-cards; Mitchell et al. 2019,
+https://arxiv.org/abs/1810.03993): metadata in front, prose after it. It has no images and no paths.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from catae.data import sources
 from catae.model.autoencoder import AutoEncoder
-from catae.report import html, run_report
+from catae.report import html, run_report, tables
 from catae.run import Run
 from catae.system import files
 
-# Attribute of the score, Hugging Face's name of the metric, and ours.
+# Key of the score, Hugging Face's name of the metric, and its name for people.
 METRICS = (("l1", "mae", "L1, pixels in [-1, 1]"), ("psnr", "psnr", "PSNR, dB"), ("ssim", "ssim", "SSIM"))
 
 
-def write(source: Run, model: AutoEncoder, formats: Sequence[str], path: Path) -> None:
-    """Writes the card of a run's model to `path`.
+def write_model_card(source: Run, model: AutoEncoder, formats: Sequence[str], path: Path) -> None:
+    """Write the card of a run's model to `path`.
 
     Args:
-        source: the run; one that has not come to its scores has a card that says so.
+        source: the run. If it was not evaluated, the card says that there are no scores.
         model: its model.
-        formats: which files lie beside the card, as in `export.FORMATS`.
+        formats: the files next to the card, as in `export.FORMATS`.
         path: the Markdown file.
     """
     manifest = source.read()
     scores = manifest.get("scores")
-    html.write(
+    html.write_page(
         path,
         "card.md",
         package="catae.inference",
@@ -39,19 +38,9 @@ def write(source: Run, model: AutoEncoder, formats: Sequence[str], path: Path) -
         model=model,
         parameters=sum(weight.numel() for weight in model.parameters()),
         formats=formats,
-        scores=_said(scores) if scores else None,
+        scores=scores,
+        table=tables.to_markdown(run_report.score_table(scores)) if scores else "",
+        sentences=f"{run_report.verdict(scores)} {run_report.other_scores(scores)}" if scores else "",
         metrics=[(kind, name, scores["model"][key]) for key, kind, name in METRICS] if scores else [],
-        warning=run_report.warning(manifest["split"]),
+        warning=run_report.leak_warning(manifest["split"]),
     )
-
-
-def _said(comparison: Mapping[str, Any]) -> dict[str, Any]:
-    """The scores beside their references, as the report of the run has them."""
-    return {
-        "pictures": comparison["pictures"],
-        "fitted_on": comparison["fitted_on"],
-        "headings": [name.replace("\N{NO-BREAK SPACE}", " ") for _, name, _, _, _ in run_report.COLUMNS],
-        "rows": run_report.score_rows(comparison),
-        "verdict": run_report.verdict(comparison),
-        "others": run_report.other_scores(comparison),
-    }

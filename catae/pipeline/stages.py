@@ -52,7 +52,7 @@ def read(run: Run, settings: Settings) -> None:
             raise UserError(f"{changed}; start a new run with --resume never (CATAE_RESUME)")
         logger.warning("%s: it starts again from the first epoch", changed)  # a scheduled job must not get stuck
     files.write_json(run.data, report.to_dict())
-    data_report.draw_copies(image_set, report, run.duplicates)
+    data_report.draw_duplicates(image_set, report, run.duplicates)
     run.record(
         data={
             "source": settings.source,
@@ -139,23 +139,23 @@ def reconstruct(run: Run, settings: Settings) -> None:
     inputs = load_inputs(run)
     first = {inputs.images.digests[position]: position for position in reversed(inputs.split.test)}
     originals = inputs.images.take(sorted(first.values())[:SHOWN])
-    gallery.restore(weights.load(run.model), originals, run.reconstructions, "test pictures")
+    gallery.draw_reconstructions(weights.load(run.model), originals, run.reconstructions, "test images")
 
 
 def generate(run: Run, settings: Settings) -> None:
     """Draw random samples: from N(0, I) before and after whitening, and from the Gaussian prior."""
     model, fitted = weights.load(run.model), priors.load(run.priors)
     unwhitened = loop.load_best(run.checkpoints)
-    gallery.generate(unwhitened, fitted, "randn", settings.samples, settings.seed, run.generated_unwhitened)
-    gallery.generate(model, fitted, "randn", settings.samples, settings.seed, run.generated)
-    gallery.generate(model, fitted, "gaussian", settings.samples, settings.seed, run.generated_gaussian)
+    gallery.draw_samples(unwhitened, fitted, "randn", settings.samples, settings.seed, run.generated_unwhitened)
+    gallery.draw_samples(model, fitted, "randn", settings.samples, settings.seed, run.generated)
+    gallery.draw_samples(model, fitted, "gaussian", settings.samples, settings.seed, run.generated_gaussian)
 
 
 def interpolate(run: Run, settings: Settings) -> None:
     """Draw the interpolation between two test images, as a grid and as an animation."""
     inputs = load_inputs(run)
     images = inputs.images
-    ends = gallery.pair(images.names, inputs.split.test, settings.interpolation_pair, settings.seed)
+    ends = gallery.choose_pair(images.names, inputs.split.test, settings.interpolation_pair, settings.seed)
     names = [images.names[position] for position in ends]
     for path in (run.interpolation, run.animation):
         draw_walk(weights.load(run.model), images.take(ends), names, settings.interpolation_steps, path)
@@ -183,7 +183,7 @@ def measure_samples(run: Run, settings: Settings) -> None:
     gallery.draw_nearest(model, fitted, measured.best, inputs.images, inputs.split, settings.seed, run.nearest)
     run.generated_best.unlink(missing_ok=True)
     if measured.best not in ("randn", "gaussian"):  # `generate` has drawn these
-        gallery.generate(model, fitted, measured.best, settings.samples, settings.seed, run.generated_best)
+        gallery.draw_samples(model, fitted, measured.best, settings.samples, settings.seed, run.generated_best)
     run.record(generation=asdict(measured))
     logger.info(samples.summarize(measured))
 
@@ -212,7 +212,7 @@ def log_results(run: Run, settings: Settings) -> None:
 
 def write_report(run: Run, settings: Settings) -> None:
     """Write the report of the run, one HTML page."""
-    run_report.write(run)
+    run_report.write_run_report(run)
 
 
 TRAINING: tuple[Stage, ...] = (read, split, train)

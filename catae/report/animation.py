@@ -1,4 +1,4 @@
-"""Pictures that move: as GIF, WebP or MP4, from the first to the last and back, for ever, resting at both ends."""
+"""Write animations as GIF, WebP or MP4, from the first image to the last and back in a loop, with rests at the ends."""
 
 import subprocess
 import tempfile
@@ -13,63 +13,63 @@ from catae.data.decode import Pixels
 from catae.errors import UserError
 from catae.system import files
 
-SCALE = 3  # each pixel is drawn so many times as large
-WAY_MS, REST_MS = 4000, 1000  # from end to end; and at each end
-TICK_MS = 40  # all times are multiples of it, so that all formats keep them: MP4 has 25 frames in a second
-SHORTEST_MS, LONGEST_MS = 40, 400  # of a frame: below, browsers take their own pace; above, it is no movement
+SCALE = 3  # factor by which each pixel is enlarged
+PASS_MS, REST_MS = 4000, 1000  # from end to end; at each end
+TICK_MS = 40  # durations are multiples of it, so that every format keeps them: MP4 has 25 frames per second
+SHORTEST_MS, LONGEST_MS = 40, 400  # of a frame: browsers replace shorter ones; longer ones do not look like movement
 COLOURS = 256
-CRF = 14  # of H.264: the lower the better
+CRF = 14  # quality of H.264; lower is better
 
 
-def write(pixels: Pixels, path: Path, scale: int = SCALE) -> None:
-    """Writes pictures as an animation, of the kind that the path ends in.
+def write_animation(pixels: Pixels, path: Path, scale: int = SCALE) -> None:
+    """Write images as an animation; the suffix of the path decides the format.
 
-    From end to end it takes 4 s, where that leaves each picture between 0.04 s and 0.4 s.
+    One pass takes 4 s, unless a frame would be shorter than 0.04 s or longer than 0.4 s.
 
     Args:
         pixels: uint8 (frames, height, width, 3), at least 2.
         path: the `.gif`, `.webp` or `.mp4` to write.
-        scale: how many times as large each pixel is drawn.
+        scale: factor by which each pixel is enlarged.
 
     Raises:
-        UserError: `path` can't be written, or is to be an MP4 where there is no ffmpeg.
+        UserError: `path` cannot be written, or is an MP4 and ffmpeg is missing.
     """
     files.write_bytes(path, WRITERS[path.suffix.lower()](pixels, scale))
 
 
 def durations(frames: int) -> list[int]:
-    """How long each picture of a way there and back is shown, in ms, if there are so many on the way there."""
-    pace = max(SHORTEST_MS, min(LONGEST_MS, TICK_MS * round(WAY_MS / frames / TICK_MS)))
-    way = [pace] * (frames - 2)
-    return [REST_MS, *way, REST_MS, *way]
+    """Return how long each frame is shown, in ms, of a loop whose forward pass has so many frames."""
+    frame_ms = max(SHORTEST_MS, min(LONGEST_MS, TICK_MS * round(PASS_MS / frames / TICK_MS)))
+    between = [frame_ms] * (frames - 2)
+    return [REST_MS, *between, REST_MS, *between]
 
 
 def _gif(pixels: Pixels, scale: int) -> bytes:
-    """As GIF, with a palette for each frame.
+    """Return a GIF with a palette for each frame.
 
-    In three walks of 50 steps between cats of 64x64, the mean error of a pixel's colour is 0.73 of 255, in 1.76 MB;
-    without k-means after the median cut it is 0.80, in 1.77 MB; with one palette for all frames it is 1.84, in
-    1.51 MB, and with dithering 1.52, in 1.58 MB, and the dots swim.
+    In three interpolations of 50 steps between cats of 64x64, the mean colour error of a pixel is 0.73 of 255, in
+    1.76 MB. Without k-means after the median cut it is 0.80, in 1.77 MB; with one palette for all frames 1.84, in
+    1.51 MB; with dithering 1.52, in 1.58 MB, and the dither pattern flickers.
     """
-    return _moving([Image.fromarray(frame).quantize(COLOURS, kmeans=4) for frame in pixels], scale, "GIF")
+    return _encode([Image.fromarray(frame).quantize(COLOURS, kmeans=4) for frame in pixels], scale, "GIF")
 
 
 def _webp(pixels: Pixels, scale: int) -> bytes:
-    """As WebP, without loss: the same walks have 0.84 MB."""
-    return _moving([Image.fromarray(frame) for frame in pixels], scale, "WEBP", lossless=True)
+    """Return a lossless WebP: the same interpolations have 0.84 MB."""
+    return _encode([Image.fromarray(frame) for frame in pixels], scale, "WEBP", lossless=True)
 
 
-def _moving(frames: list[Image.Image], scale: int, kind: str, **options: bool) -> bytes:
-    """What Pillow makes of frames and their way back."""
+def _encode(frames: list[Image.Image], scale: int, kind: str, **options: bool) -> bytes:
+    """Return frames, forward and backward, in a format of Pillow's."""
     size = (frames[0].width * scale, frames[0].height * scale)
-    there = [frame.resize(size, Image.Resampling.NEAREST) for frame in frames]
-    data = BytesIO()  # and not the file: Pillow takes no notice of a write that the system cuts short
-    there[0].save(
+    forward = [frame.resize(size, Image.Resampling.NEAREST) for frame in frames]
+    data = BytesIO()  # not the file: Pillow does not notice a partial write
+    forward[0].save(
         data,
         kind,
         save_all=True,
-        append_images=there[1:] + there[-2:0:-1],
-        duration=durations(len(there)),
+        append_images=forward[1:] + forward[-2:0:-1],
+        duration=durations(len(forward)),
         loop=0,
         optimize=False,
         **options,
@@ -78,34 +78,32 @@ def _moving(frames: list[Image.Image], scale: int, kind: str, **options: bool) -
 
 
 def _mp4(pixels: Pixels, scale: int) -> bytes:
-    """As MP4: H.264 in yuv420p, which every player has; the same walks have 0.15 MB, and an error of 1.5 of 255."""
+    """Return an MP4: H.264 in yuv420p, which every player supports. The same interpolations have 0.15 MB, error 1.5."""
     height, width = pixels.shape[1:3]
     ticks = np.array(durations(len(pixels))) // TICK_MS
-    held = np.concatenate([pixels, pixels[-2:0:-1]]).repeat(ticks, 0)
-    taken = f"-f rawvideo -pix_fmt rgb24 -s {width}x{height} -r {1000 // TICK_MS} -i -"
+    frames = np.concatenate([pixels, pixels[-2:0:-1]]).repeat(ticks, 0)
+    source = f"-f rawvideo -pix_fmt rgb24 -s {width}x{height} -r {1000 // TICK_MS} -i -"
     enlarged = f"-vf scale=iw*{scale}:ih*{scale}:flags=neighbor -pix_fmt yuv420p"
-    # One thread, and no name of a library in the file: the same pictures are the same bytes.
-    written = f"-c:v libx264 -crf {CRF} -threads 1 -movflags +faststart -fflags +bitexact -flags:v +bitexact"
-    with tempfile.TemporaryDirectory() as folder:  # and not a pipe: the index, in front, is written at the end
-        video = Path(folder) / "walk.mp4"
-        command = [_ffmpeg(), "-v", "error", *f"{taken} {enlarged} {written}".split(), str(video)]
-        made = subprocess.run(command, input=held.tobytes(), capture_output=True, check=False)
-        if made.returncode:
-            said = made.stderr.decode(errors="replace").strip().splitlines()[-1:]
-            raise UserError(f"ffmpeg can't make the MP4: {' '.join(said)}; write a .gif or .webp")
+    # One thread and no version in the metadata, so that the same images are the same bytes.
+    output = f"-c:v libx264 -crf {CRF} -threads 1 -movflags +faststart -fflags +bitexact -flags:v +bitexact"
+    with tempfile.TemporaryDirectory() as folder:  # not a pipe: ffmpeg writes the index last, at the front of the file
+        video = Path(folder) / "animation.mp4"
+        command = [_ffmpeg(), "-v", "error", *f"{source} {enlarged} {output}".split(), str(video)]
+        result = subprocess.run(command, input=frames.tobytes(), capture_output=True, check=False)
+        if result.returncode:
+            message = result.stderr.decode(errors="replace").strip().splitlines()[-1:]
+            raise UserError(f"ffmpeg cannot write the MP4: {' '.join(message)}; write a .gif or .webp")
         return video.read_bytes()
 
 
 def _ffmpeg() -> str:
-    """Where ffmpeg is."""
+    """Return the path of ffmpeg."""
     try:
         import imageio_ffmpeg
 
         return str(imageio_ffmpeg.get_ffmpeg_exe())
     except (ImportError, RuntimeError) as error:
-        raise UserError(
-            "an MP4 needs ffmpeg, which the extra [video] brings: pip install 'catae[video]'; or write a .gif or .webp"
-        ) from error
+        raise UserError("an MP4 needs ffmpeg: pip install 'catae[video]', or write a .gif or .webp") from error
 
 
 WRITERS: dict[str, Callable[[Pixels, int], bytes]] = {".gif": _gif, ".webp": _webp, ".mp4": _mp4}

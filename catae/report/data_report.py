@@ -1,117 +1,210 @@
-"""What a source holds, for people, before anyone trains: in a terminal, and as a page with pictures."""
+"""Report what a source holds before training: in a terminal, and as a page with images."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.table import Table as Grid
 from rich.text import Text
 
 from catae.data import sources
 from catae.data.decode import Pixels
 from catae.data.image_store import ImageStore
 from catae.data.ingest import DataReport
-from catae.report import figures, html
+from catae.report import figures, html, tables
+from catae.report.tables import Table
 from catae.system.text import count, percent, printable
 
-SHEET = 96  # pictures
-SIDE = 64  # pixels, of a picture on the page: 200 pictures of that size have 1 MB, whatever size the set has
-ELSEWHERE = "in the output of catae inspect --json"
-HERE = "catae, which keeps copies together, leaves 0"
+SHEET = 96  # images on the page
+THUMBNAIL = 64  # pixels, of an image on the page: 200 images of that size are 1 MB, whatever size the set has
+ROWS = 20  # of a table of files
+LISTED = 5  # names in a line
+KINDS = 8  # original sizes and modes
+GROUPS, GROUP_SIZE = 12, 8  # groups of duplicates, and images of each, that `duplicates.png` shows
+JSON = "listed by catae inspect --json"
+LEAK = "catae keeps duplicates together, so its split leaves 0"
 
 
-def text(report: DataReport) -> RenderableType:
-    """The report for a terminal of 80 columns or more. No name in it is taken for markup or steers the terminal."""
+def data_report_text(report: DataReport) -> RenderableType:
+    """Return the report for a terminal of 80 columns or more. Names are neither markup nor control sequences."""
     blocks: list[RenderableType] = [
-        Text(f"{printable(sources.label(report.source))}: {_headline(report)}", style="bold"),
+        Text(f"{printable(sources.label(report.source))}: {headline(report)}", style="bold"),
         Text(),
-        _facts(report),
+        _facts_grid(count_facts(report) | source_facts(report)),
     ]
     if report.groups:
-        blocks += [Text(), Text(f"{html.leak(report.plain_split_leak)}; {HERE}.")]
-    blocks += _table("Rejects", report.rejects, "reason") + _table("Notes", report.notes, "note") + _groups(report)
+        blocks += [Text(), Text(f"{leak_sentence(report)}; {LEAK}.")]
+    for table in (reject_table(report, JSON), note_table(report, JSON), group_table(report, JSON)):
+        if table.rows:
+            blocks += [Text(), Text(table.title, style="bold"), tables.to_text(table)]
+            blocks += [Text(table.note, style="dim")] if table.note else []
     return Group(*blocks)
 
 
-def draw_copies(images: ImageStore, report: DataReport, path: Path) -> bool:
-    """Draws the largest groups of copies, one a row, to the PNG `path`; without any there is no file, and False."""
-    groups = [group[: html.COPIES] for group in report.groups[: html.GROUPS]]
-    if not groups:
-        path.unlink(missing_ok=True)
-        return False
-    wanted = {name for group in groups for name in group}
-    position = {name: index for index, name in enumerate(images.names) if name in wanted}
-    rows = [_shrunk(images.take([position[name] for name in group])) for group in groups]
-    figures.rows(rows, path, "copies, a group in each row", scale=SIDE // rows[0].shape[1])
-    return True
-
-
-def write_html(images: ImageStore, report: DataReport, path: Path) -> None:
-    """Writes the report as one self-contained page, with a sample of the pictures and the largest groups of copies."""
+def write_data_page(images: ImageStore, report: DataReport, path: Path) -> None:
+    """Write the report as one self-contained page, with a sample of images and the largest groups of duplicates."""
     positions = np.linspace(0, len(images) - 1, min(SHEET, len(images))).astype(np.int64)
-    tiles = _shrunk(images.take(positions))
+    thumbnails = _downscale(images.take(positions))
     names = [images.names[position] for position in positions]
-    html.write(
+    html.write_page(
         path,
         "inspect.html",
-        data=report.to_dict(),
+        data=report,
         label=sources.label(report.source),
-        headline=_headline(report),
-        sheet=[(name, html.embed_pixels(tile)) for name, tile in zip(names, tiles, strict=True)],
-        shrunk=images.size > SIDE,
-        pictures=_copies(images, report),
-        here=HERE,
+        headline=headline(report),
+        sheet=[(name, html.embed_pixels(pixels)) for name, pixels in zip(names, thumbnails, strict=True)],
+        downscaled=images.size > THUMBNAIL,
+        images=_embed_duplicates(images, report),
+        leak=f"{leak_sentence(report)}; {LEAK}.",
         version=version("catae"),
+        **page_facts(report, JSON),
     )
 
 
-def _copies(images: ImageStore, report: DataReport) -> dict[str, html.Picture]:
-    """The figure of copies for the page, if there are any."""
+def page_facts(report: DataReport, rest: str) -> dict[str, Any]:
+    """Return what the pages' templates share on data: facts and tables.
+
+    Args:
+        report: the report.
+        rest: where the rows that the tables leave out are, like 'listed in data.json'.
+    """
+    return {
+        "found": found_sentence(report),
+        "duplicates": duplicate_facts(report),
+        "originals": source_facts(report),
+        "groups": group_table(report, rest),
+        "notes": note_table(report, rest),
+        "rejects": reject_table(report, rest),
+        "group_size": GROUP_SIZE,
+    }
+
+
+def draw_duplicates(images: ImageStore, report: DataReport, path: Path) -> bool:
+    """Draw the largest groups of duplicates, one per row, to the PNG `path`.
+
+    If there are no groups, remove the file and return False.
+    """
+    groups = [group[:GROUP_SIZE] for group in report.groups[:GROUPS]]
+    if not groups:
+        path.unlink(missing_ok=True)
+        return False
+    members = {name for group in groups for name in group}
+    positions = {name: position for position, name in enumerate(images.names) if name in members}
+    rows = [_downscale(images.take([positions[name] for name in group])) for group in groups]
+    figures.rows(rows, path, "duplicates, one group per row", scale=THUMBNAIL // rows[0].shape[1])
+    return True
+
+
+def _embed_duplicates(images: ImageStore, report: DataReport) -> dict[str, html.EmbeddedImage]:
+    """Return the figure of duplicates for the page, if there are any."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "duplicates.png"
-        return {path.name: html.embed(path, lossy=html.QUALITY)} if draw_copies(images, report, path) else {}
+        drawn = draw_duplicates(images, report, path)
+        return {path.name: html.embed_file(path, quality=html.QUALITY)} if drawn else {}
 
 
-def _shrunk(pixels: Pixels) -> Pixels:
-    """Pictures of a side of 2^n pixels, at `SIDE` at the most: each pixel the mean of those that it stands for."""
-    step = pixels.shape[1] // SIDE
+def _downscale(pixels: Pixels) -> Pixels:
+    """Downscale images with a side of 2^n pixels to at most `THUMBNAIL`, by the mean of each block."""
+    step = pixels.shape[1] // THUMBNAIL
     if step <= 1:
         return pixels
-    blocks = pixels.reshape(len(pixels), SIDE, step, SIDE, step, 3)
-    shrunk: Pixels = blocks.mean((2, 4)).round().astype(np.uint8)
-    return shrunk
+    blocks = pixels.reshape(len(pixels), THUMBNAIL, step, THUMBNAIL, step, 3)
+    downscaled: Pixels = blocks.mean((2, 4)).round().astype(np.uint8)
+    return downscaled
 
 
-def _headline(report: DataReport) -> str:
-    """What a person should know first: how many pictures are copies, and how many files gave none."""
-    copies = report.pictures - report.distinct + report.mirrored + report.near
-    words = "No picture is a copy of another."
-    if copies:
-        words = f"{percent(copies / report.pictures)} of the pictures are copies of others."
-    return f"{words} {count(len(report.rejects), 'file')} can't be read." if report.rejects else words
+def headline(report: DataReport) -> str:
+    """Return the share of images that are duplicates, and the number of files that cannot be decoded."""
+    duplicates = report.pictures - report.distinct + report.mirrored + report.near
+    sentence = "There are no duplicates."
+    if duplicates:
+        sentence = f"{percent(duplicates / report.pictures)} of the images are duplicates of others."
+    return f"{sentence} {count(len(report.rejects), 'file')} cannot be decoded." if report.rejects else sentence
 
 
-def _facts(report: DataReport) -> Table:
-    """The counts, a line each."""
-    facts = {
+def found_sentence(report: DataReport) -> str:
+    """Return what was read: files, images, their size, and how many are distinct."""
+    size = f"{report.image_size}x{report.image_size}"
+    return f"{count(report.files, 'file')}, {count(report.pictures, 'image')} of {size}, {report.distinct:,} distinct"
+
+
+def leak_sentence(report: DataReport) -> str:
+    """Return the share of test images that would have a duplicate in train after a random split by file."""
+    share = percent(report.plain_split_leak)
+    return f"A random split by file would leave {share} of test images with a duplicate in train"
+
+
+def count_facts(report: DataReport) -> dict[str, str]:
+    """Return the counts of files and images."""
+    return {
         "Source": printable(report.source),
         "Files": f"{report.files:,}",
-        "Pictures": f"{report.pictures:,} of {report.image_size}x{report.image_size}, {report.distinct:,} distinct",
-        "Identical copies": f"{report.pictures - report.distinct:,}",
-        "Mirror images": f"{report.mirrored:,}",
-        "Near copies": f"{report.near:,}",
+        "Images": f"{report.pictures:,} of {report.image_size}x{report.image_size}, {report.distinct:,} distinct",
+        **duplicate_facts(report),
+        "Rejects": f"{len(report.rejects):,}",
+    }
+
+
+def duplicate_facts(report: DataReport) -> dict[str, str]:
+    """Return the counts of images beyond the first of their group."""
+    return {
+        "Duplicates": f"{report.pictures - report.distinct:,} identical",
+        "Flipped": f"{report.mirrored:,}",
+        "Near-duplicates": f"{report.near:,}",
+        "Groups": f"{report.group_count:,}",
+    }
+
+
+def source_facts(report: DataReport) -> dict[str, str]:
+    """Return what the source's files are: sizes, modes, and files that are not images."""
+    facts = {
         "Original sizes": _kinds(report.original_sizes),
         "Modes": _kinds(report.modes),
-        "Rejects": f"{len(report.rejects):,}",
-        "Passed over": f"{len(report.passed_over):,}",
+        "Skipped files": f"{len(report.passed_over):,} that are not images",
     }
-    if report.passed_over:
-        facts["Among them"] = _listed(report.passed_over)
-    grid = Table.grid(padding=(0, 2))
+    return facts | ({"Among them": _listed(report.passed_over, LISTED)} if report.passed_over else {})
+
+
+def reject_table(report: DataReport, rest: str) -> Table:
+    """Return the files that cannot be decoded, with the reasons."""
+    return _file_table("Rejects", report.rejects, "reason", rest)
+
+
+def note_table(report: DataReport, rest: str) -> Table:
+    """Return the images that were decoded although something is unusual."""
+    return _file_table("Notes", report.notes, "note", rest)
+
+
+def _file_table(title: str, items: Sequence[Mapping[str, str]], key: str, rest: str) -> Table:
+    shown, others = html.first(items, ROWS)
+    return Table(
+        title=f"{title}: {count(len(items), 'file')}",
+        columns=(tables.column("File", code=True), tables.column(key.capitalize())),
+        rows=tuple(tables.row(item["name"], item[key]) for item in shown),
+        note=f"and {others:,} more, {rest}" if others else "",
+    )
+
+
+def group_table(report: DataReport, rest: str) -> Table:
+    """Return the names of the largest groups of duplicates."""
+    shown = report.groups[:GROUPS]
+    others, listed = report.group_count - len(shown), len(report.groups)
+    which = "all" if listed == report.group_count else f"the largest {listed:,} of"
+    return Table(
+        title=f"Duplicates: {count(report.group_count, 'group')}",
+        columns=(tables.column("Images", numeric=True), tables.column("Largest groups", code=True)),
+        rows=tuple(tables.row(f"{len(group):,}", _listed(group, GROUP_SIZE)) for group in shown),
+        note=f"and {count(others, 'more group')}; {which} {report.group_count:,} are {rest}" if others else "",
+    )
+
+
+def _facts_grid(facts: Mapping[str, str]) -> Grid:
+    """Return facts for a terminal, one per line."""
+    grid = Grid.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in facts.items():
@@ -119,52 +212,15 @@ def _facts(report: DataReport) -> Table:
     return grid
 
 
-def _table(heading: str, items: Sequence[Mapping[str, str]], key: str) -> list[RenderableType]:
-    """Names of files with what there is to say of each, under a heading; nothing if there are no items."""
-    if not items:
-        return []
-    shown, rest = html.first(items, html.NAMES)
-    table = _headed("File", key.capitalize())
-    for item in shown:
-        table.add_row(Text(printable(item["name"])), Text(printable(item[key])))
-    return _block(f"{heading}: {count(len(items), 'file')}", table, f"and {rest:,} more, {ELSEWHERE}" if rest else "")
-
-
-def _groups(report: DataReport) -> list[RenderableType]:
-    """The names of the largest groups of copies; nothing if there are no groups."""
-    shown = report.groups[: html.GROUPS]
-    if not shown:
-        return []
-    table = _headed("Pictures", "The largest groups")
-    table.columns[0].justify = "right"
-    for group in shown:
-        table.add_row(Text(f"{len(group):,}"), Text(_listed(group)))
-    rest = report.group_count - len(shown)
-    more = f"and {rest:,} more; the largest {len(report.groups):,} of all are {ELSEWHERE}" if rest else ""
-    return _block(f"Copies: {count(report.group_count, 'group')}", table, more)
-
-
-def _headed(*columns: str) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
-
-
-def _block(heading: str, table: Table, more: str) -> list[RenderableType]:
-    block: list[RenderableType] = [Text(), Text(heading, style="bold"), table]
-    return [*block, Text(more, style="dim")] if more else block
-
-
 def _kinds(counts: Mapping[str, int]) -> str:
-    """Sizes or modes, the most frequent first, like 'RGB (15,747), L (3)'."""
-    shown, rest = html.first(counts, html.KINDS)
-    words = ", ".join(f"{kind} ({number:,})" for kind, number in shown)
-    return f"{words} and {rest:,} more" if rest else words
+    """Return sizes or modes, the most frequent first, like 'RGB (15,747), L (3)'."""
+    shown, others = html.first(counts, KINDS)
+    listed = ", ".join(f"{kind} ({number:,})" for kind, number in shown)
+    return f"{listed} and {others:,} more" if others else listed
 
 
-def _listed(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
-    shown, rest = html.first(names, html.FEW)
-    words = ", ".join(printable(name) for name in shown)
-    return f"{words} and {rest:,} more" if rest else words
+def _listed(names: Sequence[str], limit: int) -> str:
+    """Return the first names, and the number of the others."""
+    shown, others = html.first(names, limit)
+    listed = ", ".join(printable(name) for name in shown)
+    return f"{listed} and {others:,} more" if others else listed

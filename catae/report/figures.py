@@ -1,4 +1,4 @@
-"""Pictures for people: curves and grids. Every pixel is shown as it is, never stretched."""
+"""Draw figures: curves, grids of images, and maps of latents. Pixel values are never rescaled."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,18 +18,18 @@ from catae.data.decode import Pixels
 from catae.system import files
 
 DPI = 100
-GAP, MARGIN, COLUMNS = 4, 16, 8  # white pixels between two pictures, and around all; pictures in a row
-CHARACTER = 7  # pixels that a character of a title takes, on average
-WIDEST = 65_000  # pixels; matplotlib draws less than 2^16
+GAP, MARGIN, COLUMNS = 4, 16, 8  # white pixels between two images, and around all; images per row
+CHARACTER = 7  # average width of a title's character, in pixels
+MAX_WIDTH = 65_000  # pixels; matplotlib draws less than 2^16
 INK, GREY, TRAIN, TEST, VALIDATION = "#1f2328", "#6e7781", "#3b76af", "#e0702e", "#2f8f5b"
-THUMBNAIL, THUMBNAILS = 40, 120  # pixels wide on a map, and how many
+THUMBNAIL, THUMBNAILS = 40, 120  # width on a map in pixels, and at most how many
 
 
 def curves(scalars: Mapping[str, Mapping[int, float]], best: int, path: Path) -> None:
-    """Draws the losses of an event log over the epochs, with the epoch that was kept and the learning rate's steps.
+    """Draw the losses of an event log by epoch, with the best epoch and the steps of the learning rate.
 
     Args:
-        scalars: as `catae.events.read_scalars` gives them.
+        scalars: by tag and epoch, from `tensorboard.read_scalars`.
         best: the epoch whose weights were kept.
         path: the PNG to write.
     """
@@ -39,46 +39,46 @@ def curves(scalars: Mapping[str, Mapping[int, float]], best: int, path: Path) ->
 
     losses.plot(list(train), list(train.values()), "o-", color=TRAIN, markersize=3, label="Train")
     losses.plot(list(test), list(test.values()), "o-", color=TEST, markersize=3, label="Test")
-    judged = scalars.get("loss/validation", test)
-    if judged is not test:
-        losses.plot(list(judged), list(judged.values()), "o-", color=VALIDATION, markersize=3, label="Validation")
-    if best in judged:  # it is not, where the log was damaged
-        losses.plot(best, judged[best], "o", color=INK, markersize=10, markerfacecolor="none", markeredgewidth=1.5)
+    monitored = scalars.get("loss/validation", test)
+    if monitored is not test:
+        losses.plot(list(monitored), list(monitored.values()), "o-", color=VALIDATION, markersize=3, label="Validation")
+    if best in monitored:  # it is missing if the log was damaged
+        losses.plot(best, monitored[best], "o", color=INK, markersize=10, markerfacecolor="none", markeredgewidth=1.5)
         losses.annotate(
-            f"best: {judged[best]:.4f}, epoch {best}",
-            (best, judged[best]),
+            f"best: {monitored[best]:.4f}, epoch {best}",
+            (best, monitored[best]),
             (0, 24),
             textcoords="offset points",
-            ha="left" if best < max(test) / 2 else "right",
+            ha="left" if best <= max(test) / 2 else "right",
             color=INK,
             arrowprops={"arrowstyle": "-", "color": GREY},
         )
     losses.set_ylabel("L1 loss, pixels in [-1, 1]")
-    losses.set_title("Loss after each epoch", loc="left")
+    losses.set_title("Loss by epoch", loc="left")
     losses.legend(frameon=False)
     rates.step(list(rate), list(rate.values()), color=INK, where="post")
     rates.set_yscale("log", base=2)
-    reached = sorted(set(rate.values()), reverse=True)
-    shown = reached[:: len(reached) // 6 + 1]  # more than six names touch each other
-    rates.set_yticks(shown, [f"{value:.2g}" for value in shown], fontsize=7)
+    values = sorted(set(rate.values()), reverse=True)
+    ticks = values[:: len(values) // 6 + 1]  # more than six labels overlap
+    rates.set_yticks(ticks, [f"{value:.2g}" for value in ticks], fontsize=7)
     rates.minorticks_off()
     rates.set_ylabel("learning rate")
     rates.set_xlabel("epoch")
     rates.xaxis.get_major_locator().set_params(integer=True)
-    falls = [step for before, step in zip(rate, list(rate)[1:], strict=False) if rate[step] < rate[before]]
+    decays = [step for before, step in zip(rate, list(rate)[1:], strict=False) if rate[step] < rate[before]]
     for axes in (losses, rates):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#eaeef2")
-        for step in falls:
+        for step in decays:
             axes.axvline(step, color=GREY, linewidth=0.7, linestyle=":")
     _save(figure, path)
 
 
 def losses(runs: Sequence[tuple[str, Mapping[str, Mapping[int, float]]]], path: Path) -> None:
-    """Draws the losses of several runs over the epochs, a colour for each.
+    """Draw the losses of several runs by epoch, a colour for each.
 
     Args:
-        runs: what each is called, and its scalars, as `catae.events.read_scalars` gives them; at most 10.
+        runs: the label of each and its scalars, from `tensorboard.read_scalars`; at most 10.
         path: the PNG to write.
     """
     figure = Figure(figsize=(8, 4.8 + 0.18 * len(runs)), dpi=DPI, layout="constrained")
@@ -91,7 +91,7 @@ def losses(runs: Sequence[tuple[str, Mapping[str, Mapping[int, float]]]], path: 
             axes.plot(list(values), list(values.values()), line, color=color, markersize=3, label=label)
     axes.plot([], [], "o-", color=GREY, markersize=3, label="solid: test")
     axes.plot([], [], ":", color=GREY, label="dotted: train")
-    axes.set_title("Loss after each epoch", loc="left")
+    axes.set_title("Loss by epoch", loc="left")
     axes.set_ylabel("L1 loss, pixels in [-1, 1]")
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -103,27 +103,26 @@ def losses(runs: Sequence[tuple[str, Mapping[str, Mapping[int, float]]]], path: 
 
 
 def grid(pixels: Pixels, path: Path, title: str, columns: int = COLUMNS, scale: int = 2) -> None:
-    """Draws pictures in rows, under a title.
+    """Draw images in rows, under a title.
 
     Args:
-        pixels: uint8 (pictures, height, width, 3).
+        pixels: uint8 (images, height, width, 3).
         path: the PNG to write.
-        title: one line, or several.
-        columns: pictures in a row.
-        scale: how many times as large each pixel is drawn.
+        title: one or more lines.
+        columns: images per row.
+        scale: factor by which each pixel is enlarged.
     """
     _draw(_tiles(pixels, min(columns, len(pixels)), scale), path, title)
 
 
-def most_columns(size: int, scale: int = 2) -> int:
-    """How many pictures of this width a row of `grid` has room for."""
-    return WIDEST // (size * scale + GAP)
+def max_columns(size: int, scale: int = 2) -> int:
+    """Return how many images of this width fit in a row of `grid`."""
+    return MAX_WIDTH // (size * scale + GAP)
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where the pictures of a grid are: the first one's corner, their size, and how far one is from the next, in pixels
-    from the top left."""
+class GridLayout:
+    """The layout of a grid in pixels: the top left corner of its first image, the images' side, and their pitch."""
 
     left: int
     top: int
@@ -132,23 +131,23 @@ class Places:
     columns: int
 
 
-def places(count: int, size: int, height: int, scale: int = 2) -> Places:
-    """Where `grid` has drawn `count` pictures of `size` pixels, in a PNG of `height` pixels."""
+def grid_layout(count: int, size: int, height: int, scale: int = 2) -> GridLayout:
+    """Return where `grid` draws `count` images of `size` pixels, in a PNG of `height` pixels."""
     side, rows = size * scale, -(-count // COLUMNS)
     pitch = side + GAP
-    return Places(MARGIN, height - MARGIN - rows * pitch + GAP, side, pitch, COLUMNS)
+    return GridLayout(MARGIN, height - MARGIN - rows * pitch + GAP, side, pitch, COLUMNS)
 
 
 def pairs(above: Pixels, below: Pixels, path: Path, title: str, columns: int = COLUMNS, scale: int = 2) -> None:
-    """Draws pictures in rows of `columns`, each row over the row of their counterparts.
+    """Draw images in rows of `columns`, each row above the row of their counterparts.
 
     Args:
-        above: uint8 (pictures, height, width, 3).
+        above: uint8 (images, height, width, 3).
         below: the same shape.
         path: the PNG to write.
-        title: one line, or several.
-        columns: pictures in a row.
-        scale: how many times as large each pixel is drawn.
+        title: one or more lines.
+        columns: images per row.
+        scale: factor by which each pixel is enlarged.
     """
     columns = min(columns, len(above))
     rows: list[Pixels] = []
@@ -159,13 +158,13 @@ def pairs(above: Pixels, below: Pixels, path: Path, title: str, columns: int = C
 
 
 def rows(rows: Sequence[Pixels], path: Path, title: str, scale: int = 2) -> None:
-    """Draws pictures that belong together in a row, rows apart; one may be shorter than another.
+    """Draw groups of images, one group per row. Rows may differ in length.
 
     Args:
-        rows: each uint8 (pictures, height, width, 3).
+        rows: each uint8 (images, height, width, 3).
         path: the PNG to write.
-        title: one line, or several.
-        scale: how many times as large each pixel is drawn.
+        title: one or more lines.
+        scale: factor by which each pixel is enlarged.
     """
     longest = max(len(row) for row in rows)
     bands: list[Pixels] = []
@@ -176,7 +175,7 @@ def rows(rows: Sequence[Pixels], path: Path, title: str, scale: int = 2) -> None
 
 
 def _white(height: int, like: Pixels) -> Pixels:
-    """A white band as wide as another."""
+    """Return a white band as wide as another."""
     return np.full((height, *like.shape[1:]), 255, np.uint8)
 
 
@@ -187,35 +186,35 @@ def latents(
     pixels: Pixels,
     path: Path,
 ) -> None:
-    """Draws how wide codes lie in each dimension, beside a map of some of them.
+    """Draw the standard deviation of latents in each dimension, next to a map of some of them.
 
     Args:
-        deviations: of the dimensions, the largest first, by what the codes are of.
-        points: where codes lie on the map, (pictures, 2).
-        axes: what the two axes of the map are.
-        pixels: the pictures of these codes, small: uint8 (pictures, side, side, 3).
+        deviations: the standard deviations of each set of latents, in descending order.
+        points: latents projected to the map, (images, 2).
+        axes: labels of the map's axes.
+        pixels: thumbnails of these images: uint8 (images, side, side, 3).
         path: the PNG to write.
     """
     figure = Figure(figsize=(13, 7.6), dpi=DPI, layout=_with_margins())
-    spreads, map_axes = figure.subplots(1, 2, width_ratios=(4, 9))
+    deviation_axes, map_axes = figure.subplots(1, 2, width_ratios=(4, 9))
     for (label, values), color in zip(deviations.items(), (TRAIN, TEST), strict=False):
         ranks = range(1, len(values) + 1)
-        spreads.plot(ranks, values, ".-", color=color, markersize=4, linewidth=1, label=label)
-    spreads.axhline(1, color=INK, linewidth=0.9, linestyle="--", label="N(0, I)")
-    spreads.set_ylim(bottom=0)
-    spreads.xaxis.get_major_locator().set_params(integer=True)
-    spreads.set_title("Standard deviation of each dimension", loc="left")
-    spreads.set_xlabel("dimensions, the widest first")
-    spreads.legend(frameon=False)
-    spreads.spines[["top", "right"]].set_visible(False)
-    spreads.grid(axis="y", color="#eaeef2")
-    map_axes.set_title(f"Where {len(points):,} test pictures lie", loc="left")
+        deviation_axes.plot(ranks, values, ".-", color=color, markersize=4, linewidth=1, label=label)
+    deviation_axes.axhline(1, color=INK, linewidth=0.9, linestyle="--", label="N(0, I)")
+    deviation_axes.set_ylim(bottom=0)
+    deviation_axes.xaxis.get_major_locator().set_params(integer=True)
+    deviation_axes.set_title("Standard deviation of each dimension", loc="left")
+    deviation_axes.set_xlabel("dimension, in descending order")
+    deviation_axes.legend(frameon=False)
+    deviation_axes.spines[["top", "right"]].set_visible(False)
+    deviation_axes.grid(axis="y", color="#eaeef2")
+    map_axes.set_title(f"Map of the latents of {len(points):,} test images", loc="left")
     _map(figure, map_axes, points, axes, pixels)
     _save(figure, path)
 
 
-def atlas(points: npt.NDArray[np.float64], axes: tuple[str, str], pixels: Pixels, path: Path, title: str) -> None:
-    """Draws a map of codes alone; the arguments are those of `latents`."""
+def latent_map(points: npt.NDArray[np.float64], axes: tuple[str, str], pixels: Pixels, path: Path, title: str) -> None:
+    """Draw a map of latents; the arguments are those of `latents`."""
     figure = Figure(figsize=(11, 11), dpi=DPI, layout=_with_margins())
     map_axes = figure.subplots()
     map_axes.set_title(title, loc="left")
@@ -227,32 +226,31 @@ def _with_margins() -> ConstrainedLayoutEngine:
     return ConstrainedLayoutEngine(w_pad=MARGIN / DPI, h_pad=MARGIN / DPI)
 
 
-def _map(figure: Figure, on: Axes, points: npt.NDArray[np.float64], axes: tuple[str, str], pixels: Pixels) -> None:
-    """Points on a plane, each axis to its own scale, and the pictures of some of them in their places, pixel for
-    pixel."""
-    on.plot(points[:, 0], points[:, 1], ".", color=GREY, markersize=3)
-    on.set(xlabel=axes[0], ylabel=axes[1], xticks=[], yticks=[])
-    on.margins(0.05)
-    on.spines[:].set_color("#eaeef2")
+def _map(figure: Figure, plot: Axes, points: npt.NDArray[np.float64], axes: tuple[str, str], pixels: Pixels) -> None:
+    """Draw points on a plane, each axis to its own scale, and thumbnails of some of them, pixel for pixel."""
+    plot.plot(points[:, 0], points[:, 1], ".", color=GREY, markersize=3)
+    plot.set(xlabel=axes[0], ylabel=axes[1], xticks=[], yticks=[])
+    plot.margins(0.05)
+    plot.spines[:].set_color("#eaeef2")
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # what has its place now keeps it
-    places = on.transData.transform(points)
-    for number in _apart(places, pixels.shape[1] + 1, THUMBNAILS):
-        left, bottom = (places[number] - pixels.shape[1] / 2).round()
+    figure.set_layout_engine("none")  # keep the layout while images are placed by pixel
+    positions = plot.transData.transform(points)
+    for number in _apart(positions, pixels.shape[1] + 1, THUMBNAILS):
+        left, bottom = (positions[number] - pixels.shape[1] / 2).round()
         figure.figimage(pixels[number], left, bottom, origin="upper", zorder=3)
 
 
-def _apart(places: npt.NDArray[np.float64], gap: float, most: int) -> list[int]:
-    """The first places of which none is nearer than `gap` to another, in both directions."""
-    chosen: list[int] = []
-    for number, place in enumerate(places):
-        if len(chosen) < most and (np.abs(places[chosen] - place).max(1) >= gap).all():
-            chosen.append(number)
-    return chosen
+def _apart(positions: npt.NDArray[np.float64], gap: float, limit: int) -> list[int]:
+    """Return the first points that are at least `gap` from each other, horizontally or vertically."""
+    selected: list[int] = []
+    for number, position in enumerate(positions):
+        if len(selected) < limit and (np.abs(positions[selected] - position).max(1) >= gap).all():
+            selected.append(number)
+    return selected
 
 
 def _tiles(pixels: Pixels, columns: int, scale: int) -> Pixels:
-    """Pictures in rows, with white between them and in the places that are left over."""
+    """Return images tiled in rows, with white between them and in empty tiles."""
     pixels = pixels.repeat(scale, 1).repeat(scale, 2)
     framed = np.pad(pixels, ((0, -len(pixels) % columns), (0, GAP), (0, GAP), (0, 0)), constant_values=255)
     framed[len(pixels) :] = 255
@@ -262,19 +260,19 @@ def _tiles(pixels: Pixels, columns: int, scale: int) -> Pixels:
 
 
 def _draw(canvas: Pixels, path: Path, title: str) -> None:
-    """A picture under its title, each pixel of the picture on one of the figure."""
+    """Draw a canvas under its title, pixel for pixel."""
     across = max(canvas.shape[1], 420)
     lines = [part for line in title.splitlines() for part in wrap(line, across // CHARACTER)]
     height, width = canvas.shape[0] + 20 + 18 * len(lines) + MARGIN, across + 2 * MARGIN
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
     text = figure.text(MARGIN / width, 1 - 12 / height, "\n".join(lines), va="top", fontsize=9, color=INK)
-    text.set(linespacing=1.4, parse_math=False)  # a file's name can have dollars
+    text.set(linespacing=1.4, parse_math=False)  # file names can have dollar signs
     figure.figimage(canvas, MARGIN, MARGIN, origin="upper")
     _save(figure, path)
 
 
 def _save(figure: Figure, path: Path) -> None:
     data = BytesIO()
-    # Without the library's version in the file, so that the same picture is the same bytes.
+    # Without matplotlib's version in the metadata, so that the same figure is the same bytes.
     figure.savefig(data, format=path.suffix[1:], metadata={"Software": None})
     files.write_bytes(path, data.getvalue())

@@ -1,4 +1,4 @@
-"""What the pages for people are made of: templates, pictures inside the page, and numbers, times and names in words."""
+"""Write self-contained HTML pages: templates, and images embedded in the page."""
 
 import base64
 import hashlib
@@ -13,102 +13,91 @@ from PIL import Image, ImageSequence
 
 from catae.data.decode import Pixels
 from catae.system import files
-from catae.system.text import count, duration, percent, printable, timestamp
+from catae.system.text import count, duration, printable, timestamp
 
-NAMES = 20  # of files in a table
-FEW = 5  # names in a line
-KINDS = 8  # of sizes and of modes
-WEBP_LIMIT = 16383  # pixels, in both directions
-QUALITY = 80  # of a picture that shows what is there, not how well
-GROUPS, COPIES = 12, 8  # of copies, and in each: what `duplicates.png` has room for
+MAX_WEBP_SIDE = 16_383  # pixels, in both directions
+QUALITY = 80  # WebP quality of images that show content, not how well the model does
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture inside the page: its address, which holds it, and the size in pixels to show it at."""
+class EmbeddedImage:
+    """An image inside a page: a `data:` address that holds it, and the size in pixels to show it at."""
 
     address: str
     width: int
     height: int
 
 
-def write(path: Path, template: str, package: str = "catae.report", **facts: Any) -> None:
-    """Writes a template of `package`, filled with `facts`, to `path`: a page that asks nothing of the network."""
+def write_page(path: Path, template: str, package: str = "catae.report", **facts: Any) -> None:
+    """Fill a template of `package` with `facts` and write it to `path`. The page makes no network requests."""
     environment = Environment(
         loader=PackageLoader(package),
-        autoescape=select_autoescape(["html"]),  # the names of files can hold anything
+        autoescape=select_autoescape(["html"]),  # file names can hold any characters
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters.update(
-        count=count, digest=digest, duration=duration, first=first, leak=leak, printable=printable, timestamp=timestamp
+        count=count, digest=csp_digest, duration=duration, printable=printable, timestamp=timestamp
     )
-    limits = {"names": NAMES, "few": FEW, "kinds": KINDS, "groups": GROUPS, "copies": COPIES}
-    page = environment.get_template(template).render(limits=limits, **facts)
-    files.write_bytes(path, page.encode())
+    files.write_bytes(path, environment.get_template(template).render(**facts).encode())
 
 
-def embed(path: Path, enlarged: int = 1, lossy: int | None = None, widest: int | None = None) -> Picture:
-    """The picture in the file `path`, as lossless WebP: the same pixels at the same pace, in less than half the bytes.
+def embed_file(path: Path, scale: int = 1, quality: int | None = None, max_width: int | None = None) -> EmbeddedImage:
+    """Embed an image file as WebP: the same pixels and frame durations in less than half the bytes.
 
-    The grids and the animation of a run have 5 MB as PNG and GIF, and a third on top in base64.
+    The grids and the animation of a run are 5 MB as PNG and GIF, and base64 adds a third.
 
     Args:
         path: a PNG or GIF.
-        enlarged: how many times as large as it need be each pixel is drawn in it: the browser can do that itself.
-        lossy: the quality, in per cent, of a picture whose pixels need not be the same; it has far fewer bytes.
-        widest: how many pixels wide it may be; a wider one is made smaller.
+        scale: how many times each pixel is enlarged in the file. The embedded image is not enlarged; the browser does.
+        quality: WebP quality in per cent of a lossy image, which is much smaller; None for lossless.
+        max_width: pixels; a wider image is downscaled.
     """
-    with Image.open(path) as picture:
-        width, height = picture.size
-        small, filter = (width // enlarged, height // enlarged), Image.Resampling.NEAREST
-        if widest and small[0] > widest:
-            small, filter = (widest, round(small[1] * widest / small[0])), Image.Resampling.LANCZOS
-        timed = [
-            (frame.convert("RGB").resize(small, filter), frame.info.get("duration", 0))
-            for frame in ImageSequence.Iterator(picture)
+    with Image.open(path) as image:
+        width, height = image.size
+        size, resampling = (width // scale, height // scale), Image.Resampling.NEAREST
+        if max_width and size[0] > max_width:
+            size, resampling = (max_width, round(size[1] * max_width / size[0])), Image.Resampling.LANCZOS
+        frames = [
+            (frame.convert("RGB").resize(size, resampling), frame.info.get("duration", 0))
+            for frame in ImageSequence.Iterator(image)
         ]
-    address = _address([frame for frame, _ in timed], [pace for _, pace in timed], lossy)
-    return Picture(address, width, height)
+    address = _data_address([frame for frame, _ in frames], [milliseconds for _, milliseconds in frames], quality)
+    return EmbeddedImage(address, width, height)
 
 
-def embed_pixels(pixels: Pixels) -> Picture:
-    """The picture of uint8 (height, width, 3), pixel for pixel."""
-    picture = Image.fromarray(pixels)
-    return Picture(_address([picture], [0]), picture.width, picture.height)
+def embed_pixels(pixels: Pixels) -> EmbeddedImage:
+    """Embed an image of uint8 (height, width, 3), lossless."""
+    image = Image.fromarray(pixels)
+    return EmbeddedImage(_data_address([image], [0]), image.width, image.height)
 
 
-def _address(frames: Sequence[Image.Image], paces: Sequence[int], lossy: int | None = None) -> str:
+def _data_address(frames: Sequence[Image.Image], durations: Sequence[int], quality: int | None = None) -> str:
     buffer = io.BytesIO()
-    if max(frames[0].size) > WEBP_LIMIT:  # a walk of 1,000 steps has 126 rows
+    if max(frames[0].size) > MAX_WEBP_SIDE:  # an interpolation of 1,000 steps has 126 rows
         frames[0].save(buffer, "PNG", optimize=True)
         return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
     frames[0].save(
         buffer,
         "WEBP",
-        lossless=lossy is None,
-        quality=lossy or 80,  # without loss it is the effort
+        lossless=quality is None,
+        quality=quality or 80,  # for lossless images: the effort
         save_all=True,
         append_images=frames[1:],
-        duration=list(paces),
-        method=4,  # a fifth fewer bytes than the 0 that Pillow takes for animations
+        duration=list(durations),
+        method=4,  # 20% smaller than method 0, Pillow's default for animations
         minimize_size=True,
     )
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def digest(script: str) -> str:
-    """What a policy allows a script by: SHA-256 of its bytes, in base64 (https://www.w3.org/TR/CSP3/#csp-hash)."""
+def csp_digest(script: str) -> str:
+    """Return the SHA-256 of a script in base64, by which a policy allows it (https://www.w3.org/TR/CSP3/#csp-hash)."""
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def first(items: Sequence[Any] | Mapping[str, Any], limit: int) -> tuple[list[Any], int]:
-    """The first items (of a mapping, its pairs), and how many more there are."""
+    """Return the first items (of a mapping: pairs), and the number of the others."""
     everything = list(items.items()) if isinstance(items, Mapping) else list(items)
     return everything[:limit], max(0, len(everything) - limit)
-
-
-def leak(part: float) -> str:
-    """What a plain random split would have done to the test pictures, of which `part` would have a copy in train."""
-    return f"A plain random split would have left {percent(part)} of the test pictures with a copy in train"

@@ -8,8 +8,7 @@ from typing import Any
 from catae.data import sources
 from catae.errors import UserError
 from catae.report import tables
-from catae.report.run_summary import Summary as RunSummary
-from catae.report.run_summary import read as summarize_run
+from catae.report.run_summary import RunSummary, summarize_run
 from catae.report.tables import NONE, Table
 from catae.run import Run
 from catae.settings import RESUME_SAFE, Settings

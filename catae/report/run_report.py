@@ -1,132 +1,134 @@
-"""The run on one page: a self-contained HTML file that needs no network; its one script moves a slider."""
+"""Write the report of a run: one self-contained HTML page without network requests; its one script moves a slider."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Literal
 
 from catae.data import sources
-from catae.report import animation, figures, html
+from catae.data.ingest import DataReport
+from catae.report import animation, data_report, figures, html, tables
+from catae.report.tables import Cell, Table
 from catae.run import Run
 from catae.system import files
 from catae.system.text import count
 
 Side = Literal["below", "level with", "above"]
 
-LEVEL = 0.0005  # a smaller difference, as a share, would show as 0.0%
+LEVEL = 0.0005  # relative; a smaller difference would be shown as 0.0%
 
-# Attribute of the score, heading, what is good, whether less is better, decimals.
+# Key of the score, heading, note, whether lower is better, decimals.
 COLUMNS = (
-    ("l1", "L1 in [-1,\N{NO-BREAK SPACE}1]", "less is better", True, 4),
-    ("l1_unit", "L1 in [0,\N{NO-BREAK SPACE}1]", "less is better", True, 4),
-    ("psnr", "PSNR, dB", "more is better", False, 2),
-    ("ssim", "SSIM", "more is better", False, 4),
+    ("l1", "L1 in [-1, 1]", "lower is better", True, 4),
+    ("l1_unit", "L1 in [0, 1]", "lower is better", True, 4),
+    ("psnr", "PSNR, dB", "higher is better", False, 2),
+    ("ssim", "SSIM", "higher is better", False, 4),
 )
 
-# What a run leaves behind beside this page, and what each file is.
-LEFT = {
+FILES = {
+    "report.html": "the whole run on one page",
     "run.json": "the facts of the run, for machines",
-    "settings.json": "every setting, and where it came from",
-    "data.json": "what was read, and what was not",
-    "duplicates.png": "the largest groups of copies",
-    "split.json": "the names of the train, test, validation and dropped pictures",
-    "model.safetensors": "the weights of the epoch that was kept",
+    "settings.json": "every setting, and where its value came from",
+    "data.json": "what was read from the source, and what was not",
+    "duplicates.png": "the largest groups of duplicates",
+    "split.json": "the names of the train, test, validation and dropped images",
+    "model.safetensors": "the weights of the best epoch",
     "priors.safetensors": "the priors fitted to the train latents",
-    "checkpoints/": "the training as it stood after the best epoch and after the last",
+    "checkpoints/": "the state of training after the best and the last epoch",
     "events/": "the log for TensorBoard",
-    "curves.png": "the losses, epoch by epoch",
-    "reconstructions.png": "test pictures and their restorations",
-    "generated.png": "pictures of random latents of N(0, I)",
-    "generated-unwhitened.png": "what the same latents gave before the codes were folded to N(0, I)",
-    "generated-gaussian.png": "pictures of random latents of the Gaussian",
-    "generated-best.png": "pictures of random latents of the prior that comes nearest to test pictures",
-    "nearest.png": "random pictures, and the train pictures nearest to them",
-    "interpolation.png": "the walk between two test pictures",
-    "interpolation.gif": "the same walk, moving",
-    "latents.png": "how wide the latents lie, and a map of those of test pictures",
+    "curves.png": "the losses by epoch",
+    "reconstructions.png": "test images and their reconstructions",
+    "generated.png": "samples of N(0, I)",
+    "generated-unwhitened.png": "samples of the same latents before whitening",
+    "generated-gaussian.png": "samples of the Gaussian fitted to the train latents",
+    "generated-best.png": "samples of the prior that is nearest to the test images",
+    "nearest.png": "samples and the train images nearest to them",
+    "interpolation.png": "the interpolation between two test images",
+    "interpolation.gif": "the same interpolation, animated",
+    "latents.png": "the standard deviations of the latents, and a map of the test images",
 }
-
 
 PRIORS = {
-    "randn": "N(0, I)",
-    "gaussian": "The Gaussian",
-    "mixture": "A mixture of Gaussians",
-    "neighbours": "Between neighbours",
+    "randn": "Samples of N(0, I)",
+    "gaussian": "Samples of a Gaussian",
+    "mixture": "Samples of a mixture of Gaussians",
+    "neighbours": "Samples between neighbours",
 }
 
 
-@dataclass(frozen=True)
-class Row:
-    """A line of a table: a name with a note, and numbers as text; `best` says which of them no other row betters."""
-
-    name: str
-    cells: tuple[str, ...]
-    best: tuple[bool, ...] = ()
-    note: str = ""
-    bar: float = 0  # of scores: its L1 in per cent of the largest
-
-
-def write(run: Run) -> None:
-    """Writes `report.html` from the run's files: manifest, settings, data report and pictures."""
-    manifest, settings, data = run.read(), files.read_json(run.settings), files.read_json(run.data)
-    comparison, pictures = manifest["scores"], _pictures(run)
-    steps = settings["interpolation_steps"]["value"]
-    html.write(
+def write_run_report(run: Run) -> None:
+    """Write `report.html` from the run's manifest, settings, data report and figures."""
+    manifest, settings = run.read(), files.read_json(run.settings)
+    data = DataReport(**files.read_json(run.data))
+    scores, images, parts = manifest["scores"], _embed_figures(run), manifest["split"]
+    frames = settings["interpolation_steps"]["value"] + 2  # with the two test images
+    html.write_page(
         run.report,
         "report.html",
         manifest=manifest,
         settings=settings,
         data=data,
-        label=sources.label(data["source"]),
-        warning=warning(manifest["split"]),
-        headline=headline(comparison),
-        verdict=verdict(comparison),
-        other_scores=other_scores(comparison),
-        columns=[(name, good) for _, name, good, _, _ in COLUMNS],
-        rows=score_rows(comparison),
-        clouds=cloud_rows(manifest["latents"]),
-        levels=[("Mean", ""), *((level, "") for level in manifest["generation"]["floor"]["levels"])],
-        distances=distance_rows(manifest["generation"]),
-        pictures=pictures,
-        places=asdict(figures.places(steps + 2, data["image_size"], pictures[run.interpolation.name].height)),
-        left={name: what for name, what in LEFT.items() if (run.path / name).exists()},
+        label=sources.label(data.source),
+        warning=leak_warning(parts),
+        headline=headline(scores),
+        verdict=verdict(scores),
+        other_scores=other_scores(scores),
+        pca=pca_name(scores),
+        scores=score_table(scores),
+        bars=score_bars(scores),
+        latents=latent_table(manifest["latents"]),
+        distances=distance_table(manifest["generation"]),
+        prior_names=PRIORS,
+        leak=f"{data_report.leak_sentence(data)}; this split leaves {parts['test_copies_in_train']:,}.",
+        images=images,
+        layout=asdict(figures.grid_layout(frames, data.image_size, images[run.interpolation.name].height)),
+        files=present_files(run, without=run.report.name),
+        **data_report.page_facts(data, "listed in data.json"),
     )
 
 
-def _pictures(run: Run) -> dict[str, html.Picture]:
-    """The run's figures by name: those that show how well the model does, as they are, and the others in fewer bytes.
+def _embed_figures(run: Run) -> dict[str, html.EmbeddedImage]:
+    """Return the run's figures by name. Those that show how well the model does are lossless, the others lossy.
 
-    The page has to stay below 3 MB, and with all of them as they are, those of real cats are 3.5.
+    The page must stay below 3 MB. With all of them lossless, a report of real cats has 3.5 MB.
     """
-    drawn = (run.curves, run.reconstructions, run.generated, run.interpolation)
-    pictures = {path.name: html.embed(path) for path in drawn}
-    pictures[run.animation.name] = html.embed(run.animation, enlarged=animation.SCALE)
-    beside = (run.latents, run.generated_unwhitened, run.generated_best, run.nearest, run.duplicates)
-    return pictures | {path.name: html.embed(path, lossy=html.QUALITY) for path in beside if path.exists()}
+    lossless = (run.curves, run.reconstructions, run.generated, run.interpolation)
+    images = {path.name: html.embed_file(path) for path in lossless}
+    images[run.animation.name] = html.embed_file(run.animation, scale=animation.SCALE)
+    lossy = (run.latents, run.generated_unwhitened, run.generated_best, run.nearest, run.duplicates)
+    return images | {path.name: html.embed_file(path, quality=html.QUALITY) for path in lossy if path.exists()}
 
 
-def warning(parts: Mapping[str, Any]) -> str:
-    """What is wrong with a split that left copies on both of its sides, in a sentence; nothing if it left none.
+def present_files(run: Run, without: str = "") -> dict[str, str]:
+    """Return the files that the run's folder holds, and what each is."""
+    return {name: what for name, what in FILES.items() if name != without and (run.path / name).exists()}
+
+
+def leak_warning(parts: Mapping[str, Any]) -> str:
+    """Return a sentence on test images that have duplicates in train; empty if there are none.
 
     Args:
         parts: the counts of the split, as in `run.json`.
     """
-    copies, pixels = parts["test_copies_in_train"], parts["test_pixels_in_train"]
-    if not copies and not pixels:
+    duplicates, identical = parts["test_copies_in_train"], parts["test_pixels_in_train"]
+    if not duplicates and not identical:
         return ""
-    noun = "test or validation picture" if parts["validation"] else "test picture"
-    held = f"{count(max(copies, pixels), noun)} of {parts['test'] + parts['validation']:,}"
-    return f"Train holds copies of {held}; {pixels:,} pixel for pixel, the others nearly or mirrored."
+    noun = "test or validation image" if parts["validation"] else "test image"
+    leaked = f"{count(max(duplicates, identical), noun)} (of {parts['test'] + parts['validation']:,})"
+    return (
+        f"The train set holds duplicates of {leaked}: {identical:,} identical, the others near-duplicates or flipped."
+    )
 
 
 def side(value: float, reference: float) -> Side:
-    """Where `value` stands against `reference`; what differs by less than is shown is level."""
+    """Return on which side of `reference` a value is; a difference too small to be shown is level."""
     if abs(value - reference) <= LEVEL * abs(reference):
         return "level with"
     return "below" if value < reference else "above"
 
 
 def difference(value: float, reference: float) -> str:
-    """How far `value` stands from `reference`, like '12% below', '3.4% above' or 'level with'."""
+    """Return the relative difference, like '12% below', '3.4% above' or 'level with'."""
     where = side(value, reference)
     if where == "level with" or reference == 0:
         return where
@@ -134,91 +136,139 @@ def difference(value: float, reference: float) -> str:
     return f"{percent:.{1 if percent < 10 else 0}f}% {where}"
 
 
-def headline(comparison: Mapping[str, Any]) -> str:
-    """Whether the model beats PCA or loses to it, in a few words, and whether it fails even the mean picture."""
-    model, pca, mean = (comparison[name]["l1"] for name in ("model", "pca", "mean_picture"))
-    outcome = {"below": "beats PCA", "level with": "is level with PCA", "above": "loses to PCA"}[side(model, pca)]
-    failure = "" if side(model, mean) == "below" else ", and is no better than the mean picture"
-    return f"In L1 error, the model {outcome}{failure}."
+def pca_name(scores: Mapping[str, Any]) -> str:
+    """Return the name of the PCA baseline with its number of components, like 'PCA-128'."""
+    return f"PCA-{scores['pca_components']}"
 
 
-def verdict(comparison: Mapping[str, Any]) -> str:
-    """The model's L1 error against those of PCA and of the mean picture, in one sentence with its numbers."""
-    model, pca, mean = (comparison[name]["l1"] for name in ("model", "pca", "mean_picture"))
-    components = count(comparison["pca_components"], "component")
+def headline(scores: Mapping[str, Any]) -> str:
+    """Return whether the model's L1 error beats PCA, and whether it fails to beat the mean image."""
+    model, pca, mean = (scores[name]["l1"] for name in ("model", "pca", "mean_picture"))
+    outcome = {"below": "beats", "level with": "is level with", "above": "loses to"}[side(model, pca)]
+    failure = "" if side(model, mean) == "below" else ", and is no better than the mean image"
+    return f"In L1 error, the model {outcome} {pca_name(scores)}{failure}."
+
+
+def verdict(scores: Mapping[str, Any]) -> str:
+    """Return the model's L1 error compared with PCA and the mean image, in one sentence with its numbers."""
+    model, pca, mean = (scores[name]["l1"] for name in ("model", "pca", "mean_picture"))
     return (
-        f"On {count(comparison['pictures'], 'test picture')} its error of {model:.4f} is {difference(model, pca)} "
-        f"that of a PCA with {components} ({pca:.4f}), and {difference(model, mean)} that of the mean picture "
-        f"({mean:.4f})."
+        f"On {count(scores['pictures'], 'test image')}, the model's L1 error is {model:.4f}: "
+        f"{difference(model, pca)} {pca_name(scores)} ({pca:.4f}) and "
+        f"{difference(model, mean)} the mean image ({mean:.4f})."
     )
 
 
-def other_scores(comparison: Mapping[str, Any]) -> str:
-    """How the model stands against PCA in PSNR and SSIM, which need not agree with L1."""
-    model, pca = comparison["model"], comparison["pca"]
+def other_scores(scores: Mapping[str, Any]) -> str:
+    """Return how the model's PSNR and SSIM compare with PCA's, which need not agree with L1."""
+    model, pca = scores["model"], scores["pca"]
     return (
-        f"Against PCA, the model's PSNR is {_gap(model['psnr'] - pca['psnr'], 2, ' dB')}, "
+        f"Compared with {pca_name(scores)}, the model's PSNR is {_gap(model['psnr'] - pca['psnr'], 2, ' dB')} "
         f"and its SSIM is {_gap(model['ssim'] - pca['ssim'], 4)}."
     )
 
 
-def score_rows(comparison: Mapping[str, Any]) -> list[Row]:
-    """The scores of the model, of PCA and of the mean picture, as the table shows them."""
-    names = {
-        "model": "Model",
-        "pca": f"PCA, {count(comparison['pca_components'], 'component')}",
-        "mean_picture": "Mean picture",
-    }
-    best = {key: (min if less else max)(comparison[name][key] for name in names) for key, _, _, less, _ in COLUMNS}
-    longest = max(comparison[name]["l1"] for name in names) or 1
+def _score_names(scores: Mapping[str, Any]) -> dict[str, str]:
+    return {"model": "Model", "pca": pca_name(scores), "mean_picture": "Mean image"}
+
+
+def score_table(scores: Mapping[str, Any]) -> Table:
+    """Return the scores of the model, of PCA and of the mean image as a table."""
+    names = _score_names(scores)
+    best = {key: (min if lower else max)(scores[name][key] for name in names) for key, _, _, lower, _ in COLUMNS}
+    return Table(
+        title="",
+        columns=(tables.column("Reconstruction by"), *(tables.column(c[1], note=c[2], numeric=True) for c in COLUMNS)),
+        rows=tuple(
+            tables.row(
+                shown,
+                *(
+                    Cell(f"{scores[name][key]:.{decimals}f}", best=scores[name][key] == best[key])
+                    for key, _, _, _, decimals in COLUMNS
+                ),
+            )
+            for name, shown in names.items()
+        ),
+    )
+
+
+def score_bars(scores: Mapping[str, Any]) -> list[tuple[str, str, float]]:
+    """Return the L1 errors as bars: name, value, and length in per cent of the longest."""
+    longest = max(scores[name]["l1"] for name in _score_names(scores)) or 1
     return [
-        Row(
-            name=shown,
-            cells=tuple(f"{comparison[name][key]:.{decimals}f}" for key, _, _, _, decimals in COLUMNS),
-            best=tuple(comparison[name][key] == best[key] for key, *_ in COLUMNS),
-            bar=100 * comparison[name]["l1"] / longest,
-        )
-        for name, shown in names.items()
+        (shown, f"{scores[name]['l1']:.4f}", 100 * scores[name]["l1"] / longest)
+        for name, shown in _score_names(scores).items()
     ]
 
 
-def cloud_rows(latents: Mapping[str, Any]) -> list[Row]:
-    """How latents lie, as the table shows it: length, effective rank, distance from N(0, I), deviations."""
+def latent_table(latents: Mapping[str, Any]) -> Table:
+    """Return the statistics of latents as a table: norm, effective rank, distance from N(0, I), deviations."""
     names = {
-        "train": "Train pictures",
-        "test": "Test pictures",
-        "folded": "Test pictures, as handed out",
+        "train": "Train images",
+        "test": "Test images",
+        "folded": "Test images, whitened",
         "normal": "Samples of N(0, I)",
     }
-    return [
-        Row(
-            name=shown,
-            note=f"{cloud['pictures']:,}",
-            cells=(
-                f"{cloud['norm']:.2f}",
-                f"{cloud['effective_rank']:.1f}",
-                f"{cloud['distance']:.2f}",
-                f"{cloud['deviations'][-1]:.2f} to {cloud['deviations'][0]:.2f}",
-            ),
-        )
-        for shown, cloud in ((shown, latents[name]) for name, shown in names.items())
-    ]
+    return Table(
+        title="",
+        columns=(
+            tables.column("Latents of"),
+            tables.column("Number", numeric=True),
+            tables.column("Mean norm", numeric=True),
+            tables.column("Effective rank", numeric=True),
+            tables.column("Distance", note="from N(0, I)", numeric=True),
+            tables.column("Standard deviations", note="least to largest", numeric=True),
+        ),
+        rows=tuple(
+            tables.row(
+                shown,
+                f"{stats['pictures']:,}",
+                f"{stats['norm']:.2f}",
+                f"{stats['effective_rank']:.1f}",
+                f"{stats['distance']:.2f}",
+                f"{stats['deviations'][-1]:.2f} to {stats['deviations'][0]:.2f}",
+            )
+            for shown, stats in ((shown, latents[name]) for name, shown in names.items())
+        ),
+    )
 
 
-def distance_rows(measured: Mapping[str, Any]) -> list[Row]:
-    """The distances of sets of pictures from test pictures, as the table shows them: the mean, then level by level."""
+def distance_table(generation: Mapping[str, Any]) -> Table:
+    """Return the distances of sets of images from the test images as a table: the mean, then each resolution."""
     sets = {
-        "Train pictures": measured["floor"],
-        "Restorations of the test pictures": measured["restorations"],
-        **{PRIORS[name]: distance for name, distance in measured["distances"].items()},
+        "Train images": generation["floor"],
+        "Reconstructions of the test images": generation["restorations"],
+        **{PRIORS[name]: distance for name, distance in generation["distances"].items()},
     }
-    return [
-        Row(name, tuple(f"{value:.1f}" for value in (distance["mean"], *distance["levels"].values())))
-        for name, distance in sets.items()
-    ]
+    return Table(
+        title="",
+        columns=(
+            tables.column("Images"),
+            *(tables.column(name, numeric=True) for name in ("Mean", *generation["floor"]["levels"])),
+        ),
+        rows=tuple(
+            tables.row(shown, *(f"{value:.1f}" for value in (distance["mean"], *distance["levels"].values())))
+            for shown, distance in sets.items()
+        ),
+    )
+
+
+def file_table(run: Run) -> Table:
+    """Return the files of the run, what each is, and its size."""
+    return Table(
+        title="",
+        columns=(tables.column("File", code=True), tables.column("Content"), tables.column("MB", numeric=True)),
+        rows=tuple(
+            tables.row(name, what, f"{_size(run.path / name) / 1e6:.2f}") for name, what in present_files(run).items()
+        ),
+    )
+
+
+def _size(path: Path) -> int:
+    return sum(file.stat().st_size for file in path.rglob("*")) if path.is_dir() else path.stat().st_size
 
 
 def _gap(gap: float, decimals: int, unit: str = "") -> str:
-    """A difference of scores, like '0.84 dB higher' or 'the same'."""
+    """Return a difference of scores, like '0.84 dB higher' or 'the same'."""
     size = f"{abs(gap):.{decimals}f}"
     return "the same" if float(size) == 0 else f"{size}{unit} {'higher' if gap > 0 else 'lower'}"

@@ -1,4 +1,4 @@
-"""A run in a few facts, as its files tell of it: how it stands, its settings, what training took, its scores."""
+"""Summarize a run from its files: state, settings, training and scores."""
 
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,14 @@ from catae.run import Run
 from catae.system import files
 
 
-class Setting(BaseModel):
-    """A setting of a run, as in `settings.json`."""
+class SettingValue(BaseModel):
+    """The value of a setting in `settings.json`."""
 
     value: Any
 
 
-class Training(BaseModel):
-    """How a run's training ended: some of `run.json`."""
+class TrainingSummary(BaseModel):
+    """How a run's training ended, as in `run.json`."""
 
     epochs: int
     best_epoch: int
@@ -27,40 +27,40 @@ class Training(BaseModel):
     precision: str
 
 
-class Restorer(BaseModel):
-    """How well something restores the test pictures."""
+class ModelScores(BaseModel):
+    """The reconstruction scores of the model, or of a baseline, on the test images."""
 
     l1: float
     psnr: float
     ssim: float
 
 
-class Scores(BaseModel):
-    """The scores of a run's model, and of PCA, on its test pictures."""
+class ScoreSummary(BaseModel):
+    """The scores of a run's model and of PCA, and the number of test images they are based on."""
 
     pictures: int
-    model: Restorer
-    pca: Restorer
+    model: ModelScores
+    pca: ModelScores
 
 
-class Machine(BaseModel):
+class MachineSummary(BaseModel):
     """What a run was computed on."""
 
     cpu: str
 
 
-class Parts(BaseModel):
-    """The names of a run's test pictures, as in `split.json`."""
+class SplitSummary(BaseModel):
+    """The names of a run's test images, as in `split.json`."""
 
     test: list[str]
 
 
-class Summary(BaseModel, frozen=True):
-    """A run, as far as it has come.
+class RunSummary(BaseModel, frozen=True):
+    """A run, finished or not.
 
     Attributes:
-        data: the digest of its pictures, once they are read.
-        test: the names of its test pictures, once they are chosen.
+        data: the digest of its images, once they are read.
+        test: the names of its test images, once they are split.
     """
 
     id: str
@@ -68,32 +68,33 @@ class Summary(BaseModel, frozen=True):
     state: str
     error: str | None = None
     settings: dict[str, Any]
-    machine: Machine
+    machine: MachineSummary
     data: str | None
     test: tuple[str, ...]
-    training: Training | None = None
-    scores: Scores | None = None
+    training: TrainingSummary | None = None
+    scores: ScoreSummary | None = None
 
 
-def read(of: Run) -> Summary:
-    """A run's facts.
+def summarize_run(summarized: Run) -> RunSummary:
+    """Read the summary of a run.
 
     Raises:
         UserError: a file is missing or damaged.
     """
-    manifest = of.read()
+    manifest = summarized.read()
     try:
-        settings = TypeAdapter(dict[str, Setting]).validate_python(files.read_json(of.settings))
-        test = Parts.model_validate(files.read_json(of.split)).test if of.split.exists() else []
+        settings = TypeAdapter(dict[str, SettingValue]).validate_python(files.read_json(summarized.settings))
+        split = summarized.split
+        test = SplitSummary.model_validate(files.read_json(split)).test if split.exists() else []
         facts = {name: manifest.get(name) for name in ("error", "machine", "training", "scores")}
-        return Summary(
-            id=of.id,
-            folder=of.path,
-            state=of.state(),
+        return RunSummary(
+            id=summarized.id,
+            folder=summarized.path,
+            state=summarized.state(),
             settings={name: setting.value for name, setting in settings.items()},
             data=manifest.get("digests", {}).get("data"),
             test=tuple(test),
             **facts,
         )
     except (ValidationError, AttributeError) as error:
-        raise UserError(f"{of.path} doesn't hold what a run of this version does") from error
+        raise UserError(f"{summarized.path} does not hold what a run of this version does") from error

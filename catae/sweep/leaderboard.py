@@ -15,7 +15,7 @@ from rich.text import Text
 
 from catae import run
 from catae.report import html, run_report, run_summary, tables
-from catae.report.run_summary import Scores, Summary, Training
+from catae.report.run_summary import RunSummary, ScoreSummary, TrainingSummary
 from catae.report.tables import NONE, Cell, Table
 from catae.sweep.state import Sweep, Trial
 from catae.system import files
@@ -123,7 +123,7 @@ def rank_sweep(sweep: Sweep) -> Leaderboard:
     """
     trials = sweep.trials()
     runs = {
-        trial.number: run_summary.read(found)
+        trial.number: run_summary.summarize_run(found)
         for trial in trials
         if trial.state == run.FINISHED and (found := sweep.run_of(trial.number))
     }
@@ -147,7 +147,7 @@ def rank_sweep(sweep: Sweep) -> Leaderboard:
     )
 
 
-def _mean_scores(trials: Sequence[Trial], runs: dict[int, Summary]) -> EntryScores | None:
+def _mean_scores(trials: Sequence[Trial], runs: dict[int, RunSummary]) -> EntryScores | None:
     """Return the mean scores of these trials; None if none has scores."""
     finished = [each for trial in trials if (each := runs.get(trial.number))]
     both = [(each.scores, each.training) for each in finished if each.scores and each.training]
@@ -166,7 +166,7 @@ def _mean_scores(trials: Sequence[Trial], runs: dict[int, Summary]) -> EntryScor
     )
 
 
-def _monitored_l1(scores: Scores, training: Training) -> float:
+def _monitored_l1(scores: ScoreSummary, training: TrainingSummary) -> float:
     """Return the L1 error that ranks a run. On test images it is the float32 score."""
     return scores.model.l1 if training.monitor == "test" else training.best_loss
 
@@ -176,7 +176,7 @@ def _order(entry: Entry) -> tuple[int, float]:
     return (-entry.scores.runs, entry.scores.monitored_l1.value) if entry.scores else (0, 0)
 
 
-def _comparable(trials: Sequence[Trial], runs: dict[int, Summary]) -> bool:
+def _comparable(trials: Sequence[Trial], runs: dict[int, RunSummary]) -> bool:
     """Return whether all scored runs of each seed have the same test images."""
     tested: dict[Any, set[Any]] = {}
     for trial in trials:
@@ -295,7 +295,7 @@ def write_leaderboard(sweep: Sweep) -> Leaderboard:
     """Write the leaderboard into the sweep's folder, as JSON and as a page, and return it."""
     board = rank_sweep(sweep)
     files.write_json(sweep.board, board.to_dict())
-    html.write(
+    html.write_page(
         sweep.page,
         "leaderboard.html",
         board=board,

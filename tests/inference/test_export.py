@@ -21,7 +21,7 @@ from catae.settings import Settings
 from catae.system import files
 
 HAS_ONNX = all(find_spec(name) for name in export.ONNX)
-needs_onnx = pytest.mark.skipif(not HAS_ONNX, reason="ONNX is not here: pip install 'catae[onnx]'")
+needs_onnx = pytest.mark.skipif(not HAS_ONNX, reason="ONNX is missing: pip install 'catae[onnx]'")
 FACTS = {
     "image_size": 32, "latent_dim": 8, "width": 4, "activation": "crelu",
     "pixels": "RGB, (x / 255 - 0.5) / 0.5, in [-1, 1]",
@@ -44,21 +44,21 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def exported(source: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its model in all formats that can be made here."""
+    """The run's model in all formats whose libraries are installed."""
     out = tmp_path_factory.mktemp("exported")
     export.export(source, [name for name in export.FORMATS if name != "onnx" or HAS_ONNX], out)
     return out
 
 
 def front(card: Path) -> dict[str, object]:
-    """What the card says to machines."""
+    """Return the YAML front matter of a model card."""
     _, matter, _ = card.read_text().split("---\n", 2)
     facts = yaml.safe_load(matter)
     assert isinstance(facts, dict)
     return facts
 
 
-def test_the_command_gives_safetensors_with_shape_and_normalisation_and_a_card(
+def test_the_command_writes_safetensors_with_its_facts_and_a_card(
     source: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("CATAE_OUTPUT_DIR", str(source.path.parent.parent))
@@ -72,65 +72,63 @@ def test_the_command_gives_safetensors_with_shape_and_normalisation_and_a_card(
 
 
 @needs_onnx
-def test_onnx_gives_what_pytorch_gives_for_any_batch_and_says_what_it_is(source: Run, exported: Path) -> None:
+def test_onnx_equals_pytorch_for_any_batch_and_has_its_facts(source: Run, exported: Path) -> None:
     import onnx
     import onnxruntime
 
     assert sorted(path.stem for path in exported.glob("*.onnx")) == NAMES
     model = weights.load(source.model)
     shapes = {
-        "encoder": ("pictures", [3, 32, 32], "codes", [8, 1, 1], model.encoder),
-        "decoder": ("codes", [8, 1, 1], "pictures", [3, 32, 32], model.decoder),
-        "autoencoder": ("pictures", [3, 32, 32], "restored", [3, 32, 32], model),
+        "encoder": ("images", [3, 32, 32], "latents", [8, 1, 1], model.encoder),
+        "decoder": ("latents", [8, 1, 1], "images", [3, 32, 32], model.decoder),
+        "autoencoder": ("images", [3, 32, 32], "reconstructions", [3, 32, 32], model),
     }
-    for name, (given, shape, made, made_shape, module) in shapes.items():
+    for name, (input_name, shape, output_name, output_shape, module) in shapes.items():
         session = onnxruntime.InferenceSession(exported / f"{name}.onnx")
-        ((put_in, taken_out),) = [(session.get_inputs()[0], session.get_outputs()[0])]
-        assert (put_in.name, put_in.shape[1:], put_in.type) == (given, shape, "tensor(float)")
-        assert (taken_out.name, taken_out.shape[1:]) == (made, made_shape)
-        assert put_in.shape[0] == taken_out.shape[0] == "batch"
+        (given,), (output,) = session.get_inputs(), session.get_outputs()
+        assert (given.name, given.shape[1:], given.type) == (input_name, shape, "tensor(float)")
+        assert (output.name, output.shape[1:]) == (output_name, output_shape)
+        assert given.shape[0] == output.shape[0] == "batch"
         assert json.loads(session.get_modelmeta().custom_metadata_map["catae"]) == FACTS
         for count in (1, 7):
             batch = torch.rand(count, *shape)
-            (numbers,) = session.run(None, {given: batch.numpy()})
+            (numbers,) = session.run(None, {input_name: batch.numpy()})
             with torch.no_grad():
                 assert np.abs(numbers - module(batch).numpy()).max() < 1e-4
         onnx.checker.check_model(onnx.load(exported / f"{name}.onnx"), full_check=True)
 
 
-def test_an_exported_program_gives_what_the_model_gives_for_any_batch_and_says_what_it_is(
-    source: Run, exported: Path
-) -> None:
+def test_an_exported_program_equals_the_model_for_any_batch_and_has_its_facts(source: Run, exported: Path) -> None:
     assert sorted(path.stem for path in exported.glob("*.pt2")) == NAMES
     facts = {"catae": ""}
-    made = torch.export.load(exported / "autoencoder.pt2", extra_files=facts).module()
+    exported_model = torch.export.load(exported / "autoencoder.pt2", extra_files=facts).module()
     assert json.loads(facts["catae"]) == FACTS
     for count in (1, 7):
         batch = torch.rand(count, 3, 32, 32)
         with torch.no_grad():
-            assert (made(batch) - weights.load(source.model)(batch)).abs().max() < 1e-4
+            assert (exported_model(batch) - weights.load(source.model)(batch)).abs().max() < 1e-4
 
 
 @needs_onnx
-def test_the_same_model_gives_the_same_bytes(source: Run, exported: Path) -> None:
+def test_exports_of_the_same_model_are_identical(source: Run, exported: Path) -> None:
     model = weights.load(source.model)
     encoder, _, _ = export.parts(model, [export.noise(model.image_size)])
     assert export.onnx_bytes(encoder, weights.metadata(model)) == (exported / "encoder.onnx").read_bytes()
     assert export.torch_bytes(encoder, weights.metadata(model)) == (exported / "encoder.pt2").read_bytes()
 
 
-def test_no_file_says_where_it_was_made(source: Run, exported: Path) -> None:
+def test_no_exported_file_holds_a_path_of_this_machine(source: Run, exported: Path) -> None:
     places = [str(place).encode() for place in (exported, source.path.parent.parent, Path(catae.__file__).parent)]
     assert len(list(exported.iterdir())) == (8 if HAS_ONNX else 5)
     for path in exported.iterdir():
-        held = [path.read_bytes()]
+        contents = [path.read_bytes()]
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                held += [archive.read(member) for member in archive.namelist()]
-        assert not [place for place in places for data in held if place in data], path.name
+                contents += [archive.read(member) for member in archive.namelist()]
+        assert not [place for place in places for data in contents if place in data], path.name
 
 
-def test_the_card_has_scores_with_references_for_people_and_machines(source: Run, tmp_path: Path) -> None:
+def test_the_card_has_scores_next_to_baselines(source: Run, tmp_path: Path) -> None:
     export.export(source, ["safetensors"], tmp_path)
     card, facts = (tmp_path / "README.md").read_text(), front(tmp_path / "README.md")
     scores = source.read()["scores"]
@@ -143,16 +141,16 @@ def test_the_card_has_scores_with_references_for_people_and_machines(source: Run
     assert result["dataset"]["name"] == "drawn:60"
     assert "license" not in facts
     for name in ("model", "pca", "mean_picture"):
-        assert f"| {scores[name]['l1']:.4f} |" in card
-    assert f"How well {scores['pictures']} test pictures come back" in card
-    assert "No test picture has a copy among the train pictures" in card
-    assert "The test pictures also decided when training stopped" in card
+        assert re.search(rf"\| (\*\*)?{scores[name]['l1']:.4f}(\*\*)? ", card)  # the best is bold
+    assert f"On {scores['pictures']} test images, next to" in card
+    assert "No test image has a duplicate among the train images" in card
+    assert "The test images also decided when training stopped" in card
     assert 'catae.load("model.safetensors")' in card
     assert "onnxruntime" not in card
     assert not re.search(r"!\[|<img|data:|\n\n\n", card)
 
 
-def test_a_card_tells_of_copies_on_both_sides_and_of_scores_that_are_not_there(source: Run, tmp_path: Path) -> None:
+def test_a_card_warns_of_leaks_and_of_missing_scores(source: Run, tmp_path: Path) -> None:
     manifest = source.read()
     files.write_json(tmp_path / "run.json", {
         **{name: value for name, value in manifest.items() if name != "scores"},
@@ -163,30 +161,30 @@ def test_a_card_tells_of_copies_on_both_sides_and_of_scores_that_are_not_there(s
         (tmp_path / name).write_bytes((source.path / name).read_bytes())
     export.export(Run(tmp_path), ["safetensors"], tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "**Train holds copies of 3 test pictures of" in card
-    assert "No test picture has a copy" not in card
-    assert "how good this model is, is not known" in card
+    assert "**The train set holds duplicates of 3 test images" in card
+    assert "No test image has a duplicate" not in card
+    assert "The run was not evaluated, so the quality of this model is unknown." in card
     assert "secret" not in card
     assert front(tmp_path / "out" / "README.md")["model-index"][0]["results"] == []  # type: ignore[index]
     assert "\nname: x.zip" not in card
 
 
-def test_what_differs_from_the_model_is_no_export() -> None:
+def test_an_export_that_differs_from_the_model_is_refused() -> None:
     module = torch.nn.Identity()
-    part = Part("encoder", module, "pictures", "codes", [torch.zeros(5, 3, 8, 8)])
-    export._compare("encoder.onnx", lambda batch: batch + 0.5e-4, part)
-    for made in (lambda x: x + 2e-4, lambda x: x + torch.nan, lambda x: x + (len(x) > 1)):
-        with pytest.raises(ArithmeticError, match=r"encoder\.onnx is not the model"):
-            export._compare("encoder.onnx", made, part)
+    part = Part("encoder", module, "images", "latents", [torch.zeros(5, 3, 8, 8)])
+    export._compare_with_model("encoder.onnx", lambda batch: batch + 0.5e-4, part)
+    for exported_function in (lambda x: x + 2e-4, lambda x: x + torch.nan, lambda x: x + (len(x) > 1)):
+        with pytest.raises(ArithmeticError, match=r"encoder\.onnx differs from the model by"):
+            export._compare_with_model("encoder.onnx", exported_function, part)
 
 
-def test_a_library_that_is_missing_and_a_file_in_the_place_of_the_folder_are_told(
+def test_a_missing_library_and_a_file_at_out_exit_with_2(
     source: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("CATAE_OUTPUT_DIR", str(source.path.parent.parent))
     monkeypatch.setattr(export, "ONNX", ("onnx_of_nobody",))
     assert main(["export", "--format", "onnx", "--out", str(tmp_path / "out")]) == 2
-    assert "ONNX needs onnx_of_nobody: pip install 'catae[onnx]'" in capsys.readouterr().err
+    assert "exporting to ONNX needs onnx_of_nobody: pip install 'catae[onnx]'" in capsys.readouterr().err
     (tmp_path / "file").write_text("")
     assert main(["export", "--out", str(tmp_path / "file")]) == 2
     assert "is a file; name a folder with --out" in capsys.readouterr().err

@@ -49,7 +49,7 @@ def model(trained: Run) -> AutoEncoder:
 @pytest.fixture
 def ends(trained: Run, of_test: list[str]) -> Pixels:
     """Two test pictures whose restorations are not alike: no test of walks would fail if they were."""
-    pixels = gallery.pictures(trained, of_test[:2], 32)
+    pixels = gallery.load_images(trained, of_test[:2], 32)
     first, second = restored(trained, pixels).astype(int)
     assert np.abs(first - second).mean() > 10
     return pixels
@@ -134,7 +134,7 @@ def test_the_corners_of_a_grid_between_four_are_their_restorations(
     assert main(["interpolate", *of_test[:4], *steps, "--path", way, "--out", "grid.png"]) == 0
     shown = drawn_pictures(Path("grid.png"), side, side**2).reshape(side, side, 32, 32, 3)
     corners = shown[[0, 0, -1, -1], [0, -1, 0, -1]]
-    assert close(corners, restored(trained, gallery.pictures(trained, of_test[:4], 32)))
+    assert close(corners, restored(trained, gallery.load_images(trained, of_test[:4], 32)))
 
 
 def test_an_attribute_is_added_to_a_picture_in_steps(trained: Run, of_test: list[str]) -> None:
@@ -144,17 +144,19 @@ def test_an_attribute_is_added_to_a_picture_in_steps(trained: Run, of_test: list
     model = weights.load(trained.model)
 
     def code(names: list[str]) -> space.Tensor:
-        return model.encoder(transforms.normalize(gallery.pictures(trained, names, 32))).detach().mean(0, keepdim=True)
+        return (
+            model.encoder(transforms.normalize(gallery.load_images(trained, names, 32))).detach().mean(0, keepdim=True)
+        )
 
     shown = drawn_pictures(Path("x.png"), 10, 10)
-    assert np.array_equal(shown[0], gallery.pictures(trained, [picture], 32)[0])
+    assert np.array_equal(shown[0], gallery.load_images(trained, [picture], 32)[0])
     for place, step in enumerate((-2, -1.5, -1, -0.5, 0, 0.5, 1, 1.5, 2), start=1):
         expected = space.decode(model, code([picture]) + step * (code(others[:3]) - code(others[3:])))
         assert close(shown[place], expected[0])
 
 
 def test_the_groups_of_an_attribute_are_named_by_path_as_well(trained: Run, of_test: list[str]) -> None:
-    Image.fromarray(gallery.pictures(trained, of_test[1:2], 32)[0]).save("tom.png")
+    Image.fromarray(gallery.load_images(trained, of_test[1:2], 32)[0]).save("tom.png")
     for out, name in (("by_name.png", of_test[1]), ("by_path.png", "tom.png")):
         assert main(["attribute", of_test[0], "--with", name, "--without", of_test[2], "--out", out]) == 0
     assert Path("by_name.png").read_bytes() == Path("by_path.png").read_bytes()
@@ -173,10 +175,10 @@ def test_the_groups_of_an_attribute_are_named_by_path_as_well(trained: Run, of_t
             ["interpolate", "A", "B", "--rows", "1", "--steps", "1000", "--out", "x.png"],
             "--rows is 1: 1002 pictures in a row are too wide for a PNG, 955 are the most",
         ),
-        (["interpolate", "A", "B", "C", "nope.png"], "'nope.png' is no picture of this run"),
-        (["attribute", "A", "--with", "B", "--without", "nope.png"], "'nope.png' is no picture of this run"),
+        (["interpolate", "A", "B", "C", "nope.png"], "'nope.png' is not an image of this run"),
+        (["attribute", "A", "--with", "B", "--without", "nope.png"], "'nope.png' is not an image of this run"),
         (["attribute", "A", "--with", "B", "C", "--without", "C", "B"], "name the same pictures"),
-        (["attribute", "nope.png", "--with", "A", "--without", "B"], "'nope.png' is no picture of this run"),
+        (["attribute", "nope.png", "--with", "A", "--without", "B"], "'nope.png' is not an image of this run"),
         (["attribute", "A", "--with", "B", "--without", "C", "--run", "nope"], "no such run"),
     ],
 )

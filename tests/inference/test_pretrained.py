@@ -30,8 +30,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run with a model and priors, as training leaves them."""
     new = lifecycle.create_run(Settings(output_dir=tmp_path_factory.mktemp("artifacts")), settings.origins())
     weights.save(AutoEncoder(SIZE, LATENT, 4), new.model)
-    codes = torch.randn(40, LATENT, 1, 1, generator=rng.generator(0, "codes"))
-    priors.save(priors.fit_priors(codes, 0), new.priors)
+    latents = torch.randn(40, LATENT, 1, 1, generator=rng.generator(0, "codes"))
+    priors.save(priors.fit(latents, 0), new.priors)
     return new
 
 
@@ -42,12 +42,12 @@ def model(source: Run) -> Pretrained:
 
 @pytest.fixture(scope="module")
 def pixels() -> decode.Pixels:
-    """Three pictures of noise, of the model's size."""
+    """Three images of noise, of the model's size."""
     return np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 3), np.uint8)
 
 
 def same(a: list[Image.Image], b: list[Image.Image]) -> bool:
-    return [picture.tobytes() for picture in a] == [picture.tobytes() for picture in b]
+    return [image.tobytes() for image in a] == [image.tobytes() for image in b]
 
 
 def test_a_model_is_loaded_by_run_folder_file_or_name(source: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,10 +58,10 @@ def test_a_model_is_loaded_by_run_folder_file_or_name(source: Run, monkeypatch: 
     assert [len(one.priors) for one in loaded] == [4, 4, 4, 4, 1, 4]
     drawn = [one.sample(2, seed=1) for one in loaded]
     assert all(same(one, drawn[0]) for one in drawn)
-    assert repr(loaded[0]) == "<catae model: 32x32 pictures, codes of 8>"
+    assert repr(loaded[0]) == "<catae model: 32x32 images, 8 latent dimensions>"
 
 
-def test_what_is_no_model_is_told(source: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_loading_something_else_is_a_user_error(source: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CATAE_OUTPUT_DIR", str(source.path.parent.parent))
     with pytest.raises(UserError, match="the model to load is 'nowhere': no such run in"):
         catae.load("nowhere")
@@ -70,24 +70,22 @@ def test_what_is_no_model_is_told(source: Run, monkeypatch: pytest.MonkeyPatch, 
         catae.load(tmp_path / "words.safetensors")
 
 
-def test_tensors_give_tensors_arrays_arrays_and_pil_pictures_pil_pictures(
-    model: Pretrained, pixels: decode.Pixels
-) -> None:
-    tensor, pictures = normalize(pixels), [Image.fromarray(one) for one in pixels]
+def test_the_output_has_the_type_of_the_input(model: Pretrained, pixels: decode.Pixels) -> None:
+    tensor, images = normalize(pixels), [Image.fromarray(image) for image in pixels]
     with torch.no_grad():
-        codes, restored = model.model.encoder(tensor), model.model(tensor)
-    assert torch.equal(model.encode(tensor), codes)
-    assert np.array_equal(model.encode(pixels), codes.numpy())
-    assert np.array_equal(model.encode(pictures), codes.numpy())
-    assert torch.equal(model.reconstruct(tensor), restored)
-    assert np.array_equal(model.reconstruct(pixels), to_uint8(restored))
-    assert same(model.reconstruct(pictures), [Image.fromarray(one) for one in to_uint8(restored)])
-    assert torch.equal(model.decode(codes), model.decode(codes.flatten(1)))
-    assert np.array_equal(model.decode(codes.numpy()), to_uint8(restored))
-    assert not codes.requires_grad
+        latents, reconstructions = model.model.encoder(tensor), model.model(tensor)
+    assert torch.equal(model.encode(tensor), latents)
+    assert np.array_equal(model.encode(pixels), latents.numpy())
+    assert np.array_equal(model.encode(images), latents.numpy())
+    assert torch.equal(model.reconstruct(tensor), reconstructions)
+    assert np.array_equal(model.reconstruct(pixels), to_uint8(reconstructions))
+    assert same(model.reconstruct(images), [Image.fromarray(image) for image in to_uint8(reconstructions)])
+    assert torch.equal(model.decode(latents), model.decode(latents.flatten(1)))
+    assert np.array_equal(model.decode(latents.numpy()), to_uint8(reconstructions))
+    assert not latents.requires_grad
 
 
-def test_one_picture_in_is_one_picture_out(model: Pretrained, pixels: decode.Pixels) -> None:
+def test_one_image_gives_one_reconstruction(model: Pretrained, pixels: decode.Pixels) -> None:
     several = model.reconstruct(pixels[:1])
     assert np.array_equal(model.reconstruct(pixels[0]), several[0])
     assert model.reconstruct(Image.fromarray(pixels[0])).tobytes() == several[0].tobytes()
@@ -95,7 +93,7 @@ def test_one_picture_in_is_one_picture_out(model: Pretrained, pixels: decode.Pix
     assert model.encode(Image.fromarray(pixels[0])).shape == (1, LATENT, 1, 1)
 
 
-def test_pictures_of_any_size_and_mode_are_read_as_those_of_a_source_and_stay_as_they_are(
+def test_images_of_any_size_and_mode_are_decoded_like_a_source_and_not_changed(
     model: Pretrained, tmp_path: Path
 ) -> None:
     wide = Image.effect_mandelbrot((90, 50), (-2, -1, 1, 1), 40).convert("RGB")
@@ -103,84 +101,86 @@ def test_pictures_of_any_size_and_mode_are_read_as_those_of_a_source_and_stay_as
     turned = Image.Exif()
     turned[0x0112] = 6
     wide.save(tmp_path / "turned.png", exif=turned)
-    with Image.open(tmp_path / "turned.png") as picture:
-        code = model.encode(picture)
-        assert picture.size == (90, 50)
-        upright = ImageOps.exif_transpose(picture)
+    with Image.open(tmp_path / "turned.png") as image:
+        latent = model.encode(image)
+        assert image.size == (90, 50)
+        upright = ImageOps.exif_transpose(image)
     assert upright.size == (50, 90)
     read = decode.decode((tmp_path / "turned.png").read_bytes(), SIZE)
-    assert np.array_equal(code, model.encode(read))
-    assert not np.array_equal(code, model.encode(wide))
+    assert np.array_equal(latent, model.encode(read))
+    assert not np.array_equal(latent, model.encode(wide))
     assert model.encode([wide, wide.convert("P"), wide.convert("L"), wide.convert("RGBA")]).shape[0] == 4
     assert np.array_equal(model.encode(np.asarray(wide)), model.encode(wide))
 
 
-def test_many_pictures_give_what_each_gives_alone(model: Pretrained) -> None:
+def test_a_batch_gives_what_each_image_gives_alone(model: Pretrained) -> None:
     many = torch.rand(150, 3, SIZE, SIZE) * 2 - 1
-    codes = model.encode(many)
-    assert codes.shape == (150, LATENT, 1, 1)
-    torch.testing.assert_close(codes[140:141], model.encode(many[140]), atol=1e-5, rtol=1e-4)
+    latents = model.encode(many)
+    assert latents.shape == (150, LATENT, 1, 1)
+    torch.testing.assert_close(latents[140:141], model.encode(many[140]), atol=1e-5, rtol=1e-4)
 
 
-def test_samples_are_the_runs_own_for_a_seed_and_a_prior(model: Pretrained, source: Run) -> None:
+def test_samples_depend_on_seed_and_prior_only(model: Pretrained, source: Run) -> None:
     assert same(model.sample(5, seed=3)[:2], model.sample(2, seed=3))
     expected = space.decode(weights.load(source.model), model.priors["randn"].sample(5, 3))
-    assert same(model.sample(5, seed=3), [Image.fromarray(one) for one in expected])
+    assert same(model.sample(5, seed=3), [Image.fromarray(image) for image in expected])
     drawn = [model.sample(1, 3, prior) for prior in model.priors]
     assert len({one[0].tobytes() for one in drawn}) == 4
     assert drawn[0][0].size == (SIZE, SIZE)
 
 
-def test_a_walk_goes_from_one_restored_picture_to_the_other(model: Pretrained, pixels: decode.Pixels) -> None:
+def test_an_interpolation_goes_from_one_reconstruction_to_the_other(model: Pretrained, pixels: decode.Pixels) -> None:
     a, b = pixels[0], pixels[1]
-    walk = model.interpolate(a, b, 5)
-    assert walk.shape == (5, SIZE, SIZE, 3)
+    path = model.interpolate(a, b, 5)
+    assert path.shape == (5, SIZE, SIZE, 3)
     ends = model.reconstruct(pixels[:2]).astype(int)
-    assert np.abs(walk[[0, -1]] - ends).max() <= 1  # a batch of another size may round otherwise
-    codes = model.encode(pixels[:2])
-    assert np.abs(walk[2].astype(int) - model.decode(codes.mean(0, keepdims=True))[0]).max() <= 1
-    assert same(model.interpolate(Image.fromarray(a), Image.fromarray(b), 5), [Image.fromarray(one) for one in walk])
+    assert np.abs(path[[0, -1]] - ends).max() <= 1  # a batch of another size may round otherwise
+    latents = model.encode(pixels[:2])
+    assert np.abs(path[2].astype(int) - model.decode(latents.mean(0, keepdims=True))[0]).max() <= 1
+    assert same(
+        model.interpolate(Image.fromarray(a), Image.fromarray(b), 5), [Image.fromarray(image) for image in path]
+    )
     tensors = model.interpolate(normalize(pixels[:1]), normalize(pixels[1:2])[0], 5)
-    assert np.array_equal(to_uint8(tensors), walk)
+    assert np.array_equal(to_uint8(tensors), path)
 
 
 @pytest.mark.parametrize(
-    ("pictures", "said"),
+    ("images", "message"),
     [
-        ("cat.jpg", "pictures are PIL pictures, arrays or tensors, at least one, and not 'cat.jpg'"),
-        ([], r"at least one, and not \[\]"),
-        ([np.zeros((SIZE, SIZE, 3), np.uint8)], "pictures are PIL pictures, arrays or tensors"),
-        (np.zeros((2, SIZE, SIZE, 3)), r"uint8 \(n, height, width, 3\), and not float64 \(2, 32, 32, 3\)"),
-        (np.zeros((SIZE, SIZE), np.uint8), r"and not uint8 \(32, 32\)"),
-        (np.zeros((0, SIZE, SIZE, 3), np.uint8), r"and not uint8 \(0, 32, 32, 3\)"),
-        (torch.zeros(2, 3, 64, 64), r"float \(n, 3, 32, 32\) in \[-1, 1\], and not float32 \(2, 3, 64, 64\)"),
-        (torch.zeros(2, 3, SIZE, SIZE, dtype=torch.uint8), r"and not uint8 \(2, 3, 32, 32\)"),
-        (torch.zeros(0, 3, SIZE, SIZE), r"and not float32 \(0, 3, 32, 32\)"),
+        ("cat.jpg", "images must be PIL images, an array or a tensor, at least one; got 'cat.jpg'"),
+        ([], r"at least one; got \[\]"),
+        ([np.zeros((SIZE, SIZE, 3), np.uint8)], "images must be PIL images, an array or a tensor"),
+        (np.zeros((2, SIZE, SIZE, 3)), r"uint8 \(n, height, width, 3\); got float64 \(2, 32, 32, 3\)"),
+        (np.zeros((SIZE, SIZE), np.uint8), r"got uint8 \(32, 32\)"),
+        (np.zeros((0, SIZE, SIZE, 3), np.uint8), r"got uint8 \(0, 32, 32, 3\)"),
+        (torch.zeros(2, 3, 64, 64), r"float \(n, 3, 32, 32\) in \[-1, 1\]; got float32 \(2, 3, 64, 64\)"),
+        (torch.zeros(2, 3, SIZE, SIZE, dtype=torch.uint8), r"got uint8 \(2, 3, 32, 32\)"),
+        (torch.zeros(0, 3, SIZE, SIZE), r"got float32 \(0, 3, 32, 32\)"),
     ],
 )
-def test_what_cant_be_pictures_is_told(model: Pretrained, pictures: Any, said: str) -> None:
-    with pytest.raises(TypeError, match=said):
-        model.encode(pictures)
+def test_other_inputs_are_type_errors(model: Pretrained, images: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        model.encode(images)
 
 
-def test_what_cant_be_meant_is_told(model: Pretrained, pixels: decode.Pixels) -> None:
-    with pytest.raises(UserError, match=r"in \[-1, 1\], and this one in \[0, 255\]"):
+def test_invalid_values_are_user_errors(model: Pretrained, pixels: decode.Pixels) -> None:
+    with pytest.raises(UserError, match=r"in \[-1, 1\]; this one is in \[0, 255\]"):
         model.encode(torch.arange(256.0).repeat(12).view(1, 3, SIZE, SIZE))
     with pytest.raises(UserError, match="in \\[nan, nan\\]"):
         model.encode(torch.full((1, 3, SIZE, SIZE), torch.nan))
     with pytest.raises(UserError, match="floating-point numbers of no known range"):
         model.encode(Image.new("F", (9, 9)))
-    for codes in (torch.zeros(2, 7), np.zeros((2, LATENT), int), torch.zeros(0, LATENT), [1.0], torch.zeros(LATENT)):
-        with pytest.raises(TypeError, match=r"codes are float \(n, 8, 1, 1\), and not"):
-            model.decode(codes)  # type: ignore[call-overload]
-    with pytest.raises(TypeError, match="from one picture to one other, and not from 3 to 1"):
+    for latents in (torch.zeros(2, 7), np.zeros((2, LATENT), int), torch.zeros(0, LATENT), [1.0], torch.zeros(LATENT)):
+        with pytest.raises(TypeError, match=r"latents must be float \(n, 8, 1, 1\); got"):
+            model.decode(latents)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="interpolate takes one image and another, not 3 and 1"):
         model.interpolate(pixels, pixels[0])
-    with pytest.raises(UserError, match="a walk of 1 pictures has no two ends"):
+    with pytest.raises(UserError, match="cannot interpolate in 1 steps"):
         model.interpolate(pixels[0], pixels[1], 1)
-    with pytest.raises(UserError, match="0 pictures can't be drawn"):
+    with pytest.raises(UserError, match="cannot draw 0 samples"):
         model.sample(0)
     alone = Pretrained(model.model, {"randn": model.priors["randn"]})
-    with pytest.raises(UserError, match="'mixture' is no prior of this model, which has randn; load its run"):
+    with pytest.raises(UserError, match="this model has no prior 'mixture', only randn; load the model's run"):
         alone.sample(1, prior="mixture")
 
 

@@ -1,4 +1,4 @@
-"""What comparing runs promises, on real small runs: finished, of other pictures, unfinished, failed and damaged."""
+"""Compare real small runs: finished, with other images, unfinished, failed and damaged."""
 
 import io
 import json
@@ -17,7 +17,7 @@ from catae.__main__ import main
 from catae.errors import UserError
 from catae.pipeline import lifecycle
 from catae.report import comparison, tables
-from catae.report.comparison import Comparison
+from catae.report.comparison import RunComparison
 from catae.run import Run
 from catae.settings import Settings
 from catae.system import files
@@ -30,7 +30,7 @@ SMALL: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
-    """Whole runs: two that differ in the latent size, and one of another seed, and so of other test pictures."""
+    """Whole runs: two with different latent sizes, and one with another seed, so with other test images."""
     place = tmp_path_factory.mktemp("runs")
     changes: dict[str, dict[str, Any]] = {"a": {}, "b": {"latent_dim": 2, "max_epochs": 3}, "other": {"seed": 1}}
     runs = {}
@@ -43,7 +43,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
 
 @pytest.fixture
 def copied(finished: dict[str, Run], tmp_path: Path) -> Callable[[str, str], Run]:
-    """Gives a copy of a finished run, called otherwise, to change."""
+    """Return a function that copies a finished run under a new name."""
 
     def copy(name: str, new: str) -> Run:
         return Run(Path(shutil.copytree(finished[name].path, tmp_path / new)))
@@ -51,24 +51,24 @@ def copied(finished: dict[str, Run], tmp_path: Path) -> Callable[[str, str], Run
     return copy
 
 
-def compared(*runs: Run) -> Comparison:
-    return comparison.compare([str(each.path) for each in runs], Path("nowhere"))
+def compared(*runs: Run) -> RunComparison:
+    return comparison.compare_runs([str(each.path) for each in runs], Path("nowhere"))
 
 
-def printed(made: Comparison, width: int = 80) -> str:
-    """What a terminal gets."""
+def printed(made: RunComparison, width: int = 80) -> str:
+    """Return what a terminal shows."""
     console = Console(width=width, file=io.StringIO(), force_terminal=True, color_system=None)
-    console.print(comparison.text(made, width))
+    console.print(comparison.comparison_text(made, width))
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def row(text: str, name: str) -> list[str]:
-    """The values of a line of the printed table."""
+    """Return the values of a row of the printed table."""
     (line,) = [line for line in text.splitlines() if line.startswith(name + "  ")]
     return line.removeprefix(name).split()
 
 
-def test_runs_are_shown_with_the_settings_that_differ_and_their_scores(finished: dict[str, Run]) -> None:
+def test_the_table_has_differing_settings_and_scores(finished: dict[str, Run]) -> None:
     made = compared(finished["a"], finished["b"])
     text = printed(made)
     assert made.comparable
@@ -78,14 +78,17 @@ def test_runs_are_shown_with_the_settings_that_differ_and_their_scores(finished:
     for key, name, decimals in (("l1", "L1 in [-1, 1]", 4), ("psnr", "PSNR, dB", 2), ("ssim", "SSIM", 4)):
         assert [word for word in row(text, name) if word != "*"] == [f"{s['model'][key]:.{decimals}f}" for s in scores]
     gaps = [f"{s['model']['psnr'] - s['pca']['psnr']:+.2f}" for s in scores]
-    assert row(text, "PSNR against PCA") == gaps
-    assert row(text, "Test pictures") == [str(s["pictures"]) for s in scores]
+    assert row(text, "PSNR vs. PCA") == gaps
+    assert row(text, "Test images") == [str(s["pictures"]) for s in scores]
     assert "width" not in text
 
 
 def test_the_best_of_each_score_is_marked(finished: dict[str, Run]) -> None:
     made = compared(finished["a"], finished["b"])
-    best = {cells[0].text: tuple(cell.best for cell in cells[1:]) for cells in comparison.table(made).transposed().rows}
+    best = {
+        cells[0].text: tuple(cell.best for cell in cells[1:])
+        for cells in comparison.comparison_table(made).transposed().rows
+    }
     for key, name, least in (("l1", "L1 in [-1, 1]", True), ("psnr", "PSNR, dB", False), ("ssim", "SSIM", False)):
         a, b = (finished[run].read()["scores"]["model"][key] for run in "ab")
         assert best[name] == ((a < b, b < a) if least else (a > b, b > a))
@@ -93,15 +96,15 @@ def test_the_best_of_each_score_is_marked(finished: dict[str, Run]) -> None:
     assert comparison.headline(made).startswith(f"Run {finished[better].id} has the lowest L1 error: ")
 
 
-def test_runs_with_other_test_pictures_cant_be_compared(finished: dict[str, Run]) -> None:
+def test_runs_with_different_test_images_are_not_ranked(finished: dict[str, Run]) -> None:
     made = compared(finished["a"], finished["other"])
     assert not made.comparable
-    assert "The scores can't be compared: the runs have different test pictures." in printed(made)
-    assert not comparison.table(made).has_best
+    assert "The scores cannot be compared: the runs have different test images." in printed(made)
+    assert not comparison.comparison_table(made).has_best
     assert made.to_dict()["comparable"] is False
 
 
-def test_other_pictures_under_the_same_names_are_other_test_pictures(
+def test_different_images_with_the_same_names_are_different_test_images(
     finished: dict[str, Run], copied: Callable[[str, str], Run]
 ) -> None:
     twin = copied("a", "twin")
@@ -110,18 +113,18 @@ def test_other_pictures_under_the_same_names_are_other_test_pictures(
     assert not compared(finished["a"], twin).comparable
 
 
-def test_runs_are_named_by_latest_by_id_and_by_folder_and_each_counts_once(finished: dict[str, Run]) -> None:
+def test_runs_are_found_by_latest_id_or_folder_and_count_once(finished: dict[str, Run]) -> None:
     output_dir = finished["a"].path.parent.parent
     named = [finished["b"].id, str(finished["a"].path), "latest", finished["other"].id]
-    made = comparison.compare(named, output_dir)
-    assert [entry.id for entry in made.entries] == [finished[name].id for name in ("b", "a", "other")]
-    with pytest.raises(UserError, match="one run has nothing to be compared with"):
-        comparison.compare(["latest", finished["other"].id], output_dir)
+    made = comparison.compare_runs(named, output_dir)
+    assert [summary.id for summary in made.runs] == [finished[name].id for name in ("b", "a", "other")]
+    with pytest.raises(UserError, match="there is only one run to compare; name another"):
+        comparison.compare_runs(["latest", finished["other"].id], output_dir)
     with pytest.raises(UserError, match="RUN is 'nope': no such run in"):
-        comparison.compare(["latest", "nope"], output_dir)
+        comparison.compare_runs(["latest", "nope"], output_dir)
 
 
-def test_an_unfinished_and_a_failed_run_are_said(finished: dict[str, Run], tmp_path: Path) -> None:
+def test_unfinished_and_failed_runs_are_noted(finished: dict[str, Run], tmp_path: Path) -> None:
     begun = Settings(**SMALL, output_dir=tmp_path / "artifacts")
     unfinished = jobs.train(begun)
     origins = dict.fromkeys(Settings.model_fields, "default")
@@ -152,18 +155,18 @@ DAMAGES: dict[str, Callable[[Run], object]] = {
 
 
 @pytest.mark.parametrize("damage", list(DAMAGES))
-def test_a_damaged_run_is_said_and_the_others_are_compared(
+def test_a_damaged_run_is_noted_and_the_others_are_compared(
     damage: str, finished: dict[str, Run], copied: Callable[[str, str], Run]
 ) -> None:
     damaged = copied("b", "damaged")
     DAMAGES[damage](damaged)
     made = compared(finished["a"], damaged, finished["b"])
-    assert [entry.id for entry in made.entries] == [finished[name].id for name in "ab"]
+    assert [summary.id for summary in made.runs] == [finished[name].id for name in "ab"]
     assert made.comparable
     (note,) = made.notes
     assert note.startswith("Run damaged is left out: ")
     assert str(damaged.path) in note
-    with pytest.raises(UserError, match="none of these runs can be read: Run damaged"):
+    with pytest.raises(UserError, match="cannot read any of these runs: Run damaged"):
         compared(damaged, Run(Path(shutil.copytree(damaged.path, damaged.path.with_name("twin")))))
 
 
@@ -185,9 +188,7 @@ def test_three_runs_fit_80_columns_whatever_differs(
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
 @pytest.mark.parametrize("count", [2, 3, 5, 9])
-def test_every_run_is_shown_whole_in_a_terminal_of_any_width(
-    width: int, count: int, copied: Callable[[str, str], Run]
-) -> None:
+def test_every_run_is_complete_at_any_width(width: int, count: int, copied: Callable[[str, str], Run]) -> None:
     text = printed(compared(*(copied("a", f"20261124-1718{number}") for number in range(10, 10 + count))), width)
     assert max(map(len, text.splitlines())) <= width
     _, text = text.split("\n\n", 1)  # the first sentence names the best
@@ -195,30 +196,30 @@ def test_every_run_is_shown_whole_in_a_terminal_of_any_width(
     assert "\N{HORIZONTAL ELLIPSIS}" not in text
 
 
-def test_json_is_for_machines(finished: dict[str, Run], capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_has_settings_training_and_scores(finished: dict[str, Run], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", str(finished["a"].path), str(finished["b"].path), "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert (said["comparable"], said["notes"]) == (True, [])
-    assert set(said["differing"]) == {"latent_dim", "max_epochs"}
-    for entry, name in zip(said["runs"], "ab", strict=True):
+    data = json.loads(capsys.readouterr().out)
+    assert (data["comparable"], data["notes"]) == (True, [])
+    assert set(data["differing"]) == {"latent_dim", "max_epochs"}
+    for summary, name in zip(data["runs"], "ab", strict=True):
         scores = finished[name].read()["scores"]
-        assert entry["id"] == finished[name].id
-        assert entry["scores"]["model"] == {key: scores["model"][key] for key in ("l1", "psnr", "ssim")}
-        assert entry["settings"]["latent_dim"] == {"a": 8, "b": 2}[name]
-        assert entry["training"]["epochs"] == finished[name].read()["training"]["epochs"]
+        assert summary["id"] == finished[name].id
+        assert summary["scores"]["model"] == {key: scores["model"][key] for key in ("l1", "psnr", "ssim")}
+        assert summary["settings"]["latent_dim"] == {"a": 8, "b": 2}[name]
+        assert summary["training"]["epochs"] == finished[name].read()["training"]["epochs"]
 
 
-def test_the_page_has_every_run_and_links_to_its_report(finished: dict[str, Run], tmp_path: Path) -> None:
+def test_the_page_links_to_every_runs_report(finished: dict[str, Run], tmp_path: Path) -> None:
     assert main(["compare", *(str(each.path) for each in finished.values()), "--html", "runs.html"]) == 0
     page = Page((tmp_path / "runs.html").read_text())
     links = [link["href"] or "" for link in page.all("a") if not (link["href"] or "").startswith("#")]
     assert [(tmp_path / link).resolve() for link in links] == [each.report.resolve() for each in finished.values()]
-    assert "The scores can't be compared: the runs have different test pictures." in page.text
+    assert "The scores cannot be compared: the runs have different test images." in page.text
     assert any(line.startswith("latent_dim 8 2 8") for line in page.rows())
     assert len(page.all("img")) == 1
 
 
-def test_names_and_errors_of_an_enemy_stay_text(
+def test_hostile_names_and_errors_stay_text(
     finished: dict[str, Run], copied: Callable[[str, str], Run], tmp_path: Path
 ) -> None:
     evil = copied("a", "[bold]<script>alert(1)<")
@@ -229,37 +230,37 @@ def test_names_and_errors_of_an_enemy_stay_text(
     made = compared(finished["a"], evil)
     assert "\x1b" not in printed(made)
     assert "[bold]" in printed(made)
-    comparison.write_html(made, tmp_path / "runs.html")
+    comparison.write_comparison_page(made, tmp_path / "runs.html")
     assert not Page((tmp_path / "runs.html").read_text()).all("script")
 
 
-def test_a_run_without_a_log_has_no_curve_and_is_said(
+def test_a_run_without_a_log_is_noted(
     finished: dict[str, Run], copied: Callable[[str, str], Run], tmp_path: Path
 ) -> None:
     bare = copied("b", "bare")
     shutil.rmtree(bare.events)
-    comparison.write_html(compared(finished["a"], bare), tmp_path / "one.html")
+    comparison.write_comparison_page(compared(finished["a"], bare), tmp_path / "one.html")
     page = Page((tmp_path / "one.html").read_text())
     assert "Run bare has no curve: " in page.text
     assert len(page.all("img")) == 1
     (tmp_path / "twin").mkdir()
     twin = Run(Path(shutil.copytree(bare.path, tmp_path / "twin" / "twin")))
-    comparison.write_html(compared(bare, twin), tmp_path / "none.html")
+    comparison.write_comparison_page(compared(bare, twin), tmp_path / "none.html")
     assert not Page((tmp_path / "none.html").read_text()).all("img")
 
 
 @needs_chromium
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("count", [2, 9])
-def test_nothing_on_the_page_is_wider_than_it(
+def test_the_page_never_scrolls_sideways(
     scheme: str, count: int, finished: dict[str, Run], copied: Callable[[str, str], Run], tmp_path: Path
 ) -> None:
     runs = [finished["a"], finished["b"], *(copied("a", f"20261124-1718{number}") for number in range(10, 8 + count))]
-    comparison.write_html(compared(*runs), tmp_path / "runs.html")
+    comparison.write_comparison_page(compared(*runs), tmp_path / "runs.html")
     check_in_browser(tmp_path / "runs.html", scheme, images=1)
 
 
-def test_settings_that_decide_nothing_are_no_difference(copied: Callable[[str, str], Run]) -> None:
+def test_settings_that_do_not_affect_the_result_are_not_compared(copied: Callable[[str, str], Run]) -> None:
     a, b = copied("a", "one"), copied("a", "two")
     values = files.read_json(b.settings)
     for name in settings.RESUME_SAFE - {"source"}:
@@ -272,15 +273,15 @@ def test_settings_that_decide_nothing_are_no_difference(copied: Callable[[str, s
     assert row(printed(compared(a, b)), "width") == ["4", tables.NONE]
 
 
-def test_two_runs_of_the_same_name_are_two(finished: dict[str, Run], copied: Callable[[str, str], Run]) -> None:
+def test_two_runs_with_the_same_name_both_count(finished: dict[str, Run], copied: Callable[[str, str], Run]) -> None:
     twin = copied("b", finished["a"].id)
-    comparison.write_html(compared(finished["a"], twin), Path("runs.html"))
+    comparison.write_comparison_page(compared(finished["a"], twin), Path("runs.html"))
     page = Page(Path("runs.html").read_text())
     links = [link["href"] or "" for link in page.all("a") if not (link["href"] or "").startswith("#")]
     assert [Path(link).resolve() for link in links] == [finished["a"].report.resolve(), twin.report.resolve()]
 
 
-def test_at_most_ten_curves_are_drawn_and_that_is_said(copied: Callable[[str, str], Run]) -> None:
+def test_at_most_ten_curves_are_drawn(copied: Callable[[str, str], Run]) -> None:
     runs = [copied("a", f"run-{number}") for number in range(11)]
-    comparison.write_html(compared(*runs), Path("runs.html"))
-    assert "The figure has the first 10 of 11 runs only." in Page(Path("runs.html").read_text()).text
+    comparison.write_comparison_page(compared(*runs), Path("runs.html"))
+    assert "The figure shows only the first 10 of 11 runs." in Page(Path("runs.html").read_text()).text

@@ -56,7 +56,7 @@ def test_table_page_json_and_markdown_agree(done: Sweep, board: Leaderboard) -> 
     console = Console(width=140, file=io.StringIO())
     console.print(leaderboard.text(board))
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    html, markdown = done.page.read_text(), artifacts.write_leaderboard(done, board)
+    html, markdown = done.page.read_text(), artifacts.leaderboard_markdown(done, board)
     said = json.loads(done.board.read_text())
     assert said["headline"] == leaderboard.headline(board)
     assert [entry["settings"]["latent_dim"] for entry in said["entries"]] == [2, 16]

@@ -118,7 +118,7 @@ def test_the_projector_has_the_codes_names_and_pictures_of_test_pictures(
         asked = {"run": f"{name}/events/final"}
         (embedding,) = httpx.get(f"{there}/info", params=asked).json()["embeddings"]
         asked["name"] = embedding["tensorName"]
-        assert asked["name"] == f"latents of {len(test)} test pictures"
+        assert asked["name"] == f"latents of {len(test)} test images"
 
         positions = [image_set.names.index(name) for name in test]
         codes = space.encode(loop.load_best(run.checkpoints), loader.ordered_loader(image_set, positions)).flatten(1)

@@ -54,7 +54,7 @@ def test_pictures_dont_slow_the_reading_of_curves(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_log_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no TensorBoard scalars"):
+    with pytest.raises(UserError, match="contains no TensorBoard scalars"):
         tensorboard.read_scalars(tmp_path)
 
 
@@ -100,4 +100,4 @@ def test_of_a_damaged_log_what_is_left_is_read_and_a_hostile_one_does_nothing(
     record = length + struct.pack("<I", masked_crc32c(length)) + payload + struct.pack("<I", masked_crc32c(payload))
     file.write_bytes(record)
     assert tensorboard.read_scalars(tmp_path) == {}
-    assert "is damaged, and its points are missing" in caplog.text
+    assert "is damaged; points after the damage are missing" in caplog.text

@@ -40,9 +40,9 @@ def test_optimizer_schedule_and_stopping_are_those_of_the_recipe() -> None:
     state = Trainer(Settings())
     assert isinstance(state.optimizer, torch.optim.Adam)
     assert state.optimizer.param_groups[0]["lr"] == 0.001
-    assert isinstance(state.schedule, torch.optim.lr_scheduler.StepLR)
-    assert (state.schedule.step_size, state.schedule.gamma) == (10, 0.5)
-    assert (state.stopping.patience, state.stopping.min_delta) == (3, 0.0003)
+    assert isinstance(state.scheduler, torch.optim.lr_scheduler.StepLR)
+    assert (state.scheduler.step_size, state.scheduler.gamma) == (10, 0.5)
+    assert (state.early_stopping.patience, state.early_stopping.min_delta) == (3, 0.0003)
 
 
 def test_an_evaluation_is_the_mean_over_pictures_and_not_over_batches(synthetic_images: ImageStore) -> None:
@@ -149,7 +149,7 @@ def test_training_makes_the_loss_fall_and_logs_each_epoch(
     assert curves["loss/test"][6] < curves["loss/test"][1]
     assert list(curves["learning_rate"].values()) == pytest.approx([0.001] * 4 + [0.0005] * 2)
     assert outcome.best_loss == pytest.approx(min(curves["loss/test"].values()), rel=1e-6)
-    assert outcome.stop_reason == "the 6 epochs allowed by max_epochs are over"
+    assert outcome.stop_reason == "max_epochs (6) was reached"
     assert sum(message.startswith("epoch ") for message in caplog.messages) == 6
 
 
@@ -191,7 +191,8 @@ def test_a_loss_that_is_no_number_stops_the_training_and_says_what_to_do(
     synthetic_images: ImageStore, parts: Split, small: Settings, tmp_path: Path
 ) -> None:
     with pytest.raises(
-        UserError, match=r"the loss is .*nan.* in epoch 1: .* lower CATAE_LEARNING_RATE, which is 1e\+30"
+        UserError,
+        match=r"training diverged in epoch 1: the loss is .*nan.*; lower CATAE_LEARNING_RATE, which is 1e\+30",
     ):
         fit(synthetic_images, parts, small.model_copy(update={"learning_rate": 1e30}), tmp_path)
 
@@ -204,8 +205,8 @@ def test_the_log_shows_pictures_in_a_folder_of_their_own(
     fit(synthetic_images, parts, small.model_copy(update={"max_epochs": 5}), tmp_path)
     log = EventAccumulator(str(tmp_path / "events/pictures"), size_guidance={"images": 0})
     log.Reload()
-    assert set(log.Tags()["images"]) == {"restored", "noise_decoded"}
-    assert [point.step for point in log.Images("restored")] == [1, 5]
+    assert set(log.Tags()["images"]) == {"reconstructions", "samples"}
+    assert [point.step for point in log.Images("reconstructions")] == [1, 5]
     assert (tmp_path / "events/scalars").stat().st_size < 20_000
 
 
@@ -258,7 +259,7 @@ def state_of(folder: Path) -> dict[str, bytes]:
     for name in ("last.pt", "best.pt"):
         state = checkpoint.load(folder / "checkpoints" / name)
         if name == "last.pt":
-            state["under_way"]["seconds"] = 0.0
+            state["progress"]["seconds"] = 0.0
         data = io.BytesIO()
         torch.save(state, data)
         found[name] = data.getvalue()
@@ -300,8 +301,8 @@ def test_from_a_damaged_state_the_one_before_is_gone_on_from(
         last.unlink()
     caplog.set_level(logging.INFO)
     fit(synthetic_images, parts, small, tmp_path / "hurt")
-    assert ("looking for the one before" in caplog.text) == (damage != "gone")
-    assert "going on after epoch" in caplog.text
+    assert ("trying the previous checkpoint" in caplog.text) == (damage != "gone")
+    assert "resuming after epoch" in caplog.text
     assert state_of(tmp_path / "hurt") == state_of(tmp_path / "whole")
 
 
@@ -345,7 +346,7 @@ def test_a_batch_that_is_too_large_for_the_memory_is_told_before_it_is_tried(
 ) -> None:
     monkeypatch.setattr(hardware, "available_memory", lambda: 2e6)
     said = (
-        r"training 8 wide on batches of \d+ needs about 0\.0 GB of memory, but 0\.0 GB are available; lower CATAE_BATCH"
+        r"training with width 8 and batches of \d+ needs about 0\.0 GB of memory, but 0\.0 GB are available; lower CATAE_BATCH"
     )
     with pytest.raises(UserError, match=said):
         fit(synthetic_images, parts, small, tmp_path)
@@ -368,8 +369,8 @@ def test_memory_that_runs_out_in_mid_training_is_told_in_one_line(tmp_path: Path
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert ran.returncode == 1
-    said = "training 48 wide on batches of 512 ran out of memory; lower CATAE_BATCH_SIZE or CATAE_WIDTH"
-    assert ran.stderr == f"{said}, or give it more\n"
+    said = "training with width 48 and batches of 512 ran out of memory; lower CATAE_BATCH_SIZE or CATAE_WIDTH"
+    assert ran.stderr == f"{said}, or provide more memory\n"
 
 
 def test_a_whole_state_that_isnt_this_trainings_is_told(
@@ -378,9 +379,15 @@ def test_a_whole_state_that_isnt_this_trainings_is_told(
     fit(synthetic_images, parts, small, tmp_path)
     last = tmp_path / "checkpoints/last.pt"
     state = checkpoint.load(last)
-    for wrong in ({"model": {}}, {"under_way": [1]}, {"stopping": {"run": "rm"}}, {"optimizer": None}, {"epoch": {}}):
+    for wrong in (
+        {"model": {}},
+        {"progress": [1]},
+        {"early_stopping": {"run": "rm"}},
+        {"optimizer": None},
+        {"epoch": {}},
+    ):
         checkpoint.save(last, state | wrong)
         if wrong == {"epoch": {}}:
             checkpoint.save(last, {"identity": {}})
-        with pytest.raises(UserError, match=r"last\.pt is no state of this training: .*; remove it, and run again"):
+        with pytest.raises(UserError, match=r"last\.pt is not a state of this training: .*; remove it and run again"):
             fit(synthetic_images, parts, small, tmp_path)
