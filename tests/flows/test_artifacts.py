@@ -49,7 +49,8 @@ def test_the_report_has_scores_baselines_and_file_sizes(done: Run) -> None:
     assert f"On {scores['pictures']} test images" in markdown
     assert f"`{done.path.resolve()}`" in markdown
     for path in done.path.iterdir():
-        assert f"| `{path.name}` | " in markdown, path
+        slash = "/" if path.is_dir() else ""
+        assert f"| `{path.name}{slash}` | " in markdown, path
     assert f"| {done.model.stat().st_size / 1e6:.2f} |" in markdown
 
 
