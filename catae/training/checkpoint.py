@@ -20,6 +20,7 @@ from catae.system import files
 logger = logging.getLogger(__name__)
 
 FOLDER = 0x10  # the bit of a record's external attributes
+OLD_FORMAT = b"catae checkpoint"  # how files of earlier versions begin
 
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
@@ -46,6 +47,8 @@ def load(path: Path) -> dict[str, Any]:
         content = io.BytesIO(path.read_bytes())
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    if content.getbuffer()[: len(OLD_FORMAT)] == OLD_FORMAT:
+        raise UserError(f"{path} is in the format of an earlier version of catae; train again to replace it")
     try:
         # `torch.load` does not check the CRCs of all records.
         with zipfile.ZipFile(content) as archive:
@@ -60,6 +63,8 @@ def load(path: Path) -> dict[str, Any]:
     except UnpicklingError as error:
         raise UserError(f"{path} contains something other than tensors and plain values") from error
     except Exception as error:
+        if "allocate memory" in str(error):  # the file is not to blame: `hardware.explain_oom` explains it
+            raise
         raise UserError(f"{path} is incomplete or corrupt: it is not a complete PyTorch archive") from error
     return state
 
