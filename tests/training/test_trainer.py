@@ -345,9 +345,7 @@ def test_a_batch_that_is_too_large_for_the_memory_is_told_before_it_is_tried(
     synthetic_images: ImageStore, parts: Split, small: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hardware, "available_memory", lambda: 2e6)
-    said = (
-        r"training with width 8 and batches of \d+ needs about 0\.0 GB of memory, but 0\.0 GB are available; lower CATAE_BATCH"
-    )
+    said = r"training with width 8 and batches of \d+ needs about 0\.0 GB of memory, but 0\.0 GB are available; lower"
     with pytest.raises(UserError, match=said):
         fit(synthetic_images, parts, small, tmp_path)
 
