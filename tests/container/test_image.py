@@ -124,14 +124,14 @@ def test_stopped_and_killed_and_started_again_it_ends_with_the_weights_of_an_und
     assert manifest(artifacts)["state"] == "interrupted"
 
     with run_container(*job) as container:
-        wait_for_line(container, "going on after epoch")
+        wait_for_line(container, "resuming after epoch")
         wait_for_line(container, "epoch 4/6")
         docker("kill", container)
     assert manifest(artifacts)["state"] == "running"
 
     ended = docker("run", "--rm", *job)
     assert ended.returncode == 0, ended.stderr
-    assert "going on after epoch" in ended.stderr
+    assert "resuming after epoch" in ended.stderr
     said = manifest(artifacts)
     assert (said["state"], said["attempts"]) == ("finished", 3)
     for file in ("model.safetensors", "priors.safetensors", "split.json", "curves.png", "interpolation.gif"):

@@ -130,7 +130,7 @@ def test_a_transient_error_is_retried_to_the_same_weights(
     assert done.model.read_bytes() == undisturbed
     epochs = [int(number) for number in re.findall(r"^epoch +(\d+)/60", log.read_text(), re.M)]
     assert epochs == list(range(1, 61))  # no epoch was run again
-    assert re.search(r"^going on after epoch ([5-9]|\d\d) ", log.read_text(), re.M)
+    assert re.search(r"^resuming after epoch ([5-9]|\d\d) ", log.read_text(), re.M)
     assert server.ask("flow_runs/filter", AUTH, limit=1, sort="START_TIME_DESC")[0]["state_type"] == "COMPLETED"
 
 
@@ -153,7 +153,7 @@ def test_a_timeout_is_one_line_and_the_same_command_resumes(server: Server, user
         assert "Traceback" not in ended.stderr
     assert json.loads(Path("out/latest/run.json").read_text())["error"] == f"UserError: {message}"
     assert len(list(Path("out/runs").iterdir())) == 1
-    assert "going on after epoch" in second.stderr
+    assert "resuming after epoch" in second.stderr
     newest = server.ask("flow_runs/filter", AUTH, limit=1, sort="START_TIME_DESC")[0]
     assert (newest["state_name"], newest["state_type"]) == ("Failed", "FAILED")
     states = until(lambda: "train" in (found := server.tasks_of(newest["id"], AUTH)) and found, 30)

@@ -116,7 +116,7 @@ def test_a_cancelled_and_killed_run_resumes_to_the_same_weights(server: Server, 
     assert len(list(Path("out/runs").iterdir())) == 1
     assert newest.model.read_bytes() == undisturbed(tmp_path)
     (log,) = (server.ask("logs/filter", logs={"flow_run_id": {"any_": [flow_run]}}, limit=200) for flow_run in [third])
-    assert any(line["message"].startswith("going on after epoch ") for line in log)  # the UI shows it
+    assert any(line["message"].startswith("resuming after epoch ") for line in log)  # the UI shows it
 
 
 def test_the_automation_marks_a_run_whose_process_and_worker_were_killed(server: Server) -> None:

@@ -127,7 +127,7 @@ def test_a_signal_ends_all_processes_soon_and_the_same_command_resumes(
     assert signalled("epoch +3/", signals=1) < 10
     first = json.loads(Path("out/latest/run.json").read_text())
     assert first["state"] == "interrupted"
-    assert signalled("going on after epoch [3-9]", signals=2) < 10
+    assert signalled("resuming after epoch [3-9]", signals=2) < 10
     assert json.loads(Path("out/latest/run.json").read_text())["id"] == first["id"]
 
 

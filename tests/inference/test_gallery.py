@@ -50,7 +50,7 @@ def test_a_pair_is_chosen_by_seed_or_by_name(synthetic_images: ImageStore) -> No
 
 def test_the_error_for_a_file_that_is_not_an_image_names_its_path(tmp_path: Path) -> None:
     (tmp_path / "words.jpg").write_text("words")
-    with pytest.raises(UserError, match=r"words\.jpg: it is no picture of a known format"):
+    with pytest.raises(UserError, match=r"words\.jpg: not an image in a known format"):
         gallery.load_images(Run(tmp_path), [str(tmp_path / "words.jpg")], 32)
 
 

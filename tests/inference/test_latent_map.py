@@ -26,7 +26,7 @@ def test_thumbnails_are_the_pictures_made_smaller_and_never_larger(synthetic_ima
 def test_the_figure_shows_pictures_pixel_for_pixel_apart_from_each_other(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (60, 20, 20, 3), np.uint8)
-    figures.atlas(random.normal(size=(60, 2)), ("one", "two"), pixels, tmp_path / "map.png", "a map")
+    figures.latent_map(random.normal(size=(60, 2)), ("one", "two"), pixels, tmp_path / "map.png", "a map")
     canvas = np.asarray(Image.open(tmp_path / "map.png").convert("RGB"))
     shown = [sum(np.array_equal(found, picture) for found in _beginning_like(canvas, picture)) for picture in pixels]
     assert max(shown) == 1

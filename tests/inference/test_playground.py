@@ -193,7 +193,7 @@ def test_in_a_browser_every_control_changes_the_image(trained: Run) -> None:
             assert saved.size == (32, 32)
         assert problems == []
         page.get_by_label("Your image").set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": b"no"})
-        page.get_by_text("it is no picture of a known format").wait_for()
+        page.get_by_text("not an image in a known format").wait_for()
         process.send_signal(signal.SIGINT)
         page.get_by_text("The server has stopped").wait_for()
         assert process.wait(10) == 130

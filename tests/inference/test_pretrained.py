@@ -31,7 +31,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Run:
     new = lifecycle.create_run(Settings(output_dir=tmp_path_factory.mktemp("artifacts")), settings.origins())
     weights.save(AutoEncoder(SIZE, LATENT, 4), new.model)
     latents = torch.randn(40, LATENT, 1, 1, generator=rng.generator(0, "codes"))
-    priors.save(priors.fit(latents, 0), new.priors)
+    priors.save(priors.fit_priors(latents, 0), new.priors)
     return new
 
 
@@ -168,7 +168,7 @@ def test_invalid_values_are_user_errors(model: Pretrained, pixels: decode.Pixels
         model.encode(torch.arange(256.0).repeat(12).view(1, 3, SIZE, SIZE))
     with pytest.raises(UserError, match="in \\[nan, nan\\]"):
         model.encode(torch.full((1, 3, SIZE, SIZE), torch.nan))
-    with pytest.raises(UserError, match="floating-point numbers of no known range"):
+    with pytest.raises(UserError, match="floating-point pixels without a known range"):
         model.encode(Image.new("F", (9, 9)))
     for latents in (torch.zeros(2, 7), np.zeros((2, LATENT), int), torch.zeros(0, LATENT), [1.0], torch.zeros(LATENT)):
         with pytest.raises(TypeError, match=r"latents must be float \(n, 8, 1, 1\); got"):

@@ -92,7 +92,7 @@ def test_a_process_that_is_killed_is_started_again_and_the_end_is_the_same(by_tw
         torchrun.kill(process)
     assert code == 0, err
     assert "another process of this training has ended" in err or "interrupted" in err
-    assert "going on after epoch " in err
+    assert "resuming after epoch " in err
     again = Run(Path(out.removesuffix("\n")))
     assert again.read()["attempts"] == 2
     assert len(list(again.path.parent.iterdir())) == 1
@@ -111,7 +111,7 @@ def test_what_one_process_began_two_go_on_with(by_one: Run, tmp_path: Path) -> N
     process = torchrun.fit(job_settings(without_its_last_epoch(by_one, tmp_path / "out")))
     code, out, err = torchrun.wait(process)
     assert code == 0, err
-    assert f"going on after epoch {EPOCHS - 1} and 0 batches" in err
+    assert f"resuming after epoch {EPOCHS - 1} and 0 batches" in err
     gone_on = Run(Path(out.removesuffix("\n")))
     assert gone_on.id == by_one.id
     assert last_loss(gone_on) == pytest.approx(last_loss(by_one), rel=1e-4)
