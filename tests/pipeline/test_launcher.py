@@ -88,7 +88,7 @@ def test_messages_of_two_workers_do_not_mix() -> None:
 
 def test_a_users_error_of_a_worker_is_raised_and_the_workers_end(tmp_path: Path) -> None:
     diverging = job_settings(tmp_path, processes=2, learning_rate=1e38, init="torch")
-    with pytest.raises(UserError, match=r"training diverged in .* lower CATAE_LEARNING, which is 1e\+38$"):
+    with pytest.raises(UserError, match=r"training diverged in .* lower CATAE_LEARNING_RATE, which is 1e\+38$"):
         jobs.train(diverging)
     assert not processes()
 
