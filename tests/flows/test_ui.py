@@ -205,5 +205,5 @@ def test_the_table_has_a_row_per_epoch_and_progress_reaches_100_percent(box: Box
     assert page.get_by_role("row").count() == 11  # a header, and the first ten
     page = box.page(f"artifacts/artifact/{artifacts['catae-progress']['id']}")
     page.get_by_text("Progress: 100%").wait_for()
-    page.get_by_text("Ended after 12 epochs: the 12 epochs allowed by max_epochs are over.").wait_for()
+    page.get_by_text("Ended after 12 epochs: max_epochs (12) was reached.").wait_for()
     box.shoot(page, "progress")

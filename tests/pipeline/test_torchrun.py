@@ -1,4 +1,4 @@
-"""Training by two processes, beside one. The larger part of each test's time is the start of PyTorch in each."""
+"""Compare training in two processes with training in one. Most of each test's time is the start of PyTorch."""
 
 import json
 import shutil
@@ -34,7 +34,7 @@ def last_loss(run: Run) -> float:
 
 
 def without_its_last_epoch(run: Run, folder: Path) -> Path:
-    """A copy of the run's output folder, as if it had been interrupted in the last epoch."""
+    """Copy the run's output folder, as if the run had been interrupted in the last epoch."""
     shutil.copytree(run.path.parent.parent, folder, symlinks=True)
     copy = Run(folder / "runs" / run.id)
     (copy.checkpoints / "last-previous.pt").replace(copy.checkpoints / "last.pt")
@@ -42,10 +42,10 @@ def without_its_last_epoch(run: Run, folder: Path) -> Path:
     return folder
 
 
-def test_two_processes_take_the_steps_of_one(synthetic_images: ImageStore) -> None:
-    """Rounding apart, which float64 shows; float32's grows as Adam divides small gradients by themselves."""
+def test_two_processes_compute_the_steps_of_one(synthetic_images: ImageStore) -> None:
+    """Up to rounding, as float64 shows. In float32, Adam amplifies it by dividing small gradients by themselves."""
     command = [*torchrun.TORCHRUN, *torchrun.SINGLE_HOST, "--nproc-per-node", "2"]
-    done = subprocess.run(
+    ran = subprocess.run(
         [*command, str(ROOT / "tests/two_ranks.py"), str(synthetic_images.path)],
         capture_output=True,
         text=True,
@@ -53,10 +53,10 @@ def test_two_processes_take_the_steps_of_one(synthetic_images: ImageStore) -> No
         check=False,
         env=torchrun.environment(),
     )
-    assert done.returncode == 0, done.stderr
-    found = [json.loads(line) for line in done.stdout.splitlines()]
-    assert sorted(each["rank"] for each in found) == [0, 1]
-    for each in found:
+    assert ran.returncode == 0, ran.stderr
+    results = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert sorted(each["rank"] for each in results) == [0, 1]
+    for each in results:
         assert each["float64"]["weights"] < 1e-9
         assert each["float32"]["weights"] < 1e-2
         assert each["float32"]["losses"] < 1e-4
@@ -65,11 +65,11 @@ def test_two_processes_take_the_steps_of_one(synthetic_images: ImageStore) -> No
         assert all(each[dtype]["equal to rank 0"] for dtype in ("float64", "float32", "bfloat16"))
 
 
-def test_two_processes_leave_the_run_that_one_leaves(by_one: Run, by_two: Run) -> None:
-    def left(run: Run) -> list[str]:
+def test_two_processes_write_the_same_files_as_one(by_one: Run, by_two: Run) -> None:
+    def files_of(run: Run) -> list[str]:
         return sorted(str(file.relative_to(run.path)) for file in run.path.rglob("*") if "tfevents" not in file.name)
 
-    assert left(by_two) == left(by_one)
+    assert files_of(by_two) == files_of(by_one)
     assert len(list(by_two.path.parent.iterdir())) == 1
     (one, two) = (run.read() for run in (by_one, by_two))
     assert two["state"] == one["state"] == "finished"
@@ -79,12 +79,12 @@ def test_two_processes_leave_the_run_that_one_leaves(by_one: Run, by_two: Run) -
 
 
 @pytest.mark.slow
-def test_a_process_that_is_killed_is_started_again_and_the_end_is_the_same(by_two: Run, tmp_path: Path) -> None:
+def test_a_killed_process_is_restarted_with_an_identical_result(by_two: Run, tmp_path: Path) -> None:
     process = torchrun.fit(job_settings(tmp_path, resume="never"), "--max-restarts", "3")
     try:
         run = Run(tmp_path / "latest")
-        until = time.monotonic() + 400
-        while not (run.checkpoints / "last-previous.pt").exists() and time.monotonic() < until:
+        deadline = time.monotonic() + 400
+        while not (run.checkpoints / "last-previous.pt").exists() and time.monotonic() < deadline:
             time.sleep(0.002)
         torchrun.find_rank(1, process.pid).kill()
         code, out, err = torchrun.wait(process)
@@ -93,36 +93,36 @@ def test_a_process_that_is_killed_is_started_again_and_the_end_is_the_same(by_tw
     assert code == 0, err
     assert "another process of this training has ended" in err or "interrupted" in err
     assert "resuming after epoch " in err
-    again = Run(Path(out.removesuffix("\n")))
-    assert again.read()["attempts"] == 2
-    assert len(list(again.path.parent.iterdir())) == 1
-    assert torchrun.weights(again) == torchrun.weights(by_two)
+    restarted = Run(Path(out.removesuffix("\n")))
+    assert restarted.read()["attempts"] == 2
+    assert len(list(restarted.path.parent.iterdir())) == 1
+    assert torchrun.weights(restarted) == torchrun.weights(by_two)
 
 
-def test_what_two_processes_began_one_goes_on_with(by_two: Run, tmp_path: Path) -> None:
-    gone_on = by_one_process(without_its_last_epoch(by_two, tmp_path / "out"))
-    assert gone_on.id == by_two.id
-    assert gone_on.read()["training"]["epochs"] == EPOCHS
-    assert last_loss(gone_on) == pytest.approx(last_loss(by_two), rel=1e-4)
+def test_one_process_resumes_a_run_of_two(by_two: Run, tmp_path: Path) -> None:
+    resumed = by_one_process(without_its_last_epoch(by_two, tmp_path / "out"))
+    assert resumed.id == by_two.id
+    assert resumed.read()["training"]["epochs"] == EPOCHS
+    assert last_loss(resumed) == pytest.approx(last_loss(by_two), rel=1e-4)
 
 
 @pytest.mark.slow
-def test_what_one_process_began_two_go_on_with(by_one: Run, tmp_path: Path) -> None:
+def test_two_processes_resume_a_run_of_one(by_one: Run, tmp_path: Path) -> None:
     process = torchrun.fit(job_settings(without_its_last_epoch(by_one, tmp_path / "out")))
     code, out, err = torchrun.wait(process)
     assert code == 0, err
     assert f"resuming after epoch {EPOCHS - 1} and 0 batches" in err
-    gone_on = Run(Path(out.removesuffix("\n")))
-    assert gone_on.id == by_one.id
-    assert last_loss(gone_on) == pytest.approx(last_loss(by_one), rel=1e-4)
+    resumed = Run(Path(out.removesuffix("\n")))
+    assert resumed.id == by_one.id
+    assert last_loss(resumed) == pytest.approx(last_loss(by_one), rel=1e-4)
 
 
-def test_processes_that_differ_are_one_line(tmp_path: Path) -> None:
+def test_processes_with_different_settings_are_one_line(tmp_path: Path) -> None:
     words = ["python", "-m", "catae", "fit", *torchrun.flags(job_settings(tmp_path))]
     script = 'CATAE_SEED=$RANK exec "$0" "${@:2}"'
     words[0] = torchrun.TORCHRUN[0]
     command = [*torchrun.TORCHRUN, *torchrun.SINGLE_HOST, "--nproc-per-node", "2", "--no-python", "bash", "-c", script]
-    done = subprocess.run(
+    ran = subprocess.run(
         [*command, words[0], "", *words[1:]],
         capture_output=True,
         text=True,
@@ -130,6 +130,6 @@ def test_processes_that_differ_are_one_line(tmp_path: Path) -> None:
         check=False,
         env=torchrun.environment(),
     )
-    assert done.returncode != 0
-    assert "catae: process 1 has a different seed than the main process: give all hosts the same images" in done.stderr
-    assert "catae/training/trainer.py" not in done.stderr  # no traceback
+    assert ran.returncode != 0
+    assert "catae: process 1 has a different seed than the main process: give all hosts the same images" in ran.stderr
+    assert "catae/training/trainer.py" not in ran.stderr  # no traceback

@@ -6,7 +6,7 @@ from catae.training import distributed
 from catae.training.distributed import SINGLE, World
 
 
-def test_every_item_is_one_processs_share() -> None:
+def test_shares_are_disjoint_complete_and_balanced() -> None:
     items = list(range(17))
     for count in (1, 2, 3, 20):
         shares = [World(rank, count).share(items) for rank in range(count)]
@@ -14,11 +14,11 @@ def test_every_item_is_one_processs_share() -> None:
         assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-def test_the_shares_of_a_batch_are_the_batch_of_one_process(synthetic_images: ImageStore) -> None:
-    """Also of the last one, of 1 picture, which two of three processes have none of; and in the midst of an epoch."""
+def test_shares_of_a_batch_add_up_to_the_batch_of_one_process(synthetic_images: ImageStore) -> None:
+    """The loader skips one batch, and the last batch has 1 image, so two of three processes have none of it."""
 
-    def batches_of(us: World) -> list[torch.Tensor]:
-        return list(loader.train_loader(synthetic_images, range(97), 32, 5, 2, 1, 0.5, 2, us.rank, us.world_size))
+    def batches_of(world: World) -> list[torch.Tensor]:
+        return list(loader.train_loader(synthetic_images, range(97), 32, 5, 2, 1, 0.5, 2, world.rank, world.world_size))
 
     whole = batches_of(SINGLE)
     shares = [batches_of(World(rank, 3)) for rank in range(3)]
@@ -29,9 +29,9 @@ def test_the_shares_of_a_batch_are_the_batch_of_one_process(synthetic_images: Im
             assert torch.equal(share[number], batch[rank::3])
 
 
-def test_a_process_that_torchrun_has_not_started_is_alone() -> None:
-    with distributed.init_process_group() as us:
-        assert us == SINGLE
-        assert us.is_main
-        assert us.broadcast({"a": 1}) == {"a": 1}
-        assert us.all_reduce_sum(0.1, 2) == [0.1, 2]
+def test_a_process_without_torchrun_is_alone() -> None:
+    with distributed.init_process_group() as world:
+        assert world == SINGLE
+        assert world.is_main
+        assert world.broadcast({"a": 1}) == {"a": 1}
+        assert world.all_reduce_sum(0.1, 2) == [0.1, 2]

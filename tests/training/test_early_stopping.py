@@ -11,17 +11,17 @@ from catae.training.early_stopping import EarlyStopping
         ([1.0, 0.9, 0.8, 0.7], None, 4),
         ([1.0, 1.0, 1.0, 1.0], 4, 1),
         ([1.0, 0.89, 0.95, 0.95, 0.8, 0.8, 0.8, 0.8], 8, 5),
-        # Better only if below best * (1 - min_delta), strictly: 0.9 is just that for 1.0 and 0.1.
+        # A loss improves only if it is below best * (1 - min_delta), strictly; 0.9 equals that limit.
         ([1.0, 0.9, 0.9, 0.9], 4, 1),
         ([1.0, 0.8999, 0.9, 0.9], None, 2),
-        # Small gains don't move the best, so that they add up to a better epoch, or end the training.
+        # Small improvements leave `best` unchanged, so they add up to a better epoch or end the training.
         ([1.0, 0.95, 0.92, 0.89, 0.85], None, 4),
         ([1.0, 0.97, 0.94, 0.91], 4, 1),
         ([1.0, math.nan, math.nan, math.nan], 4, 1),
         ([math.inf, 1.0], None, 2),
     ],
 )
-def test_training_stops_when_the_error_hardly_decreases(
+def test_training_stops_when_the_loss_stops_improving(
     losses: list[float], stops_after: int | None, best_epoch: int
 ) -> None:
     stopping = EarlyStopping(patience=3, min_delta=0.1)
@@ -35,7 +35,7 @@ def test_training_stops_when_the_error_hardly_decreases(
     assert stopping.best_epoch == best_epoch
 
 
-def test_it_goes_on_from_its_state_as_if_nothing_had_happened() -> None:
+def test_it_resumes_from_its_state() -> None:
     stopping = EarlyStopping(patience=2, min_delta=0.001)
     for epoch, loss in enumerate([1.0, 0.5, 0.5], 1):
         stopping.update(epoch, loss)

@@ -1,4 +1,4 @@
-"""The moving average of the weights: what it is, and the way back to it."""
+"""Test the moving average of the weights, and the rollback to it."""
 
 import pytest
 import torch
@@ -17,9 +17,7 @@ def parts(synthetic_images: ImageStore) -> Split:
     return split.split(synthetic_images.keys, test_fraction=0.3)
 
 
-def test_what_is_judged_and_kept_is_the_moving_average_of_the_weights(
-    synthetic_images: ImageStore, small: Settings
-) -> None:
+def test_eval_model_has_the_moving_average_of_the_weights(synthetic_images: ImageStore, small: Settings) -> None:
     settings = small.model_copy(update={"ema_decay": 0.5, "batch_size": 8, "precision": "fp32"})
     parts = Split(train=tuple(range(80)), test=tuple(range(80, 100)))
     state = Trainer(settings)
@@ -28,11 +26,11 @@ def test_what_is_judged_and_kept_is_the_moving_average_of_the_weights(
     for number, batch in enumerate(loader.train_loader(synthetic_images, parts.train, 8, settings.seed, 1, 0, 0.5, 1)):
         trainer.step(other.model, batch, other.optimizer)
         for average, weight in zip(averages, other.model.parameters(), strict=True):
-            # The first step's weights are taken as they are; then the share that stays grows to a half.
+            # The first step replaces the average; then the decay grows to a half.
             average.lerp_(weight.detach(), 1 if number == 0 else 1 - min(0.5, (1 + number) / (10 + number)))
     epoch = state.run_epoch(synthetic_images, parts)
-    for ours, theirs in zip(state.eval_model.parameters(), averages, strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
+    for weight, expected in zip(state.eval_model.parameters(), averages, strict=True):
+        torch.testing.assert_close(weight, expected, atol=1e-6, rtol=0)
     test_loader = loader.ordered_loader(synthetic_images, parts.test)
     assert epoch.test_loss == pytest.approx(trainer.evaluate(state.eval_model, test_loader), rel=1e-6)
     assert epoch.test_loss != pytest.approx(trainer.evaluate(state.model, test_loader), rel=1e-6)
@@ -41,44 +39,44 @@ def test_what_is_judged_and_kept_is_the_moving_average_of_the_weights(
 
 @pytest.fixture
 def settled(synthetic_images: ImageStore, parts: Split, small: Settings) -> Trainer:
-    """A training of 135 steps, whose loss has come down."""
+    """Return a trainer after 135 steps, past the warm-up."""
     state = Trainer(small.model_copy(update={"batch_size": 4}))
     for _ in range(5):
         state.run_epoch(synthetic_images, parts)
     return state
 
 
-def lose(model: nn.Module) -> None:
-    """Makes each pixel black or white, where tanh gives no gradient to leave by."""
+def saturate(model: nn.Module) -> None:
+    """Make every pixel black or white, where the gradient of tanh is 0."""
     with torch.no_grad():
         for weights in model.parameters():
             weights.mul_(100)
 
 
-def test_weights_that_get_lost_go_back_to_their_average_and_training_goes_on(
+def test_a_loss_spike_rolls_the_weights_back(
     synthetic_images: ImageStore, parts: Split, settled: Trainer, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = trainer.evaluate(settled.model, loader.ordered_loader(synthetic_images, parts.test))
-    lose(settled.model.decoder)
+    saturate(settled.model.decoder)
     settled.run_epoch(synthetic_images, parts)
     assert "the loss spiked in epoch 6: training resumed from the averaged weights (1 time)" in caplog.text
     assert trainer.evaluate(settled.model, loader.ordered_loader(synthetic_images, parts.test)) < 1.1 * before
 
 
-def test_where_the_average_is_as_bad_they_do_not_go_back_for_ever(
+def test_a_bad_average_is_rolled_back_to_only_once(
     synthetic_images: ImageStore, parts: Split, settled: Trainer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    lose(settled.model.decoder)
-    lose(settled.eval_model.decoder)
+    saturate(settled.model.decoder)
+    saturate(settled.eval_model.decoder)
     settled.run_epoch(synthetic_images, parts)
     assert "(1 time)" in caplog.text
 
 
-def test_a_training_that_goes_on_knows_what_loss_is_usual(
+def test_the_usual_loss_survives_a_resume(
     synthetic_images: ImageStore, parts: Split, settled: Trainer, caplog: pytest.LogCaptureFixture
 ) -> None:
     other = Trainer(settled.settings)
     other.load_state_dict(settled.state_dict())
-    lose(other.model.decoder)
+    saturate(other.model.decoder)
     other.run_epoch(synthetic_images, parts)
     assert "(1 time)" in caplog.text

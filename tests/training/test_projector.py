@@ -1,4 +1,4 @@
-"""What a real TensorBoard answers, and a browser shows, of a run's latents, settings and scores."""
+"""Test what a real TensorBoard server returns for a run's latents, settings and scores."""
 
 import io
 import os
@@ -31,7 +31,7 @@ TAGS = ("score/l1", "score/psnr", "score/ssim")
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
-    """Two runs that have been trained and scored, by id."""
+    """Return two trained and scored runs, by id."""
     artifacts, done = tmp_path_factory.mktemp("artifacts"), {}
     for dimensions in (8, 16):
         resolved = Settings(
@@ -46,8 +46,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
 
 @pytest.fixture(scope="module")
 def tensorboard(runs: dict[str, Run], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a TensorBoard that was there before the runs ended; they have logged their end twice, as if killed
-    meanwhile."""
+    """Start TensorBoard before the runs log their results, which they do twice, as after a kill; return its address."""
     address, log = f"http://127.0.0.1:{(port := free_port())}", tmp_path_factory.mktemp("tensorboard") / "log"
     logdir = str(next(iter(runs.values())).path.parent)
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", logdir, "--port", str(port)]
@@ -64,17 +63,17 @@ def tensorboard(runs: dict[str, Run], tmp_path_factory: pytest.TempPathFactory) 
 
 
 def images(run: Run) -> Path:
-    """Where the run's pictures are."""
+    """Return the folder of the run's image store."""
     return Path(run.read()["data"]["store"])
 
 
 def has(address: str, runs: dict[str, Run], *parts: str) -> bool:
-    """Whether TensorBoard has these parts of the runs, and nothing else."""
+    """Return whether TensorBoard has exactly these parts of the runs."""
     return set(httpx.get(f"{address}/data/runs").json()) == {f"{name}/events/{part}" for name in runs for part in parts}
 
 
 def answers(address: str) -> bool:
-    """Whether it is there."""
+    """Return whether TensorBoard responds."""
     try:
         return httpx.get(f"{address}/data/environment").is_success
     except httpx.HTTPError:
@@ -82,19 +81,17 @@ def answers(address: str) -> bool:
 
 
 def ask(address: str, **body: Any) -> Any:
-    """What the HPARAMS tab is answered."""
+    """Return the response to a request of the HPARAMS tab."""
     return httpx.post(f"{address}/data/plugin/hparams/{body.pop('route')}", json=body).raise_for_status().json()
 
 
-def test_the_tab_of_hyperparameters_has_each_run_once_with_its_settings_and_final_scores(
-    tensorboard: str, runs: dict[str, Run]
-) -> None:
+def test_the_hparams_tab_has_each_run_once_with_settings_and_scores(tensorboard: str, runs: dict[str, Run]) -> None:
     experiment = until(lambda: ask(tensorboard, route="experiment", includeMetrics=True), 30)
     assert [info["name"]["tag"] for info in experiment["metricInfos"]] == list(TAGS)
     assert {"latent_dim", "learning_rate", "seed", "source"} <= {info["name"] for info in experiment["hparamInfos"]}
     metrics = [{"metric": {"group": "", "tag": tag}} for tag in TAGS]
-    asked = {"startIndex": 0, "sliceSize": 100, "colParams": metrics, "allowedStatuses": ["STATUS_UNKNOWN"]}
-    groups = until(lambda: ask(tensorboard, route="session_groups", **asked)["sessionGroups"], 30)
+    query = {"startIndex": 0, "sliceSize": 100, "colParams": metrics, "allowedStatuses": ["STATUS_UNKNOWN"]}
+    groups = until(lambda: ask(tensorboard, route="session_groups", **query)["sessionGroups"], 30)
     assert sorted(group["name"] for group in groups) == sorted(runs)
     for group in groups:
         run = runs[group["name"]]
@@ -102,32 +99,30 @@ def test_the_tab_of_hyperparameters_has_each_run_once_with_its_settings_and_fina
         assert session["name"] == f"{run.id}/events/final"
         assert group["hparams"]["latent_dim"] == files.read_json(run.settings)["latent_dim"]["value"]
         assert group["hparams"]["source"] == "drawn:120"
-        reached = {value["name"]["tag"]: value["value"] for value in group["metricValues"]}
-        wanted = {f"score/{name}": run.read()["scores"]["model"][name] for name in ("l1", "psnr", "ssim")}
-        assert {tag: reached[tag] for tag in TAGS} == pytest.approx(wanted)
+        values = {value["name"]["tag"]: value["value"] for value in group["metricValues"]}
+        expected = {f"score/{name}": run.read()["scores"]["model"][name] for name in ("l1", "psnr", "ssim")}
+        assert {tag: values[tag] for tag in TAGS} == pytest.approx(expected)
 
 
-def test_the_projector_has_the_codes_names_and_pictures_of_test_pictures(
-    tensorboard: str, runs: dict[str, Run]
-) -> None:
-    there = f"{tensorboard}/data/plugin/projector"
-    shown = until(lambda: httpx.get(f"{there}/runs").json(), 30)
-    assert sorted(shown) == sorted(f"{name}/events/final" for name in runs)
+def test_the_projector_has_latents_names_and_images(tensorboard: str, runs: dict[str, Run]) -> None:
+    plugin = f"{tensorboard}/data/plugin/projector"
+    known = until(lambda: httpx.get(f"{plugin}/runs").json(), 30)
+    assert sorted(known) == sorted(f"{name}/events/final" for name in runs)
     for name, run in runs.items():
         image_set, test = ImageStore(images(run)), files.read_json(run.split)["test"]
-        asked = {"run": f"{name}/events/final"}
-        (embedding,) = httpx.get(f"{there}/info", params=asked).json()["embeddings"]
-        asked["name"] = embedding["tensorName"]
-        assert asked["name"] == f"latents of {len(test)} test images"
+        query = {"run": f"{name}/events/final"}
+        (embedding,) = httpx.get(f"{plugin}/info", params=query).json()["embeddings"]
+        query["name"] = embedding["tensorName"]
+        assert query["name"] == f"latents of {len(test)} test images"
 
         positions = [image_set.names.index(name) for name in test]
-        codes = space.encode(loop.load_best(run.checkpoints), loader.ordered_loader(image_set, positions)).flatten(1)
-        tensor = np.frombuffer(httpx.get(f"{there}/tensor", params=asked).content, np.float32)
-        assert tensor.reshape(codes.shape) == pytest.approx(codes.numpy(), rel=1e-4, abs=1e-5)
-        assert httpx.get(f"{there}/metadata", params=asked).text.splitlines() == test
+        latents = space.encode(loop.load_best(run.checkpoints), loader.ordered_loader(image_set, positions)).flatten(1)
+        tensor = np.frombuffer(httpx.get(f"{plugin}/tensor", params=query).content, np.float32)
+        assert tensor.reshape(latents.shape) == pytest.approx(latents.numpy(), rel=1e-4, abs=1e-5)
+        assert httpx.get(f"{plugin}/metadata", params=query).text.splitlines() == test
 
         side = embedding["sprite"]["singleImageDim"][0]
-        sheet = np.asarray(Image.open(io.BytesIO(httpx.get(f"{there}/sprite_image", params=asked).content)))
+        sheet = np.asarray(Image.open(io.BytesIO(httpx.get(f"{plugin}/sprite_image", params=query).content)))
         rows = len(sheet) // side
         for number, pixels in enumerate(image_set.take(positions)):
             top, left = number // rows * side, number % rows * side
@@ -135,7 +130,7 @@ def test_the_projector_has_the_codes_names_and_pictures_of_test_pictures(
 
 
 @pytest.mark.usefixtures("tensorboard")
-def test_after_a_restart_the_scores_stand_once(runs: dict[str, Run]) -> None:
+def test_after_a_restart_each_score_has_one_point(runs: dict[str, Run]) -> None:
     for run in runs.values():
         log = EventAccumulator(str(run.events / events.FINAL))
         log.Reload()
@@ -146,13 +141,13 @@ def test_after_a_restart_the_scores_stand_once(runs: dict[str, Run]) -> None:
         assert len(events.read_scalars(run.events)["loss/test"]) == 2
 
 
-def test_names_that_would_break_the_table_are_shown_as_escapes(tmp_path: Path) -> None:
-    pixels, codes = np.zeros((2, 8, 8, 3), np.uint8), torch.zeros(2, 3, 1, 1)
-    events.write_embedding(tmp_path, codes, ["a\tb\n.jpg", "Kätzchen.jpg"], pixels)
+def test_control_characters_in_names_are_escaped(tmp_path: Path) -> None:
+    pixels, latents = np.zeros((2, 8, 8, 3), np.uint8), torch.zeros(2, 3, 1, 1)
+    events.write_embedding(tmp_path, latents, ["a\tb\n.jpg", "Kätzchen.jpg"], pixels)
     names = (tmp_path / events.FINAL / events.NAMES).read_text(encoding="utf-8")
     assert names == "a\\tb\\n.jpg\nKätzchen.jpg\n"
 
 
-def test_a_sheet_of_the_most_pictures_is_within_what_the_projector_takes() -> None:
+def test_the_largest_sprite_sheet_is_within_the_projectors_limit() -> None:
     sheet = events.sprite(np.zeros((projection.MOST, events.SPRITE_SIDE, events.SPRITE_SIDE, 3), np.uint8))
     assert sheet.shape == (2048, 2048, 3)
