@@ -210,11 +210,13 @@ def _interpolate(options: argparse.Namespace) -> None:
     match len(options.images):
         case 2:
             out, steps = options.out or Path("interpolation.gif"), resolved.interpolation_steps
-            interpolate.walk_in(source, options.images, steps, resolved.seed, out, options.path, options.rows)
+            interpolate.draw_run_interpolation(
+                source, options.images, steps, resolved.seed, out, options.path, options.rows
+            )
         case 4:
             out = options.out or Path("grid.png")
             side = resolved.interpolation_steps if options.steps else interpolate.SIDE
-            interpolate.grid_in(source, options.images, side, out, options.path)
+            interpolate.draw_run_grid(source, options.images, side, out, options.path)
         case number:
             raise UserError(f"interpolate needs two images, or four for a grid: {number} are given")
     print(out)
@@ -225,7 +227,7 @@ def _attribute(options: argparse.Namespace) -> None:
     from catae.inference import interpolate
 
     source = run.find_trained_run(options.run, settings.load().output_dir)
-    interpolate.attribute_in(source, options.image, options.positives, options.negatives, options.out)
+    interpolate.draw_run_attribute(source, options.image, options.positives, options.negatives, options.out)
     print(options.out)
 
 
@@ -261,7 +263,9 @@ def _latents(options: argparse.Namespace) -> None:
     from catae.inference import latent_map
 
     resolved = settings.load()
-    latent_map.draw(run.find_trained_run(options.run, resolved.output_dir), options.map, resolved.seed, options.out)
+    latent_map.draw_run_map(
+        run.find_trained_run(options.run, resolved.output_dir), options.map, resolved.seed, options.out
+    )
     print(options.out)
 
 
@@ -280,10 +284,10 @@ def _play(options: argparse.Namespace) -> None:
 
     source = run.find_trained_run(options.run, settings.load().output_dir)
     with playground.listen(options.host, options.port) as listening:
-        toy = playground.open_session(source)
+        session = playground.open_session(source)
         host = f"[{options.host}]" if ":" in options.host else options.host
         print(f"http://{host}:{listening.getsockname()[1]}/", flush=True)
-        playground.serve(toy, listening, playground.LOOPBACK if options.host in playground.LOOPBACK else None)
+        playground.serve(session, listening, playground.LOOPBACK if options.host in playground.LOOPBACK else None)
 
 
 def _inspect(options: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ from prefect.runtime import flow_run
 
 from catae import settings
 from catae.errors import UserError
-from catae.inference.interpolate import walk_in
+from catae.inference.interpolate import draw_run_interpolation
 from catae.run import find_trained_run
 from flows import parameters, tasks
 
@@ -50,6 +50,6 @@ def interpolate(
     resolved = settings.load(steps)
     run = find_trained_run(run_id, resolved.output_dir)
     file = Path(out) if out else run.path / f"interpolation-{flow_run.id}.gif"
-    names = walk_in(run, [a, b] if a else [], resolved.interpolation_steps, resolved.seed, file, path)
+    names = draw_run_interpolation(run, [a, b] if a else [], resolved.interpolation_steps, resolved.seed, file, path)
     tasks.publish_image(file, "catae-interpolation", f"From {names[0]} to {names[1]}, {path}, run {run.id}")
     return file

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 CHROMIUM = Path("/usr/bin/chromium")
-WIDTHS = (360, 800, 1280)
+WIDTHS = (360, 390, 800, 1280)
 HOSTILE = '</code><script>alert("x")</script><img src="http://evil.example/cat.png">&amp;.jpg'
 
 needs_chromium = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser at {CHROMIUM}: apt-get install chromium")
@@ -58,7 +58,7 @@ def browsing(**context: Any) -> Iterator[Any]:
 
 
 def check_in_browser(path: Path, scheme: Any, images: int, one_line: str = "") -> None:
-    """Check a page at several widths: all images load, no horizontal scrolling, no requests, no console messages.
+    """Check a page at several widths: all images load, no scrolling or cut text, no requests, no console messages.
 
     Args:
         path: the HTML file.
@@ -79,11 +79,17 @@ def check_in_browser(path: Path, scheme: Any, images: int, one_line: str = "") -
             assert len(widths) == images
             assert min(widths) > 0
             assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), f"{width} px"
+            assert page.evaluate(CUT) == [], f"{width} px"
             if one_line:
                 assert page.evaluate(WRAPPED, one_line) == [], f"{width} px"
     assert messages == []
     assert {url for url in requests if not url.startswith("data:")} == {path.as_uri()}
 
+
+# Elements whose content is wider than they are. Tables may scroll.
+CUT = """() => Array.from(document.querySelectorAll("main *, footer *")).filter(element =>
+    element.scrollWidth > element.clientWidth && getComputedStyle(element).display !== "inline"
+    && !element.closest(".scroll")).map(element => element.outerHTML.slice(0, 80))"""
 
 WRAPPED = """selector => Array.from(document.querySelectorAll(selector)).filter(element => {
     const range = document.createRange();

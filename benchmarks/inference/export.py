@@ -57,7 +57,7 @@ def main() -> None:
     )
     print("| part | PyTorch, ms | onnxruntime, ms | speedup |\n|---|---:|---:|---:|")
     for part in parts:
-        print(compare_backends(part, part.trial[0][:1], weights.metadata(model), options.repeats), flush=True)
+        print(compare_backends(part, part.trials[0][:1], weights.metadata(model), options.repeats), flush=True)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from catae.model.autoencoder import AutoEncoder
 from catae.report import figures
 from catae.run import Run
 from catae.system import rng
-from catae.system.text import count as count_of
+from catae.system.text import count as counted
 
 NEAREST = 16  # samples in nearest.png
 PRIORS: dict[priors.Name, str] = {
@@ -83,8 +83,8 @@ def draw_nearest(
     pixels = samples.decode_samples(model, fitted, prior, NEAREST, seed)
     positions, _ = samples.find_nearest(pixels, images, parts.train)
     title = (
-        f"{NEAREST} images of random latents of the prior {prior}, seed {seed} (upper rows), and the nearest to\n"
-        f"each in its pixels, by L2, of {count_of(len(parts.train), 'train image')} (lower rows)"
+        f"{NEAREST} samples of the prior {prior}, seed {seed} (upper rows), and the train image nearest to each\n"
+        f"in L2 distance of pixels, of {counted(len(parts.train), 'train image')} (lower rows)"
     )
     figures.pairs(pixels, images.take(positions), path, title)
 

@@ -1,4 +1,4 @@
-"""Ways through the latents: between two pictures, between four, and along what tells two groups of them apart."""
+"""Draw paths through latent space: between two images, between four, and along the direction of an attribute."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -20,139 +20,138 @@ from catae.system import files
 
 FORMULAS = {
     "linear": "z = (1 - alpha) * A + alpha * B",
-    "spherical": "z on the arc from A to B (slerp), its norm from |A| to |B|,",
+    "spherical": "z on the arc from A to B (slerp), its norm from |A| to |B|",
 }
-SHAPES = {"linear": "straight", "spherical": "along arcs (slerp)"}
 COLUMNS = 8
-SIDE, LARGEST_SIDE = 8, 32  # of the grid between four: 32 x 32 pictures of 64x64 are a PNG of some 10 MB
-REACH, STEP = 2, 0.5  # how far along an attribute's direction, and how far at a time
+SIDE, MAX_SIDE = 8, 32  # of the grid between four: 32x32 images of 64x64 are a PNG of about 10 MB
+REACH, STEP = 2, 0.5  # of the multiples of an attribute's direction: from -2 to 2 in steps of 0.5
 
 
-def draw_walk(
+def draw_interpolation(
     model: AutoEncoder,
     ends: Pixels,
     names: Sequence[str],
     steps: int,
-    path: Path,
-    way: str = "linear",
+    out: Path,
+    path: str = "linear",
     rows: int | None = None,
 ) -> None:
-    """Draws a walk between two pictures: an animation moves through it, a PNG shows all of it with the two pictures.
+    """Draw the interpolation between two images, as an animation or as a PNG with all steps and the two images.
 
     Args:
-        model: what encodes and decodes.
+        model: the model.
         ends: uint8 (2, size, size, 3).
-        names: of the two pictures, for the title.
-        steps: pictures in the walk, both ends included.
-        path: the `.png`, `.gif`, `.webp` or `.mp4` to write.
-        way: 'linear' or 'spherical'.
-        rows: of the PNG, 1 for a strip; None for as many as 8 pictures in each need.
+        names: names of the two images, for the title.
+        steps: number of interpolated images, including both ends.
+        out: the `.png`, `.gif`, `.webp` or `.mp4` to write.
+        path: 'linear' or 'spherical'.
+        rows: rows of the PNG, 1 for a strip; None for rows of 8 images.
 
     Raises:
-        UserError: an MP4 is asked for, and ffmpeg is missing; or there can't be such rows.
+        UserError: ffmpeg is missing for an MP4, or `rows` is not possible.
     """
-    mix = partial(interpolation.between_two, steps=steps, path=interpolation.PATHS[way])
+    mix = partial(interpolation.between_two, steps=steps, path=interpolation.PATHS[path])
     pixels = interpolation.interpolate(model, [normalize(ends)], mix, space.decode)
-    if path.suffix.lower() in animation.WRITERS:
+    if out.suffix.lower() in animation.WRITERS:
         if rows is not None:
-            raise UserError(f"--rows is {rows}: only a .png has rows, and --out is {path}")
-        animation.write_animation(pixels, path)
+            raise UserError(f"--rows is {rows}: only a .png has rows, and --out is {out}")
+        animation.write_animation(pixels, out)
         return
     title = (
-        f"{names[0]} (first), {names[1]} (last), and between them {steps} steps of\n"
-        f"{FORMULAS[way]} through the latents{', row by row' if rows != 1 else ''}"
+        f"{names[0]} (first), {names[1]} (last), and {steps} steps between them{', row by row' if rows != 1 else ''}:\n"
+        f"{FORMULAS[path]}"
     )
     columns = COLUMNS if rows is None else _columns(2 + steps, rows, model.image_size)
-    figures.grid(np.concatenate([ends[:1], pixels, ends[1:]]), path, title, columns)
+    figures.grid(np.concatenate([ends[:1], pixels, ends[1:]]), out, title, columns)
 
 
 def _columns(count: int, rows: int, size: int) -> int:
-    """In how many columns so many pictures have so many rows."""
+    """Return the number of columns of a grid of `count` images in so many rows."""
     if not 1 <= rows <= count:
-        raise UserError(f"--rows is {rows}: it must be from 1 to {count}, the pictures that are drawn")
-    columns, most = ceil(count / rows), figures.max_columns(size)
-    if columns > most:
-        raise UserError(f"--rows is {rows}: {columns} pictures in a row are too wide for a PNG, {most} are the most")
+        raise UserError(f"--rows is {rows}: it must be from 1 to {count}, the number of images")
+    columns, limit = ceil(count / rows), figures.max_columns(size)
+    if columns > limit:
+        raise UserError(f"--rows is {rows}: {columns} images per row are too wide for a PNG; at most {limit} fit")
     return columns
 
 
-def walk_in(
-    run: Run, wanted: Sequence[str], steps: int, seed: int, path: Path, way: str = "linear", rows: int | None = None
+def draw_run_interpolation(
+    run: Run, names: Sequence[str], steps: int, seed: int, out: Path, path: str = "linear", rows: int | None = None
 ) -> list[str]:
-    """Draws a walk as `draw_walk` does, with the model of a run; gives the names of the two pictures.
+    """Draw an interpolation as `draw_interpolation` does, with the model of a run; return the two images' names.
 
     Args:
-        run: whose model.
-        wanted: the two pictures, as `gallery.load_images` takes them; of none, two test pictures are taken by seed.
-        steps: pictures in the walk, both ends included.
+        run: the run.
+        names: the two images, as `gallery.load_images` takes them; if empty, the seed chooses two test images.
+        steps: number of interpolated images, including both ends.
         seed: decides which.
-        path: the `.png`, `.gif`, `.webp` or `.mp4` to write.
-        way: 'linear' or 'spherical'.
-        rows: of the PNG, as in `draw_walk`.
+        out: the `.png`, `.gif`, `.webp` or `.mp4` to write.
+        path: 'linear' or 'spherical'.
+        rows: rows of the PNG, as in `draw_interpolation`.
 
     Raises:
-        UserError: there is no such picture, or it can't be decoded, or drawn so.
+        UserError: there is no such image, or it cannot be decoded or drawn.
     """
     model = weights.load(run.model)
     test = files.read_json(run.split)["test"]
-    names = list(wanted) or [test[position] for position in gallery.choose_pair(test, range(len(test)), "", seed)]
-    draw_walk(model, gallery.load_images(run, names, model.image_size), names, steps, path, way, rows)
-    return names
+    pair = list(names) or [test[position] for position in gallery.choose_pair(test, range(len(test)), "", seed)]
+    draw_interpolation(model, gallery.load_images(run, pair, model.image_size), pair, steps, out, path, rows)
+    return pair
 
 
-def grid_in(run: Run, wanted: Sequence[str], side: int, path: Path, way: str = "linear") -> None:
-    """Draws the grid between four pictures, with the model of a run; the corners are their restorations.
+def draw_run_grid(run: Run, names: Sequence[str], side: int, out: Path, path: str = "linear") -> None:
+    """Draw the grid between four images, with the model of a run. Its corners are their reconstructions.
 
     Args:
-        run: whose model.
-        wanted: four pictures, as `gallery.load_images` takes them: top left, top right, bottom left, bottom right.
-        side: pictures in a row, and rows, at most 32.
-        path: the PNG to write.
-        way: 'linear', which is bilinear in the codes, or 'spherical'.
+        run: the run.
+        names: four images, as `gallery.load_images` takes them: top left, top right, bottom left, bottom right.
+        side: rows and columns, at most 32.
+        out: the PNG to write.
+        path: 'linear', which is bilinear in the latents, or 'spherical'.
 
     Raises:
-        UserError: there is no such picture, it can't be decoded, or there are too many to draw.
+        UserError: there is no such image, it cannot be decoded, or `side` is too large.
     """
-    if side > LARGEST_SIDE:
-        raise UserError(f"--steps is {side}: the grid between four has at most {LARGEST_SIDE} pictures in a row")
-    if path.suffix.lower() != ".png":
-        raise UserError(f"--out is {path}: the grid between four is a .png")
+    if side > MAX_SIDE:
+        raise UserError(f"--steps is {side}: the grid between four images has at most {MAX_SIDE} per row")
+    if out.suffix.lower() != ".png":
+        raise UserError(f"--out is {out}: the grid between four images must be a .png")
     model = weights.load(run.model)
-    corners = normalize(gallery.load_images(run, wanted, model.image_size))
-    mix = partial(interpolation.between_four, side=side, path=interpolation.PATHS[way])
+    corners = normalize(gallery.load_images(run, names, model.image_size))
+    mix = partial(interpolation.between_four, side=side, path=interpolation.PATHS[path])
     pixels = interpolation.interpolate(model, [corners], mix, space.decode)
-    a, b, c, d = wanted
+    a, b, c, d = names
     title = (
         f"top left: {a}\ntop right: {b}\nbottom left: {c}\nbottom right: {d}\n"
-        f"the corners are their restorations; between them, {SHAPES[way]} through the latents"
+        f"the corners are their reconstructions; between them, {path} interpolation of the latents"
     )
-    figures.grid(pixels, path, title, columns=side)
+    figures.grid(pixels, out, title, columns=side)
 
 
-def attribute_in(run: Run, wanted: str, positives: Sequence[str], negatives: Sequence[str], path: Path) -> None:
-    """Draws a picture with more and more of what tells one group of pictures from another, with the model of a run.
+def draw_run_attribute(run: Run, name: str, positives: Sequence[str], negatives: Sequence[str], out: Path) -> None:
+    """Draw an image with more and more of an attribute, with the model of a run.
 
-    Larsen et al. 2016 (https://arxiv.org/abs/1512.09300) find attributes so.
+    The method is that of Larsen et al. 2016 (https://arxiv.org/abs/1512.09300).
 
     Args:
-        run: whose model.
-        wanted: the picture.
-        having: the pictures that have the attribute; all are named as `gallery.load_images` takes them.
-        lacking: those that lack it.
-        path: the PNG to write.
+        run: the run.
+        name: the image.
+        positives: images with the attribute; all are named as `gallery.load_images` takes them.
+        negatives: images without it.
+        out: the PNG to write.
 
     Raises:
-        UserError: there is no such picture, it can't be decoded, or the two groups are one.
+        UserError: there is no such image, it cannot be decoded, or the two groups are equal.
     """
     if set(positives) == set(negatives):
-        raise UserError("--with and --without name the same pictures, which nothing tells apart; name others")
+        raise UserError("--with and --without name the same images, so they define no attribute; name others")
     model = weights.load(run.model)
-    groups = [gallery.load_images(run, names, model.image_size) for names in ([wanted], positives, negatives)]
+    groups = [gallery.load_images(run, names, model.image_size) for names in ([name], positives, negatives)]
     steps = np.arange(-REACH, REACH + STEP, STEP).tolist()
     mix = partial(interpolation.along_attribute, positives=len(positives), factors=steps)
     pixels = interpolation.interpolate(model, map(normalize, groups), mix, space.decode)
     title = (
-        f"{wanted} (first), and its latent plus k times a direction, k from {-REACH} to {REACH} in steps of {STEP};\n"
-        f"the direction is the mean latent of {len(positives)} with it minus that of {len(negatives)} without it"
+        f"{name} (first), and its latent plus k times a direction, k from -{REACH} to {REACH} in steps of {STEP};\n"
+        f"the direction: the mean latent of {len(positives)} with the attribute minus that of {len(negatives)} without"
     )
-    figures.grid(np.concatenate([groups[0], pixels]), path, title, columns=1 + len(steps))
+    figures.grid(np.concatenate([groups[0], pixels]), out, title, columns=1 + len(steps))

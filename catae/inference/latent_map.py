@@ -18,20 +18,20 @@ from catae.report import figures
 from catae.run import Run
 from catae.training import loop, tensorboard
 
-AT_A_TIME = 64  # images to resize at once, so that memory does not grow with their number
+BATCH = 64  # images to resize at once, so that memory does not grow with their number
 
 
 def thumbnails(images: ImageStore, positions: Sequence[int], side: int) -> Pixels:
     """Return the images at these positions, resized where they are larger than `side`: uint8 (positions, s, s, 3)."""
     side = min(side, images.size)
     small: Pixels = np.empty((len(positions), side, side, 3), np.uint8)
-    for start in range(0, len(positions), AT_A_TIME):
-        for number, pixels in enumerate(images.take(positions[start : start + AT_A_TIME]), start):
+    for start in range(0, len(positions), BATCH):
+        for number, pixels in enumerate(images.take(positions[start : start + BATCH]), start):
             small[number] = np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.LANCZOS))
     return small
 
 
-def show(run: Run, images: ImageStore, test: Sequence[int], latents: Tensor, report: LatentReport) -> None:
+def draw_latents(run: Run, images: ImageStore, test: Sequence[int], latents: Tensor, report: LatentReport) -> None:
     """Draw the spread of a run's latents and the map of at most 1,000 test images; write them for the projector.
 
     Args:
@@ -50,7 +50,7 @@ def show(run: Run, images: ImageStore, test: Sequence[int], latents: Tensor, rep
     tensorboard.write_embedding(run.events, latents, names, thumbnails(images, positions, tensorboard.SPRITE_SIDE))
 
 
-def draw(run: Run, kind: Projection, seed: int, path: Path) -> None:
+def draw_run_map(run: Run, kind: Projection, seed: int, path: Path) -> None:
     """Draw the map of at most 1,000 test images of a run.
 
     Their latents are those of the model before whitening, after which they vary equally in all directions.

@@ -191,10 +191,8 @@ class Handlers:
         except WebSocketDisconnect:
             return
 
-    @torch.inference_mode()
     def _encode(self, pixels: Pixels) -> Tensor:
-        latents: Tensor = self.session.model.encoder(transforms.normalize(pixels))
-        return latents
+        return space.encode(self.session.model, [transforms.normalize(pixels)])
 
     def _response(self, latents: Tensor, names: Sequence[str]) -> Response:
         """Return latents as JSON, each with its name and its decoded image."""

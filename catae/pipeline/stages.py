@@ -15,7 +15,7 @@ from catae.data.image_store import ImageStore
 from catae.errors import UserError
 from catae.evaluation import reconstruction, samples
 from catae.inference import gallery, latent_map
-from catae.inference.interpolate import draw_walk
+from catae.inference.interpolate import draw_interpolation
 from catae.latent import priors, space, stats, whitening
 from catae.model import weights
 from catae.pipeline import launcher, tracking
@@ -158,7 +158,7 @@ def interpolate(run: Run, settings: Settings) -> None:
     ends = gallery.choose_pair(images.names, inputs.split.test, settings.interpolation_pair, settings.seed)
     names = [images.names[position] for position in ends]
     for path in (run.interpolation, run.animation):
-        draw_walk(weights.load(run.model), images.take(ends), names, settings.interpolation_steps, path)
+        draw_interpolation(weights.load(run.model), images.take(ends), names, settings.interpolation_steps, path)
     run.record(interpolation=names)
 
 
@@ -199,7 +199,7 @@ def map_latents(run: Run, settings: Settings) -> None:
         train_stats, test, whitened, rng.generator(settings.seed, "samples beside the latents")
     )
     run.record(latents=asdict(compared))
-    latent_map.show(run, inputs.images, inputs.split.test, test, compared)
+    latent_map.draw_latents(run, inputs.images, inputs.split.test, test, compared)
 
 
 def log_results(run: Run, settings: Settings) -> None:

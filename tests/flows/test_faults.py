@@ -178,7 +178,7 @@ def test_a_server_that_stays_down_is_one_line_and_the_run_finishes(
     assert done.report.stat().st_size > 50_000
     assert log.read_text().splitlines()[-1] == (
         f"catae: run {done.id} is finished, with its files in {done.path}; but the Prefect server at {server.api} "
-        "no longer answers, and lacks how far training is, the report, the table of epochs, the end of the log, and "
-        "the state of the run"
+        "no longer answers, and lacks the progress of training, the report, the table of epochs, the end of the log, "
+        "and the state of the run"
     )
     assert "Traceback" not in log.read_text()

@@ -7,7 +7,9 @@ from PIL import Image
 
 from catae.data import loader
 from catae.data.image_store import ImageStore
+from catae.data.split import Split
 from catae.errors import UserError
+from catae.evaluation import samples
 from catae.inference import gallery
 from catae.latent import priors, space
 from catae.latent.priors import Priors
@@ -68,3 +70,18 @@ def test_samples_are_decoded_pixel_for_pixel(model: AutoEncoder, fitted: Priors,
     expected = space.decode(model, fitted["randn"].sample(1, 3))[0].repeat(2, 0).repeat(2, 1)
     with Image.open(tmp_path / "one.png") as image:
         assert np.array_equal(np.asarray(image.convert("RGB"))[-16 - 64 : -16, 16 : 16 + 64], expected)
+
+
+def test_samples_are_drawn_above_their_nearest_train_images(
+    model: AutoEncoder, fitted: Priors, synthetic_images: ImageStore, tmp_path: Path
+) -> None:
+    parts = Split(train=tuple(range(100)), test=tuple(range(100, 120)))
+    gallery.draw_nearest(model, fitted, "mixture", synthetic_images, parts, 0, tmp_path / "nearest.png")
+    with Image.open(tmp_path / "nearest.png") as figure:
+        canvas = np.asarray(figure.convert("RGB"))
+    sample = samples.decode_samples(model, fitted, "mixture", 16, 0)[0]
+    (position, *_), _ = samples.find_nearest(sample[None], synthetic_images, parts.train)
+    pair = np.vstack([sample, synthetic_images.take([position])[0]]).repeat(2, 0).repeat(2, 1)
+    rows = [row for row in range(len(canvas) - 64) if np.array_equal(canvas[row : row + 64, 16 : 16 + 64], pair[:64])]
+    assert len(rows) == 1
+    assert np.array_equal(canvas[rows[0] + 68 : rows[0] + 132, 16 : 16 + 64], pair[64:])

@@ -1,4 +1,4 @@
-"""Walks, grids between four pictures, and directions, on a real small run."""
+"""Interpolations, grids between four images, and attributes, on a small real run."""
 
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from catae.system import files
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run with a model that shows something: its net starts from principal components."""
+    """A run whose model reconstructs something: it starts from principal components."""
     place = tmp_path_factory.mktemp("artifacts")
     return jobs.train(
         Settings(source="drawn:120", image_size=32, latent_dim=16, width=8, max_epochs=1, init="pca", output_dir=place)
@@ -36,8 +36,8 @@ def _output_dir(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def of_test(trained: Run) -> list[str]:
-    """The names of the test pictures."""
+def test_names(trained: Run) -> list[str]:
+    """Return the names of the test images."""
     return list(files.read_json(trained.split)["test"])
 
 
@@ -47,16 +47,16 @@ def model(trained: Run) -> AutoEncoder:
 
 
 @pytest.fixture
-def ends(trained: Run, of_test: list[str]) -> Pixels:
-    """Two test pictures whose restorations are not alike: no test of walks would fail if they were."""
-    pixels = gallery.load_images(trained, of_test[:2], 32)
-    first, second = restored(trained, pixels).astype(int)
+def ends(trained: Run, test_names: list[str]) -> Pixels:
+    """Return two test images whose reconstructions differ; otherwise no test of a path could fail."""
+    pixels = gallery.load_images(trained, test_names[:2], 32)
+    first, second = reconstruct(trained, pixels).astype(int)
     assert np.abs(first - second).mean() > 10
     return pixels
 
 
-def drawn_pictures(path: Path, columns: int, count: int) -> np.ndarray:
-    """The pictures of 32x32 in a figure of `figures.grid`, at the scale of 2: (count, 32, 32, 3)."""
+def images_in_figure(path: Path, columns: int, count: int) -> np.ndarray:
+    """Return the images of 32x32 in a figure of `figures.grid` with scale 2: (count, 32, 32, 3)."""
     with Image.open(path) as figure:
         canvas = np.asarray(figure.convert("RGB"))
     rows = -(-count // columns)
@@ -66,140 +66,146 @@ def drawn_pictures(path: Path, columns: int, count: int) -> np.ndarray:
     return tiles[:count, :64:2, :64:2]
 
 
-def restored(trained: Run, pixels: np.ndarray) -> np.ndarray:
+def reconstruct(trained: Run, pixels: np.ndarray) -> np.ndarray:
     model = weights.load(trained.model)
     return transforms.to_uint8(model(transforms.normalize(pixels)).detach())
 
 
 def close(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether pixels are the same, but for what rounding makes of a batch of another size."""
+    """Whether pixels are equal, up to the rounding of a batch of another size."""
     return bool(np.abs(a.astype(int) - b).max() <= 1)
 
 
-def walk_between(model: AutoEncoder, ends: Pixels, steps: int, way: str) -> Pixels:
+def interpolated(model: AutoEncoder, ends: Pixels, steps: int, way: str) -> Pixels:
     mix = partial(interpolation.between_two, steps=steps, path=interpolation.PATHS[way])
     return interpolation.interpolate(model, [transforms.normalize(ends)], mix, space.decode)
 
 
 @pytest.mark.parametrize("way", list(interpolation.PATHS))
-def test_a_walk_starts_at_the_restoration_of_one_picture_and_ends_at_that_of_the_other(
-    way: str, model: AutoEncoder, ends: Pixels
-) -> None:
-    walk = walk_between(model, ends, 50, way)
-    assert walk.shape == (50, 32, 32, 3)
-    assert close(walk[[0, -1]], transforms.to_uint8(model(transforms.normalize(ends)).detach()))
+def test_an_interpolation_goes_from_one_reconstruction_to_the_other(way: str, model: AutoEncoder, ends: Pixels) -> None:
+    images = interpolated(model, ends, 50, way)
+    assert images.shape == (50, 32, 32, 3)
+    assert close(images[[0, -1]], transforms.to_uint8(model(transforms.normalize(ends)).detach()))
 
 
-def test_the_middle_of_a_straight_walk_is_the_mean_of_the_codes(model: AutoEncoder, ends: Pixels) -> None:
+def test_the_middle_of_a_linear_path_is_the_mean_of_the_latents(model: AutoEncoder, ends: Pixels) -> None:
     middle = sum(model.encoder(transforms.normalize(end[None])).detach() for end in ends) / 2
-    assert close(walk_between(model, ends, 51, "linear")[25], space.decode(model, middle)[0])
+    assert close(interpolated(model, ends, 51, "linear")[25], space.decode(model, middle)[0])
 
 
 @pytest.mark.parametrize("kind", ["gif", "webp"])
-def test_interpolate_draws_an_animation_of_the_kind_that_the_file_ends_in(kind: str, of_test: list[str]) -> None:
-    assert main(["interpolate", *of_test[:2], "--out", f"walk.{kind}"]) == 0
-    with Image.open(f"walk.{kind}") as walk:
-        assert walk.format == {"gif": "GIF", "webp": "WEBP"}[kind]
-        # Frames that are alike are one that lasts longer.
-        assert sum(frame.load() and frame.info["duration"] for frame in ImageSequence.Iterator(walk)) == 2000 + 96 * 80
+def test_the_suffix_decides_the_format_of_the_animation(kind: str, test_names: list[str]) -> None:
+    assert main(["interpolate", *test_names[:2], "--out", f"path.{kind}"]) == 0
+    with Image.open(f"path.{kind}") as image:
+        assert image.format == {"gif": "GIF", "webp": "WEBP"}[kind]
+        # Equal frames are merged into one that lasts longer.
+        assert sum(frame.load() and frame.info["duration"] for frame in ImageSequence.Iterator(image)) == 2000 + 96 * 80
 
 
-def test_interpolate_draws_an_mp4(of_test: list[str]) -> None:
+def test_interpolate_draws_an_mp4(test_names: list[str]) -> None:
     pytest.importorskip("imageio_ffmpeg", reason="ffmpeg is missing: pip install -e .[video]")
-    assert main(["interpolate", *of_test[:2], "--out", "walk.mp4"]) == 0
-    assert Path("walk.mp4").read_bytes()[4:12] == b"ftypisom"
+    assert main(["interpolate", *test_names[:2], "--out", "path.mp4"]) == 0
+    assert Path("path.mp4").read_bytes()[4:12] == b"ftypisom"
 
 
 @pytest.mark.parametrize(("rows", "columns"), [([], 8), (["--rows", "1"], 12), (["--rows", "4"], 3)])
-def test_a_png_shows_the_whole_walk_in_as_many_rows_as_wished(
-    rows: list[str], columns: int, trained: Run, of_test: list[str], ends: Pixels
+def test_a_png_shows_all_steps_in_the_given_rows(
+    rows: list[str], columns: int, trained: Run, test_names: list[str], ends: Pixels
 ) -> None:
-    assert main(["interpolate", *of_test[:2], "--steps", "10", *rows, "--out", "walk.png"]) == 0
-    shown = drawn_pictures(Path("walk.png"), columns, 12)
+    assert main(["interpolate", *test_names[:2], "--steps", "10", *rows, "--out", "path.png"]) == 0
+    shown = images_in_figure(Path("path.png"), columns, 12)
     assert np.array_equal(shown[[0, -1]], ends)
-    assert close(shown[[1, -2]], restored(trained, ends))
+    assert close(shown[[1, -2]], reconstruct(trained, ends))
 
 
-def test_the_path_is_straight_unless_an_arc_is_asked_for(of_test: list[str]) -> None:
+def test_the_default_path_is_linear(test_names: list[str]) -> None:
     for name, way in (("a", []), ("b", ["--path", "linear"]), ("c", ["--path", "spherical"])):
-        assert main(["interpolate", *of_test[:2], "--steps", "5", *way, "--out", f"{name}.png"]) == 0
+        assert main(["interpolate", *test_names[:2], "--steps", "5", *way, "--out", f"{name}.png"]) == 0
     assert Path("a.png").read_bytes() == Path("b.png").read_bytes() != Path("c.png").read_bytes()
 
 
 @pytest.mark.parametrize(("steps", "side"), [([], 8), (["--steps", "3"], 3)])
 @pytest.mark.parametrize("way", list(interpolation.PATHS))
-def test_the_corners_of_a_grid_between_four_are_their_restorations(
-    way: str, steps: list[str], side: int, trained: Run, of_test: list[str]
+def test_the_corners_of_a_grid_are_reconstructions(
+    way: str, steps: list[str], side: int, trained: Run, test_names: list[str]
 ) -> None:
-    assert main(["interpolate", *of_test[:4], *steps, "--path", way, "--out", "grid.png"]) == 0
-    shown = drawn_pictures(Path("grid.png"), side, side**2).reshape(side, side, 32, 32, 3)
+    assert main(["interpolate", *test_names[:4], *steps, "--path", way, "--out", "grid.png"]) == 0
+    shown = images_in_figure(Path("grid.png"), side, side**2).reshape(side, side, 32, 32, 3)
     corners = shown[[0, 0, -1, -1], [0, -1, 0, -1]]
-    assert close(corners, restored(trained, gallery.load_images(trained, of_test[:4], 32)))
+    assert close(corners, reconstruct(trained, gallery.load_images(trained, test_names[:4], 32)))
 
 
-def test_an_attribute_is_added_to_a_picture_in_steps(trained: Run, of_test: list[str]) -> None:
-    picture, *others = of_test[:5]
+def test_an_attribute_is_added_in_steps(trained: Run, test_names: list[str]) -> None:
+    name, *others = test_names[:5]
     groups = ["--with", *others[:3], "--without", *others[3:]]
-    assert main(["attribute", picture, *groups, "--out", "x.png"]) == 0
+    assert main(["attribute", name, *groups, "--out", "x.png"]) == 0
     model = weights.load(trained.model)
 
-    def code(names: list[str]) -> space.Tensor:
+    def latent(names: list[str]) -> space.Tensor:
         return (
             model.encoder(transforms.normalize(gallery.load_images(trained, names, 32))).detach().mean(0, keepdim=True)
         )
 
-    shown = drawn_pictures(Path("x.png"), 10, 10)
-    assert np.array_equal(shown[0], gallery.load_images(trained, [picture], 32)[0])
+    shown = images_in_figure(Path("x.png"), 10, 10)
+    assert np.array_equal(shown[0], gallery.load_images(trained, [name], 32)[0])
     for place, step in enumerate((-2, -1.5, -1, -0.5, 0, 0.5, 1, 1.5, 2), start=1):
-        expected = space.decode(model, code([picture]) + step * (code(others[:3]) - code(others[3:])))
+        expected = space.decode(model, latent([name]) + step * (latent(others[:3]) - latent(others[3:])))
         assert close(shown[place], expected[0])
 
 
-def test_the_groups_of_an_attribute_are_named_by_path_as_well(trained: Run, of_test: list[str]) -> None:
-    Image.fromarray(gallery.load_images(trained, of_test[1:2], 32)[0]).save("tom.png")
-    for out, name in (("by_name.png", of_test[1]), ("by_path.png", "tom.png")):
-        assert main(["attribute", of_test[0], "--with", name, "--without", of_test[2], "--out", out]) == 0
+def test_the_groups_of_an_attribute_can_be_paths(trained: Run, test_names: list[str]) -> None:
+    Image.fromarray(gallery.load_images(trained, test_names[1:2], 32)[0]).save("tom.png")
+    for out, name in (("by_name.png", test_names[1]), ("by_path.png", "tom.png")):
+        assert main(["attribute", test_names[0], "--with", name, "--without", test_names[2], "--out", out]) == 0
     assert Path("by_name.png").read_bytes() == Path("by_path.png").read_bytes()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["interpolate", "A"], "interpolate needs two images, or four for a grid: 1 are given"),
         (["interpolate", "A", "B", "C"], "interpolate needs two images, or four for a grid: 3 are given"),
-        (["interpolate", "A", "B", "C", "D", "--steps", "33"], "--steps is 33: the grid between four has at most 32"),
-        (["interpolate", "A", "B", "C", "D", "--out", "x.gif"], "--out is x.gif: the grid between four is a .png"),
+        (
+            ["interpolate", "A", "B", "C", "D", "--steps", "33"],
+            "--steps is 33: the grid between four images has at most 32",
+        ),
+        (
+            ["interpolate", "A", "B", "C", "D", "--out", "x.gif"],
+            "--out is x.gif: the grid between four images must be a .png",
+        ),
         (["interpolate", "A", "B", "--rows", "1", "--out", "x.gif"], "--rows is 1: only a .png has rows"),
         (["interpolate", "A", "B", "--rows", "0", "--out", "x.png"], "--rows is 0: it must be from 1 to 52"),
         (
             ["interpolate", "A", "B", "--rows", "1", "--steps", "1000", "--out", "x.png"],
-            "--rows is 1: 1002 pictures in a row are too wide for a PNG, 955 are the most",
+            "--rows is 1: 1002 images per row are too wide for a PNG; at most 955 fit",
         ),
         (["interpolate", "A", "B", "C", "nope.png"], "'nope.png' is not an image of this run"),
         (["attribute", "A", "--with", "B", "--without", "nope.png"], "'nope.png' is not an image of this run"),
-        (["attribute", "A", "--with", "B", "C", "--without", "C", "B"], "name the same pictures"),
+        (["attribute", "A", "--with", "B", "C", "--without", "C", "B"], "name the same images"),
         (["attribute", "nope.png", "--with", "A", "--without", "B"], "'nope.png' is not an image of this run"),
         (["attribute", "A", "--with", "B", "--without", "C", "--run", "nope"], "no such run"),
     ],
 )
-def test_what_the_user_can_mend_is_one_line_and_exit_code_2(
-    arguments: list[str], said: str, of_test: list[str], capsys: pytest.CaptureFixture[str]
+def test_user_errors_are_one_line_and_exit_code_2(
+    arguments: list[str], message: str, test_names: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    named = dict(zip("ABCD", of_test, strict=False))
+    named = dict(zip("ABCD", test_names, strict=False))
     assert main([named.get(argument, argument) for argument in arguments]) == 2
     printed = capsys.readouterr()
-    assert said in printed.err
+    assert message in printed.err
     assert (printed.err.count("\n"), printed.out) == (1, "")
 
 
 @pytest.mark.parametrize("arguments", [["interpolate", "a", "b", "--out", "x.avi"], ["attribute", "a"]])
-def test_words_that_are_no_command_are_exit_code_2(arguments: list[str]) -> None:
+def test_invalid_arguments_exit_with_2(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as error:
         main(arguments)
     assert error.value.code == 2
 
 
-def test_of_no_names_two_test_pictures_are_taken_by_seed(trained: Run, of_test: list[str]) -> None:
-    names = interpolate.walk_in(trained, [], 3, 0, Path("walk.png"))
-    assert names == interpolate.walk_in(run.find_run("latest", trained.path.parent.parent), [], 3, 0, Path("walk.png"))
-    assert set(names) < set(of_test)
+def test_without_names_the_seed_chooses_two_test_images(trained: Run, test_names: list[str]) -> None:
+    names = interpolate.draw_run_interpolation(trained, [], 3, 0, Path("path.png"))
+    assert names == interpolate.draw_run_interpolation(
+        run.find_run("latest", trained.path.parent.parent), [], 3, 0, Path("path.png")
+    )
+    assert set(names) < set(test_names)
