@@ -83,8 +83,8 @@ def draw_nearest(
     pixels = samples.decode_samples(model, fitted, prior, NEAREST, seed)
     positions, _ = samples.find_nearest(pixels, images, parts.train)
     title = (
-        f"{NEAREST} samples of the prior {prior}, seed {seed} (upper rows), and the train image nearest to each\n"
-        f"in L2 distance of pixels, of {counted(len(parts.train), 'train image')} (lower rows)"
+        f"{NEAREST} samples of the prior {prior}, seed {seed} (upper rows), and the nearest of "
+        f"{counted(len(parts.train), 'train image')} to each, in L2 distance of pixels (lower rows)"
     )
     figures.pairs(pixels, images.take(positions), path, title)
 

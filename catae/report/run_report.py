@@ -213,16 +213,14 @@ def latent_table(latents: Mapping[str, Any]) -> Table:
         title="",
         columns=(
             tables.column("Latents of"),
-            tables.column("Number", numeric=True),
-            tables.column("Mean norm", numeric=True),
-            tables.column("Effective rank", numeric=True),
+            tables.column("Norm", note="mean", numeric=True),
+            tables.column("Rank", note="effective", numeric=True),
             tables.column("Distance", note="from N(0, I)", numeric=True),
-            tables.column("Standard deviations", note="least to largest", numeric=True),
+            tables.column("Deviations", note="min to max", numeric=True),
         ),
         rows=tuple(
             tables.row(
-                shown,
-                f"{stats['pictures']:,}",
+                Cell(shown, note=f"{stats['pictures']:,}"),
                 f"{stats['norm']:.2f}",
                 f"{stats['effective_rank']:.1f}",
                 f"{stats['distance']:.2f}",

@@ -1,4 +1,4 @@
-"""Tables of results: one value, shown in a terminal, on a page and in Markdown."""
+"""Tables of results: one value, rendered for a terminal, as HTML and as Markdown."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -20,9 +20,9 @@ NUMBER = re.compile(r"[+-]?\d[\d,]*(\.\d+)?%?")
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell: its text, whether it is the best of its kind, a small note after it, and an address that it links to.
+    """A cell: its text, whether it is the best of its score, a small note after it, and a link.
 
-    The address is a path or a URL, quoted. Only pages have links.
+    The link is a quoted path or URL. Only HTML shows it.
     """
 
     text: str
@@ -33,7 +33,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its heading, whether its cells are aligned to the right, as numbers are, and whether they are code."""
+    """A column: its heading, whether its cells are numbers, aligned to the right, and whether they are code."""
 
     heading: Cell
     numeric: bool = False
@@ -45,10 +45,10 @@ class Table:
     """A table. The first cell of each row is the row's heading.
 
     Attributes:
-        title: what it shows; shown by terminals and Markdown, and empty where the text around it says that.
+        title: shown in terminals and Markdown; empty if the text around the table states it.
         columns: from left to right.
         rows: a cell for each column.
-        note: what the numbers are, or which rows are left out; shown below it.
+        note: what the numbers are, or which rows are left out; shown below the table.
     """
 
     title: str
@@ -58,7 +58,7 @@ class Table:
 
     def __post_init__(self) -> None:
         if any(len(row) != len(self.columns) for row in self.rows):
-            raise ValueError(f"a row of the table {self.title!r} has not as many cells as there are columns")
+            raise ValueError(f"a row of the table {self.title!r} does not have a cell for each column")
 
     @property
     def has_best(self) -> bool:
@@ -81,7 +81,7 @@ class Table:
         return Table(self.title, columns, rows, self.note)
 
     def __html__(self) -> str:
-        """Return it as HTML, which is how Jinja shows it."""
+        """Return the table as HTML; Jinja calls this."""
         return to_html(self)
 
 
@@ -101,10 +101,10 @@ def to_text(
     """Return the table for a terminal, without its title and its note.
 
     Args:
-        table: the table. Its texts are never taken for markup, and can't steer the terminal.
-        dense: whether one space separates columns, and not three.
-        max_width: characters of a cell after the first of its row, which is then never folded; a longer one is.
-        bold: numbers of rows, from 0, that are bold.
+        table: the table. Its text is neither markup nor control sequences.
+        dense: whether one space separates columns instead of three.
+        max_width: characters of all cells but the first of each row, after which they are folded. The first is not.
+        bold: indices of the rows that are bold.
     """
     made = rich_table.Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=0 if dense else (0, 1))
     for number, each in enumerate(table.columns):
@@ -141,7 +141,7 @@ def _align(column: Column) -> str:
 
 def _markup(cell: Cell, code: bool = False, breaks: bool = False) -> str:
     text = escape(printable(cell.text))
-    text = text.replace("_", "_<wbr>") if breaks else text  # where a browser may break the name of a setting
+    text = text.replace("_", "_<wbr>") if breaks else text  # a browser may break the name of a setting there
     for tag, wanted in (("code", code), ("b", cell.best)):
         text = f"<{tag}>{text}</{tag}>" if wanted else text
     text = f'<a href="{escape(cell.link)}">{text}</a>' if cell.link else text
@@ -165,5 +165,5 @@ def _marked(cell: Cell, code: bool = False) -> str:
 
 
 def plain(text: str) -> str:
-    r"""Return a text from outside as Markdown that shows nothing but it; a number like '0.1156' stays as it is."""
+    r"""Escape a text for Markdown, so that it is shown literally; a number like '0.1156' is not changed."""
     return text if NUMBER.fullmatch(text) else MARKDOWN.sub(r"\\\g<0>", printable(text))

@@ -519,7 +519,7 @@ def test_latents_state_their_images_and_the_reference(tmp_path: Path) -> None:
     assert "Train images 14,057 31.27 61.3 2.14 1.40 to 5.10" in page.rows()
     assert "Test images 1,690 31.08 60.9 2.11 1.30 to 5.20" in page.rows()
     assert "Samples of N(0, I) 1,690 11.29 123.4 0.14 0.90 to 1.10" in page.rows()
-    assert "Effective rank Distance from N(0, I) Standard deviations" in page.rows()[4]
+    assert "Norm mean Rank effective Distance from N(0, I) Deviations min to max" in page.rows()[4]
     assert "of 14,057 train images and 1,690 test images" in page.text
 
 

@@ -1,4 +1,4 @@
-"""One table, in a terminal, on a page and in Markdown."""
+"""One table, rendered for a terminal, as HTML and as Markdown."""
 
 import io
 
@@ -75,7 +75,7 @@ def test_hostile_text_stays_text(code: bool) -> None:
         assert r"\[y\]\(z\)" in cell
 
 
-def test_a_heading_is_escaped_as_cells_are() -> None:
+def test_headings_are_escaped() -> None:
     table = Table("", (Column(Cell(HOSTILE)),), ())
     assert not Page(tables.to_html(table)).all("script")
     assert tables.to_markdown(table).splitlines()[0].replace(r"\|", "").count("|") == 2
@@ -87,7 +87,7 @@ def test_plain_keeps_numbers_and_escapes_everything_else() -> None:
     ]  # fmt: skip
 
 
-def test_transposed_has_a_column_for_each_row_and_twice_is_the_same_content() -> None:
+def test_transposed_has_a_column_for_each_row_and_is_its_own_inverse() -> None:
     turned = scores().transposed()
     assert [column.heading.text for column in turned.columns] == ["Run", "one_run", "two"]
     assert turned.columns[1].heading.link == "runs/1/"
@@ -102,11 +102,11 @@ def test_select_keeps_the_first_column() -> None:
     assert part.rows == (tables.row(Cell("Test L1", note="less is better"), "0.2"),)
 
 
-def test_long_cells_fold_and_first_ones_do_not() -> None:
+def test_long_cells_fold_except_the_first() -> None:
     table = Table("", (tables.column("Run"), tables.column("x")), (tables.row("r" * 30, "y" * 30),))
     assert printed(table, max_width=16)[-2:] == ["r" * 30 + "   " + "y" * 16, " " * 33 + "y" * 14]
 
 
-def test_a_row_of_another_length_is_an_error() -> None:
+def test_a_row_of_wrong_length_is_an_error() -> None:
     with pytest.raises(ValueError, match="'Scores'"):
         Table("Scores", (tables.column("a"),), (tables.row("b", "c"),))
