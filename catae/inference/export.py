@@ -60,11 +60,13 @@ def export(source: Run, formats: Sequence[str], out: Path) -> None:
         out: the folder.
 
     Raises:
-        UserError: a library is missing, or `out` cannot be written to.
+        UserError: a library is missing, an earlier version of catae wrote the run, or `out` cannot be written to.
         ArithmeticError: the output of an exported file differs from the model's.
     """
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; name a folder with --out")
+    if "monitor" not in source.read()["training"]:  # the model card needs it
+        raise UserError(f"cannot export run {source.id}: an earlier version of catae wrote it; train again")
     model = weights.load(source.model)
     model_parts = parts(model, [noise(model.image_size), *_test_images(source)])
     for name in formats:

@@ -97,4 +97,4 @@ def summarize_run(summarized: Run) -> RunSummary:
             **facts,
         )
     except (ValidationError, AttributeError) as error:
-        raise UserError(f"{summarized.path} does not hold what a run of this version does") from error
+        raise UserError(f"{summarized.path} is damaged, or another version of catae wrote it") from error

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,9 +14,11 @@ from safetensors import safe_open
 
 import catae
 from catae.__main__ import main
+from catae.errors import UserError
 from catae.inference import export
 from catae.inference.export import Part
 from catae.model import weights
+from catae.report.run_summary import summarize_run
 from catae.run import Run
 from catae.settings import Settings
 from catae.system import files
@@ -188,3 +191,15 @@ def test_a_missing_library_and_a_file_at_out_exit_with_2(
     (tmp_path / "file").write_text("")
     assert main(["export", "--out", str(tmp_path / "file")]) == 2
     assert "is a file; name a folder with --out" in capsys.readouterr().err
+
+
+def test_a_run_of_an_earlier_version_is_one_line(source: Run, tmp_path: Path) -> None:
+    older = Run(tmp_path / "older")
+    shutil.copytree(source.path, older.path)
+    training = older.read()["training"]
+    older.record(training={"judged_on" if name == "monitor" else name: value for name, value in training.items()})
+    with pytest.raises(UserError, match="cannot export run older: an earlier version of catae wrote it; train again"):
+        export.export(older, ["safetensors"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(UserError, match="older is damaged, or another version of catae wrote it"):
+        summarize_run(older)
