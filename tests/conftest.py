@@ -74,7 +74,7 @@ def small(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture(scope="session")
-def by_two(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def two_process_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Return a run trained by two processes."""
     return torchrun.train_in_two_processes(tmp_path_factory.mktemp("two"))
 

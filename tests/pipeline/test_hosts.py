@@ -1,4 +1,4 @@
-"""Two hosts train together: two network namespaces of this machine, with a link and separate folders."""
+"""Training on two hosts, which are network namespaces of this machine with separate folders."""
 
 import os
 import signal
@@ -17,8 +17,9 @@ pytestmark = pytest.mark.slow
 HOSTS = {"catae-a": "10.111.0.1", "catae-b": "10.111.0.2"}
 
 
-def ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
+def ip(*arguments: str) -> None:
+    """Run `ip`."""
+    subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True)
 
 
 @pytest.fixture
@@ -33,23 +34,24 @@ def hosts() -> Iterator[None]:
             for device in ("lo", "wire"):
                 ip("-n", name, "link", "set", device, "up")
     except (OSError, subprocess.CalledProcessError) as error:
-        remove()
+        remove_namespaces()
         pytest.skip(f"network namespaces cannot be created: {getattr(error, 'stderr', error)}")
     yield
-    remove()
+    remove_namespaces()
 
 
-def remove() -> None:
+def remove_namespaces() -> None:
+    """Delete the namespaces, and with them the link."""
     for name in HOSTS:
         subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
 
 
-def start(host: str, folder: Path, *how: str) -> "subprocess.Popen[bytes]":
-    """Start `catae fit` on a host, with one process in its own session; it logs to `<folder>.log`."""
+def start(host: str, folder: Path, *options: str) -> "subprocess.Popen[bytes]":
+    """Start `catae fit` on a host, as one process in its own session that logs to `<folder>.log`."""
     first = "catae-a"
     rendezvous = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"{HOSTS[first]}:29400", "--rdzv-id", "cats"]
     is_host = ["--rdzv-conf", f"is_host={int(host == first)}", "--local-addr", HOSTS[host]]
-    command = [*torchrun.TORCHRUN, "--nnodes", "2", "--nproc-per-node", "1", *rendezvous, *is_host, *how]
+    command = [*torchrun.TORCHRUN, "--nnodes", "2", "--nproc-per-node", "1", *rendezvous, *is_host, *options]
     with folder.with_suffix(".log").open("wb") as log:
         return subprocess.Popen(
             ["ip", "netns", "exec", host, *command, "-m", "catae", "fit", *torchrun.flags(job_settings(folder))],
@@ -61,7 +63,9 @@ def start(host: str, folder: Path, *how: str) -> "subprocess.Popen[bytes]":
         )
 
 
-def test_two_hosts_train_the_same_weights_as_two_processes_of_one(hosts: None, by_two: Run, tmp_path: Path) -> None:
+def test_two_hosts_train_the_same_weights_as_two_processes_of_one_host(
+    hosts: None, two_process_run: Run, tmp_path: Path
+) -> None:
     folders = tmp_path / "a", tmp_path / "b"
     started = [start(host, folder) for host, folder in zip(HOSTS, folders, strict=True)]
     try:
@@ -73,6 +77,6 @@ def test_two_hosts_train_the_same_weights_as_two_processes_of_one(hosts: None, b
                 os.killpg(process.pid, signal.SIGTERM)
     logs = [folder.with_suffix(".log").read_text() for folder in folders]
     assert [process.returncode for process in started] == [0, 0], "\n".join(logs)
-    (written,) = (folder for folder in folders if (folder / "runs").exists())  # rank 0 may be on either host
+    (output_dir,) = (folder for folder in folders if (folder / "runs").exists())  # rank 0 may be on either host
 
-    assert torchrun.weights(Run((written / "latest").resolve())) == torchrun.weights(by_two)
+    assert torchrun.weights(Run((output_dir / "latest").resolve())) == torchrun.weights(two_process_run)

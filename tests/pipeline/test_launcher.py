@@ -1,4 +1,4 @@
-"""Training with several processes, which `torchrun` starts. Most of the time of each test is their start."""
+"""Training in several processes that `torchrun` starts. Starting them takes most of the time of each test."""
 
 import contextlib
 import json
@@ -25,41 +25,41 @@ from catae.training.metrics import Epoch
 
 
 @pytest.fixture(autouse=True)
-def _alone_on_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def _torchrun_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in torchrun.environment().items():
         monkeypatch.setenv(name, value)
 
 
-def prepare_run(folder: Path, **others: object) -> Run:
-    """Return a run with its images and its split."""
-    resolved = job_settings(folder, **others)
+def prepare_run(folder: Path, **overrides: object) -> Run:
+    """Create a run, read its images and split them."""
+    resolved = job_settings(folder, **overrides)
     new = lifecycle.create_run(resolved, settings.origins())
     for stage in (stages.read, stages.split):
         stage(new, resolved)
     return new
 
 
-def at(number: int, act: Callable[[], None]) -> Callable[[Epoch, int], None]:
-    """Return a callback that calls `act` after the epoch `number`."""
+def after_epoch(number: int, action: Callable[[], None]) -> Callable[[Epoch, int], None]:
+    """Return a callback that calls `action` after epoch `number`."""
 
-    def after(epoch: Epoch, max_epochs: int) -> None:
+    def callback(epoch: Epoch, max_epochs: int) -> None:
         if epoch.number == number:
-            act()
+            action()
 
-    return after
+    return callback
 
 
 def processes() -> list[psutil.Process]:
-    """Return the processes of `torchrun` that this process has started."""
+    """Return the `torchrun` processes below this process."""
     found = []
     for each in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended in the meantime
             found += [each] if "torch.distributed.run" in each.cmdline() else []
     return found
 
 
 def test_a_killed_worker_is_restarted_to_the_same_weights_and_leaves_no_log_folder(
-    by_two: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    two_process_run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO, "catae")
     temporary = tmp_path / "temporary"
@@ -67,26 +67,26 @@ def test_a_killed_worker_is_restarted_to_the_same_weights_and_leaves_no_log_fold
     monkeypatch.setenv("TMPDIR", str(temporary))
     monkeypatch.setattr(tempfile, "tempdir", None)  # tempfile remembers the first TMPDIR
     new = prepare_run(tmp_path)
-    outcome = launcher.launch_workers(new, 2, at(2, lambda: torchrun.find_rank(1, os.getpid()).kill()))
+    outcome = launcher.launch_workers(new, 2, after_epoch(2, lambda: torchrun.find_rank(1, os.getpid()).kill()))
     assert "resuming after epoch " in caplog.text
     assert outcome.epochs == EPOCHS
-    assert torchrun.weights(new) == torchrun.weights(by_two)  # trained by `torchrun` directly
+    assert torchrun.weights(new) == torchrun.weights(two_process_run)  # trained by `torchrun` directly
     assert not [*temporary.glob("torchelastic*")]
 
 
 def test_messages_of_two_workers_do_not_mix() -> None:
     script = "from catae.pipeline import launcher\nfor number in range(3000): launcher._send(error='x' * 100)"
-    out, into = os.pipe()
+    read_end, write_end = os.pipe()
     # Unbuffered, as with PYTHONUNBUFFERED=1, which many images set.
-    both = [subprocess.Popen([sys.executable, "-u", "-c", script], stdout=into) for _ in range(2)]
-    os.close(into)
-    with os.fdopen(out) as lines:
+    workers = [subprocess.Popen([sys.executable, "-u", "-c", script], stdout=write_end) for _ in range(2)]
+    os.close(write_end)
+    with os.fdopen(read_end) as lines:
         messages = [json.loads(line.removeprefix(launcher.MESSAGE)) for line in lines]
     assert messages == 6000 * [{"error": "x" * 100}]
-    assert [process.wait() for process in both] == [0, 0]
+    assert [process.wait() for process in workers] == [0, 0]
 
 
-def test_a_users_error_of_a_worker_is_raised_and_the_workers_end(tmp_path: Path) -> None:
+def test_a_user_error_in_a_worker_is_raised_and_the_workers_end(tmp_path: Path) -> None:
     diverging = job_settings(tmp_path, processes=2, learning_rate=1e38, init="torch")
     with pytest.raises(UserError, match=r"training diverged in .* lower CATAE_LEARNING_RATE, which is 1e\+38$"):
         jobs.train(diverging)
@@ -99,7 +99,7 @@ def test_the_workers_end_when_this_process_is_interrupted(tmp_path: Path) -> Non
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        launcher.launch_workers(prepare_run(tmp_path), 2, at(1, interrupt))
+        launcher.launch_workers(prepare_run(tmp_path), 2, after_epoch(1, interrupt))
     assert not processes()
 
 

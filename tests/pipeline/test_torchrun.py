@@ -25,7 +25,7 @@ def by_one_process(output_dir: Path) -> Run:
 
 
 @pytest.fixture(scope="module")
-def by_one(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def one_process_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return by_one_process(tmp_path_factory.mktemp("one"))
 
 
@@ -65,21 +65,21 @@ def test_two_processes_compute_the_steps_of_one(synthetic_images: ImageStore) ->
         assert all(each[dtype]["equal to rank 0"] for dtype in ("float64", "float32", "bfloat16"))
 
 
-def test_two_processes_write_the_same_files_as_one(by_one: Run, by_two: Run) -> None:
+def test_two_processes_write_the_same_files_as_one(one_process_run: Run, two_process_run: Run) -> None:
     def files_of(run: Run) -> list[str]:
         return sorted(str(file.relative_to(run.path)) for file in run.path.rglob("*") if "tfevents" not in file.name)
 
-    assert files_of(by_two) == files_of(by_one)
-    assert len(list(by_two.path.parent.iterdir())) == 1
-    (one, two) = (run.read() for run in (by_one, by_two))
+    assert files_of(two_process_run) == files_of(one_process_run)
+    assert len(list(two_process_run.path.parent.iterdir())) == 1
+    (one, two) = (run.read() for run in (one_process_run, two_process_run))
     assert two["state"] == one["state"] == "finished"
     assert two["split"] == one["split"]
     assert two["training"]["best_loss"] == pytest.approx(one["training"]["best_loss"], rel=0.02)
-    assert by_two.identity(job_settings(Path())) == by_one.identity(job_settings(Path()))
+    assert two_process_run.identity(job_settings(Path())) == one_process_run.identity(job_settings(Path()))
 
 
 @pytest.mark.slow
-def test_a_killed_process_is_restarted_with_an_identical_result(by_two: Run, tmp_path: Path) -> None:
+def test_a_killed_process_is_restarted_with_an_identical_result(two_process_run: Run, tmp_path: Path) -> None:
     process = torchrun.fit(job_settings(tmp_path, resume="never"), "--max-restarts", "3")
     try:
         run = Run(tmp_path / "latest")
@@ -96,25 +96,25 @@ def test_a_killed_process_is_restarted_with_an_identical_result(by_two: Run, tmp
     restarted = Run(Path(out.removesuffix("\n")))
     assert restarted.read()["attempts"] == 2
     assert len(list(restarted.path.parent.iterdir())) == 1
-    assert torchrun.weights(restarted) == torchrun.weights(by_two)
+    assert torchrun.weights(restarted) == torchrun.weights(two_process_run)
 
 
-def test_one_process_resumes_a_run_of_two(by_two: Run, tmp_path: Path) -> None:
-    resumed = by_one_process(without_its_last_epoch(by_two, tmp_path / "out"))
-    assert resumed.id == by_two.id
+def test_one_process_resumes_a_run_of_two(two_process_run: Run, tmp_path: Path) -> None:
+    resumed = by_one_process(without_its_last_epoch(two_process_run, tmp_path / "out"))
+    assert resumed.id == two_process_run.id
     assert resumed.read()["training"]["epochs"] == EPOCHS
-    assert last_loss(resumed) == pytest.approx(last_loss(by_two), rel=1e-4)
+    assert last_loss(resumed) == pytest.approx(last_loss(two_process_run), rel=1e-4)
 
 
 @pytest.mark.slow
-def test_two_processes_resume_a_run_of_one(by_one: Run, tmp_path: Path) -> None:
-    process = torchrun.fit(job_settings(without_its_last_epoch(by_one, tmp_path / "out")))
+def test_two_processes_resume_a_run_of_one(one_process_run: Run, tmp_path: Path) -> None:
+    process = torchrun.fit(job_settings(without_its_last_epoch(one_process_run, tmp_path / "out")))
     code, out, err = torchrun.wait(process)
     assert code == 0, err
     assert f"resuming after epoch {EPOCHS - 1} and 0 batches" in err
     resumed = Run(Path(out.removesuffix("\n")))
-    assert resumed.id == by_one.id
-    assert last_loss(resumed) == pytest.approx(last_loss(by_one), rel=1e-4)
+    assert resumed.id == one_process_run.id
+    assert last_loss(resumed) == pytest.approx(last_loss(one_process_run), rel=1e-4)
 
 
 def test_processes_with_different_settings_are_one_line(tmp_path: Path) -> None:
