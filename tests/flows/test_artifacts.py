@@ -18,7 +18,7 @@ from flows import artifacts
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run with images of the default size and number."""
+    """Return a run with images of the default size and number."""
     resolved = Settings(source="drawn:400", width=8, max_epochs=2, output_dir=tmp_path_factory.mktemp("artifacts"))
     return jobs.run_all_stages(resolved)
 

@@ -27,7 +27,7 @@ TINY = {
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A Prefect server with a process pool and the deployments of prefect.yaml."""
+    """Start a Prefect server with a process pool and the deployments of prefect.yaml."""
     with running(tmp_path_factory.mktemp("server")) as server:
         prefect(server, "work-pool", "create", "local", "--type", "process")
         prefect(server, "deploy", "--all")
@@ -77,19 +77,19 @@ def test_the_checkout_deploys_and_every_entrypoint_loads_its_flow(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
-    made = deployments(server)
-    assert sorted(made) == NAMES
-    for name, deployment in made.items():
+    deployed = deployments(server)
+    assert sorted(deployed) == NAMES
+    for name, deployment in deployed.items():
         flow = load_flow_from_entrypoint(deployment["entrypoint"], use_placeholder_flow=False)
         assert flow.fn.__module__.rsplit(".", 1)[-1] == name
         assert flow.name == ("catae-sweep" if name == "sweep" else "catae")
         assert sorted(deployment["tags"]) == sorted(["catae", name])
         assert deployment["work_pool_name"] == "local"
         assert deployment["description"] == str(flow.description).splitlines()[0]
-    (nightly,) = made["train"]["schedules"]
+    (nightly,) = deployed["train"]["schedules"]
     assert (nightly["schedule"]["cron"], nightly["active"]) == ("0 3 * * *", False)
-    assert comparable(made["train"])["limit"] == 1
-    assert comparable(made["train"])["collisions"] == "ENQUEUE"
+    assert comparable(deployed["train"])["limit"] == 1
+    assert comparable(deployed["train"])["collisions"] == "ENQUEUE"
 
 
 @pytest.mark.parametrize(
@@ -106,9 +106,9 @@ def test_the_checkout_deploys_and_every_entrypoint_loads_its_flow(
 def test_the_server_rejects_an_invalid_value_with_its_reason(server: Server, bad: dict[str, Any], message: str) -> None:
     before = len(flow_runs(server))
     train = deployments(server)["train"]["id"]
-    refused = httpx.post(f"{server.api}/deployments/{train}/create_flow_run", json={"parameters": bad})
-    assert refused.status_code == 409
-    assert message in refused.json()["detail"]
+    response = httpx.post(f"{server.api}/deployments/{train}/create_flow_run", json={"parameters": bad})
+    assert response.status_code == 409
+    assert message in response.json()["detail"]
     assert len(flow_runs(server)) == before
 
 
@@ -128,11 +128,11 @@ def test_the_variants_differ_only_in_their_pools_and_their_jobs_are_valid(server
     prefect(server, "work-pool", "create", kind, "--type", kind, *template)
     prefect(server, "deploy", "--all", "--prefect-file", f"deploy/{kind}.yaml")
     try:
-        made = deployments(server)
-        assert {name: comparable(deployment) for name, deployment in made.items()} == local
-        assert {deployment["work_pool_name"] for deployment in made.values()} == {kind}
-        assert not any(deployment["pull_steps"] for deployment in made.values())
-        job = json.loads(run_script(server, JOB[kind], str(made["train"]["id"])))
+        deployed = deployments(server)
+        assert {name: comparable(deployment) for name, deployment in deployed.items()} == local
+        assert {deployment["work_pool_name"] for deployment in deployed.values()} == {kind}
+        assert not any(deployment["pull_steps"] for deployment in deployed.values())
+        job = json.loads(run_script(server, JOB[kind], str(deployed["train"]["id"])))
     finally:
         prefect(server, "deploy", "--all")
     assert job["command"] == "prefect flow-run execute"
@@ -234,6 +234,7 @@ def test_empty_fields_take_their_values_from_the_workers_environment(server: Ser
 
 
 def serve(server: Server, folder: Path, **variables: str) -> Any:
+    """Start `catae serve` in the background; it logs to `<folder>/serve.log`."""
     command = [sys.executable, "-m", "catae", "serve"]
     return background(folder / "serve.log", command, environment(server.home, PREFECT_API_URL=server.api, **variables))
 
@@ -243,15 +244,15 @@ def test_serve_has_the_same_deployments_and_a_stopped_run_resumes_exactly(server
     expected = {name: comparable(deployment) for name, deployment in deployments(server).items()}
     out, log = tmp_path / "out", tmp_path / "serve.log"
     # Epochs of 0.1 s: training must last until it is stopped.
-    long = TINY | {"data": {"source": "drawn:200"}, "model": {"latent_dim": 8, "width": 16}}
-    long |= {"training": {"max_epochs": 60, "patience": 60}}
+    long_training = TINY | {"data": {"source": "drawn:200"}, "model": {"latent_dim": 8, "width": 16}}
+    long_training |= {"training": {"max_epochs": 60, "patience": 60}}
     with serve(server, tmp_path, CATAE_OUTPUT_DIR=str(out)) as process:
         until(lambda: "being served" in log.read_text(), 90, log)
         served = deployments(server)
         assert {deployment["work_pool_name"] for deployment in served.values()} == {None}
         assert {name: comparable(deployment) for name, deployment in served.items()} == expected
         train = served["train"]["id"]
-        run = server.ask(f"deployments/{train}/create_flow_run", parameters=long)
+        run = server.ask(f"deployments/{train}/create_flow_run", parameters=long_training)
         until(lambda: " epoch 20/60" in log.read_text(), 90, log)
         process.terminate()
         assert process.wait(30) == 0
@@ -264,9 +265,9 @@ def test_serve_has_the_same_deployments_and_a_stopped_run_resumes_exactly(server
     assert not [line for line in processes() if "prefect.flow_engine" in line and run["id"] in line]
 
     flags = [
-        f"--{name.replace('_', '-')}={value}" for form in long.values() for name, value in form.items()
+        f"--{name.replace('_', '-')}={value}" for form in long_training.values() for name, value in form.items()
     ]  # fmt: skip
-    for folder in (out, tmp_path / "whole"):
+    for folder in (out, tmp_path / "uninterrupted"):
         subprocess.run(
             [sys.executable, "-m", "catae", "train", *flags, "--output-dir", str(folder)],
             env=environment(server.home, PREFECT_API_URL=server.api),
@@ -274,7 +275,7 @@ def test_serve_has_the_same_deployments_and_a_stopped_run_resumes_exactly(server
             timeout=200,
         )
     assert Run((out / "latest").resolve()).id == interrupted.id
-    assert interrupted.model.read_bytes() == (tmp_path / "whole" / "latest" / "model.safetensors").read_bytes()
+    assert interrupted.model.read_bytes() == (tmp_path / "uninterrupted" / "latest" / "model.safetensors").read_bytes()
 
 
 def processes() -> list[str]:
@@ -284,7 +285,7 @@ def processes() -> list[str]:
         try:
             found.append((folder / "cmdline").read_text().replace("\0", " ") + (folder / "environ").read_text())
         except OSError:
-            continue  # it has ended, or belongs to another user
+            continue  # the process has ended, or belongs to another user
     return found
 
 

@@ -1,4 +1,4 @@
-"""Faults around a job: a server that is unreachable or goes away, transient errors, a timeout."""
+"""Faults during a job: a server that is unreachable or stops, transient errors, a timeout."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from servers import SMALL, Server, background, environment, free_port, running, 
 from catae import settings
 from catae.run import Run
 
-# Epochs of 0.1 s: training must last until something breaks.
+# Epochs of 0.1 s: training must last until the fault.
 LONG = [
     "--source", "drawn:200", *SMALL, "--image-size", "64", "--width", "16", "--max-epochs", "60", "--patience", "60",
     "--output-dir", "out",
@@ -33,14 +33,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def user(server: Server, tmp_path: Path) -> dict[str, str]:
-    """Return the environment of a user with the server's password."""
+    """Return the environment of a user who has the server's password."""
     return environment(tmp_path / "home", PREFECT_API_URL=server.api, PREFECT_API_AUTH_STRING=":".join(AUTH))
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """Return the final weights of the same training without faults."""
-    flags = dict(zip(LONG[::2], LONG[1::2], strict=True)) | {"--output-dir": str(tmp_path_factory.mktemp("calm"))}
+    flags = dict(zip(LONG[::2], LONG[1::2], strict=True)) | {
+        "--output-dir": str(tmp_path_factory.mktemp("undisturbed"))
+    }
     resolved = settings.load({flag[2:].replace("-", "_"): value for flag, value in flags.items()})
     return jobs.train(resolved).model.read_bytes()
 
@@ -136,7 +138,7 @@ def test_a_transient_error_is_retried_to_the_same_weights(
 
 def test_a_timeout_is_one_line_and_the_same_command_resumes(server: Server, user: dict[str, str]) -> None:
     variables = user | {"CATAE_TIMEOUT_MINUTES": "0.1"}
-    # Small enough that a busy machine does an epoch in the first 6 s as well.
+    # Small enough that even a busy machine finishes an epoch in the first 6 s.
     endless = [*LONG, "--image-size", "32", "--width", "4", "--max-epochs", "100000", "--patience", "100000"]
     command = [sys.executable, "-m", "catae", "train", *endless]
     first, second = (

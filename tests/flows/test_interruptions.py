@@ -146,5 +146,5 @@ def test_ctrl_c_ends_served_runs_with_a_checkpoint(server: Server) -> None:
 
 def undisturbed(folder: Path) -> bytes:
     """Return the final weights of the same training without interruptions."""
-    resolved = settings.load(parameters.merge(*PARAMETERS.values()) | {"output_dir": folder / "calm"})
+    resolved = settings.load(parameters.merge(*PARAMETERS.values()) | {"output_dir": folder / "undisturbed"})
     return jobs.train(resolved).model.read_bytes()

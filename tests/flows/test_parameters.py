@@ -1,4 +1,4 @@
-"""The forms, as pydantic and Prefect validate them; test_deployments.py has what a server does with them."""
+"""The forms, as pydantic and Prefect validate them; test_deployments.py tests them on a server."""
 
 from typing import Any
 
@@ -58,11 +58,11 @@ def test_choices_are_enums_and_ranges_are_in_the_schema() -> None:
 
 
 def test_the_flow_receives_filled_fields_as_plain_values() -> None:
-    got = catae.validate_parameters(
+    validated = catae.validate_parameters(
         {"data": {"source": "cats.zip", "image_size": "32", "test_fraction": None}, "output": {}, "model": None}
     )
-    assert got == {"data": {"source": "cats.zip", "image_size": 32}, "model": {}, "training": {}, "output": {}}
-    assert parameters.merge(*got.values()) == {"source": "cats.zip", "image_size": 32}
+    assert validated == {"data": {"source": "cats.zip", "image_size": 32}, "model": {}, "training": {}, "output": {}}
+    assert parameters.merge(*validated.values()) == {"source": "cats.zip", "image_size": 32}
 
 
 def test_a_sweep_varies_every_hyperparameter_given_as_text() -> None:
@@ -70,8 +70,8 @@ def test_a_sweep_varies_every_hyperparameter_given_as_text() -> None:
     assert set(shown) == {"Over", "Execution", *FORMS}
     assert set(shown["Over"]) == {name for form in FORMS for name in shown[form]} - RESUME_SAFE
     assert {field["type"] for field in shown["Over"].values()} == {"string"}
-    got = catae_sweep.validate_parameters({"over": {"seed": "0..4"}, "execution": {"workers": "3"}, "trials": 7})
-    assert (got["over"], got["execution"], got["trials"]) == ({"seed": "0..4"}, {"workers": 3}, 7)
+    validated = catae_sweep.validate_parameters({"over": {"seed": "0..4"}, "execution": {"workers": "3"}, "trials": 7})
+    assert (validated["over"], validated["execution"], validated["trials"]) == ({"seed": "0..4"}, {"workers": 3}, 7)
 
 
 def test_flags_are_sorted_into_the_forms() -> None:

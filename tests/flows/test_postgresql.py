@@ -1,4 +1,4 @@
-"""Prefect's server on PostgreSQL, with a database of its own and a password."""
+"""Prefect's server on PostgreSQL, with a separate database and a password."""
 
 import os
 import shutil
@@ -57,7 +57,7 @@ def psql(port: int, query: str, password: str = PASSWORD) -> subprocess.Complete
     return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=30, check=False)
 
 
-def test_a_server_on_postgresql_with_a_password_keeps_the_run_there(tmp_path: Path) -> None:
+def test_a_server_stores_the_run_in_a_postgresql_database_with_a_password(tmp_path: Path) -> None:
     with postgresql() as port:
         assert "password authentication failed" in psql(port, "SELECT 1", password="dog").stderr
         url = f"postgresql+asyncpg://postgres:{PASSWORD.replace(' ', '%20')}@127.0.0.1:{port}/postgres"
@@ -68,4 +68,4 @@ def test_a_server_on_postgresql_with_a_password_keeps_the_run_there(tmp_path: Pa
             runs = psql(port, "SELECT name, state_type FROM flow_run").stdout
         assert runs == "drawn:80 · 8 · seed 0|COMPLETED\n"
         assert states
-        assert not list(tmp_path.glob("*.db"))  # and nowhere else
+        assert not list(tmp_path.glob("*.db"))  # there is no SQLite database

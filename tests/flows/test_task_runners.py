@@ -21,7 +21,7 @@ from flows import task_runners
 
 TINY = ["--source", "drawn:60", "--image-size", "32", "--width", "4", "--max-epochs", "2", "--threads", "1"]
 OVER = ["--latent-dim", "4,8", "--seed", "0..1"]
-# Ray looks for a token in the home folder, where one of another cluster may be.
+# Disable authentication: Ray would read a token from the home folder, which may be that of another cluster.
 RAY = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
 DASK = """
 import sys
@@ -42,27 +42,27 @@ def needs(library: str, extra: str) -> None:
 
 @pytest.fixture(scope="module")
 def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One database for all of them."""
+    """Return a folder with one Prefect database for all tests."""
     return with_database(tmp_path_factory.mktemp("prefect"))
 
 
 @pytest.fixture(scope="module")
 def by_processes(prefect_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Sweep:
-    """A sweep on two processes of this machine."""
-    return swept(prefect_home, tmp_path_factory.mktemp("processes"))
+    """Return a sweep that two processes of this machine ran."""
+    return run_sweep(prefect_home, tmp_path_factory.mktemp("processes"))
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A Prefect server, for existing clusters: otherwise each of their workers would start one."""
+    """Start a Prefect server; without one, each worker of an existing cluster would start its own."""
     with running(tmp_path_factory.mktemp("server")) as server:
         yield server
 
 
-def swept(prefect_home: Path, output_dir: Path, *arguments: str, **variables: str) -> Sweep:
-    """Run a sweep from the command line, in its own folder."""
-    words = [*TINY, *OVER, "--output-dir", str(output_dir), *arguments]
-    ended = start(prefect_home, "catae", "sweep", *words, **variables)
+def run_sweep(prefect_home: Path, output_dir: Path, *arguments: str, **variables: str) -> Sweep:
+    """Run a sweep from the command line; return it."""
+    flags = [*TINY, *OVER, "--output-dir", str(output_dir), *arguments]
+    ended = start(prefect_home, "catae", "sweep", *flags, **variables)
     assert ended.returncode == 0, ended.stderr
     assert "Traceback" not in ended.stderr
     page = Path(ended.stdout.splitlines()[-1])
@@ -70,16 +70,16 @@ def swept(prefect_home: Path, output_dir: Path, *arguments: str, **variables: st
     return Sweep(page.parent)
 
 
-def learned(done: Sweep) -> list[Any]:
+def outcomes(sweep: Sweep) -> list[Any]:
     """Return the digests and the scores of each run."""
-    runs = [done.run_of(trial.number) for trial in done.trials()]
+    runs = [sweep.run_of(trial.number) for trial in sweep.trials()]
     assert len(runs) == 4
-    return [(said["digests"], said["scores"]) for each in runs if each and (said := each.read())]
+    return [(manifest["digests"], manifest["scores"]) for run in runs if run and (manifest := run.read())]
 
 
 @pytest.fixture
 def dask_address(tmp_path: Path) -> Iterator[str]:
-    """An existing Dask cluster with two workers."""
+    """Start a Dask cluster with two workers; yield its address."""
     needs("prefect_dask", "dask")
     script, port = tmp_path / "cluster.py", free_port()
     script.write_text(DASK)
@@ -95,13 +95,13 @@ def dask_address(tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def ray_address(tmp_path: Path) -> Iterator[str]:
-    """An existing Ray cluster with two workers."""
+    """Start a Ray cluster with two workers; yield its address."""
     needs("prefect_ray", "ray")
     port, log = free_port(), tmp_path / "ray.log"
-    with tempfile.TemporaryDirectory(prefix="ray-") as place:  # the paths of its sockets must be short
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:  # Ray limits the length of socket paths
         command = [
             str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--port={port}", "--num-cpus=2",
-            "--include-dashboard=false", "--object-store-memory=100000000", f"--temp-dir={place}",
+            "--include-dashboard=false", "--object-store-memory=100000000", f"--temp-dir={folder}",
         ]  # fmt: skip
         with background(log, command, environment(tmp_path, **RAY)):
             until(lambda: "Ray runtime started" in log.read_text(), 300, log)
@@ -124,8 +124,8 @@ def test_a_cluster_by_its_address_gives_the_same_results(
     runner: str, request: pytest.FixtureRequest, by_processes: Sweep, server: Server, tmp_path: Path
 ) -> None:
     words = ["--runner", runner, "--address", request.getfixturevalue(f"{runner}_address")]
-    done = swept(server.home, tmp_path / "out", *words, PREFECT_API_URL=server.api, **RAY)
-    assert learned(done) == learned(by_processes)
+    done = run_sweep(server.home, tmp_path / "out", *words, PREFECT_API_URL=server.api, **RAY)
+    assert outcomes(done) == outcomes(by_processes)
 
 
 @pytest.mark.slow
@@ -134,7 +134,7 @@ def test_a_cluster_that_the_sweep_starts_gives_the_same_results(
     runner: str, by_processes: Sweep, prefect_home: Path, tmp_path: Path
 ) -> None:
     needs(f"prefect_{runner}", runner)
-    assert learned(swept(prefect_home, tmp_path / "out", "--runner", runner)) == learned(by_processes)
+    assert outcomes(run_sweep(prefect_home, tmp_path / "out", "--runner", runner)) == outcomes(by_processes)
 
 
 @pytest.mark.slow
@@ -150,9 +150,9 @@ def test_an_interrupted_sweep_resumes_to_the_same_results(
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=120)
     assert process.returncode == 143
-    done = swept(prefect_home, tmp_path / "out")
+    done = run_sweep(prefect_home, tmp_path / "out")
     assert [path.name for path in (tmp_path / "out" / "sweeps").iterdir()] == [done.id]
-    assert learned(done) == learned(by_processes)
+    assert outcomes(done) == outcomes(by_processes)
 
 
 @pytest.mark.slow
@@ -166,14 +166,14 @@ def test_a_search_is_the_same_on_another_runner(prefect_home: Path, tmp_path: Pa
         assert ended.returncode == 0, ended.stderr
         done = Sweep(Path(ended.stdout.splitlines()[-1]).parent)
         tried.append([trial.values for trial in done.trials()])
-        assert len(learned(done)) == 4
+        assert len(outcomes(done)) == 4
     assert tried[0] == tried[1]
 
 
 @pytest.mark.slow
 def test_the_leaderboard_is_in_the_ui(server: Server) -> None:
     before = {flow_run["id"] for flow_run in server.ask("flow_runs/filter")}
-    swept(server.home, Path("out"), PREFECT_API_URL=server.api)
+    run_sweep(server.home, Path("out"), PREFECT_API_URL=server.api)
     (flow_run,) = [found for found in server.ask("flow_runs/filter") if found["id"] not in before]
     assert (flow_run["name"], flow_run["state_type"]) == ("latent_dim 4,8 · seed 0..1", "COMPLETED")
     shown = server.ask("artifacts/filter", flow_runs={"id": {"any_": [flow_run["id"]]}})

@@ -20,13 +20,13 @@ import flows
 
 @pytest.fixture(scope="module")
 def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One database for all tests: creating it takes 10 s."""
+    """Return one PREFECT_HOME for all tests: creating a database takes 10 s."""
     return tmp_path_factory.mktemp("prefect")
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A separate Prefect server."""
+    """Start a separate Prefect server."""
     with running(tmp_path_factory.mktemp("server")) as server:
         yield server
 
@@ -58,7 +58,7 @@ def test_the_command_and_the_module_write_the_same_bytes(prefect_home: Path) -> 
         assert Path("one/latest", file).read_bytes() == Path("two/latest", file).read_bytes(), file
 
 
-def test_a_users_error_is_one_line_and_in_the_manifest(prefect_home: Path) -> None:
+def test_a_user_error_is_one_line_and_in_the_manifest(prefect_home: Path) -> None:
     Path("empty").mkdir()
     ended = start(prefect_home, "catae", "train", "--source", "empty", "--output-dir", "out")
     assert (ended.returncode, ended.stdout) == (2, "")
@@ -67,7 +67,7 @@ def test_a_users_error_is_one_line_and_in_the_manifest(prefect_home: Path) -> No
     assert (manifest["state"], manifest["error"]) == ("failed", f"UserError: {ended.stderr[7:-1]}")
 
 
-def test_a_server_of_the_user_gets_the_run_its_tasks_and_its_log(server: Server, prefect_home: Path) -> None:
+def test_a_separate_server_receives_the_run_its_tasks_and_its_log(server: Server, prefect_home: Path) -> None:
     arguments = ["--source", "drawn:80", "--output-dir", "out", "--seed", "5", *SMALL]
     ended = start(prefect_home, "catae", "train", *arguments, PREFECT_API_URL=server.api)
     assert ended.returncode == 0, ended.stderr
@@ -92,7 +92,7 @@ def test_a_server_of_the_user_gets_the_run_its_tasks_and_its_log(server: Server,
         pytest.param(signal.SIGINT, 130, "as PID 1", marks=pytest.mark.slow),
     ],
 )
-def test_a_signal_ends_all_processes_soon_and_the_same_command_resumes(
+def test_a_signal_ends_all_processes_within_10_s_and_the_same_command_resumes(
     prefect_home: Path, number: signal.Signals, code: int, place: str
 ) -> None:
     endless = ["--source", "drawn:80", "--output-dir", "out", *SMALL, "--max-epochs", "100000", "--patience", "100000"]
@@ -103,7 +103,7 @@ def test_a_signal_ends_all_processes_soon_and_the_same_command_resumes(
             pytest.skip("unshare --pid is not allowed, so no process can be PID 1")
         command = [*alone, *command]
 
-    def signalled(after: str, signals: int) -> float:
+    def run_and_signal(after: str, signals: int) -> float:
         """Start the job and send signals after the line `after`; return the seconds until all processes ended."""
         with subprocess.Popen(command, env=environment(prefect_home), stderr=subprocess.PIPE, text=True) as process:
             assert process.stderr is not None
@@ -124,10 +124,10 @@ def test_a_signal_ends_all_processes_soon_and_the_same_command_resumes(
             assert rest.endswith("catae: interrupted\n")
             return time.monotonic() - sent
 
-    assert signalled("epoch +3/", signals=1) < 10
+    assert run_and_signal("epoch +3/", signals=1) < 10
     first = json.loads(Path("out/latest/run.json").read_text())
     assert first["state"] == "interrupted"
-    assert signalled("resuming after epoch [3-9]", signals=2) < 10
+    assert run_and_signal("resuming after epoch [3-9]", signals=2) < 10
     assert json.loads(Path("out/latest/run.json").read_text())["id"] == first["id"]
 
 

@@ -20,7 +20,7 @@ WIDE, NARROW = {"width": 1280, "height": 1000}, {"width": 390, "height": 844}
 
 
 @dataclass
-class Box:
+class UI:
     """A server with served deployments, and a browser."""
 
     server: Server
@@ -29,20 +29,20 @@ class Box:
     log: Path
 
     def page(self, address: str, size: dict[str, int] = WIDE) -> Any:
-        """A page of the UI."""
+        """Open a page of the UI."""
         page = self.browser.new_page(viewport=size)
         page.goto(f"http://127.0.0.1:{self.server.port}/v2/{address}")
         return page
 
     def form(self) -> Any:
-        """The page that asks for a training."""
+        """Open the form that starts a training run."""
         train = httpx.get(f"{self.server.api}/deployments/name/catae/train").json()["id"]
         page = self.page(f"deployments/deployment/{train}/run")
         page.get_by_label("Source").wait_for()
         return page
 
-    def shoot(self, page: Any, name: str) -> None:
-        """A screenshot of all that can be scrolled to."""
+    def save_screenshot(self, page: Any, name: str) -> None:
+        """Write a screenshot of the whole page, including what needs scrolling."""
         page.wait_for_timeout(1000)
         size = page.viewport_size
         height = page.evaluate("Math.max(...Array.from(document.querySelectorAll('*'), e => e.scrollHeight))")
@@ -58,8 +58,8 @@ class Box:
 
 
 @pytest.fixture(scope="module")
-def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
-    """The server, `catae serve` and the browser."""
+def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UI]:
+    """Start the server, `catae serve` and the browser."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install -e .[dev]")
     home = tmp_path_factory.mktemp("ui")
     screenshots = Path(os.environ.get("SCREENSHOTS") or home / "screenshots")
@@ -72,13 +72,13 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
             driver.chromium.launch(executable_path=CHROMIUM, args=arguments) as browser,
         ):
             until(lambda: "being served" in (home / "serve.log").read_text(), 120, home / "serve.log")
-            yield Box(server, browser, screenshots, home / "serve.log")
+            yield UI(server, browser, screenshots, home / "serve.log")
 
 
-def submitted(page: Any) -> bool:
+def submit(page: Any) -> bool:
     """Click the button of the form; return whether that created a run.
 
-    In 1 of about 30 cases nothing happened, without a trace at the server. A person clicks again then.
+    In about 1 of 30 cases the click has no effect, and the server receives no request. The caller then clicks again.
     """
     answers: list[Any] = []
     page.on("response", lambda answer: answers.append(answer) if answer.url.endswith("/create_flow_run") else None)
@@ -91,29 +91,29 @@ def submitted(page: Any) -> bool:
 
 
 @pytest.fixture(scope="module")
-def run(box: Box) -> dict[str, Any]:
-    """A run that was started from the form and has ended."""
-    page = box.form()
-    box.shoot(page, "form")
+def run(ui: UI) -> dict[str, Any]:
+    """Start a run from the form and wait until it ends; return the flow run."""
+    page = ui.form()
+    ui.save_screenshot(page, "form")
     page.get_by_label("Source").fill("drawn:600")
     page.get_by_label("Image size").click()
     page.get_by_role("option", name="64").click()
     page.get_by_label("Latent dim").fill("16")
     page.get_by_label("Width").fill("16")
     page.get_by_label("Max epochs").fill("12")
-    until(lambda: submitted(page), 60)
-    (asked,) = until(lambda: box.server.ask("flow_runs/filter"), 30)
+    until(lambda: submit(page), 60)
+    (flow_run,) = until(lambda: ui.server.ask("flow_runs/filter"), 30)
 
     def ended() -> dict[str, Any] | None:
-        now: dict[str, Any] = httpx.get(f"{box.server.api}/flow_runs/{asked['id']}").json()
-        return now if now["state_type"] in ("COMPLETED", "FAILED", "CRASHED") else None
+        current: dict[str, Any] = httpx.get(f"{ui.server.api}/flow_runs/{flow_run['id']}").json()
+        return current if current["state_type"] in ("COMPLETED", "FAILED", "CRASHED") else None
 
-    until(lambda: "catae-progress" in box.artifacts(asked), 180, box.log)
-    progress = box.page(f"artifacts/artifact/{box.artifacts(asked)['catae-progress']['id']}")
+    until(lambda: "catae-progress" in ui.artifacts(flow_run), 180, ui.log)
+    progress = ui.page(f"artifacts/artifact/{ui.artifacts(flow_run)['catae-progress']['id']}")
     progress.get_by_text("Progress:").wait_for()
-    box.shoot(progress, "progress-while-training")
-    over: dict[str, Any] = until(ended, 300, box.log)
-    return over
+    ui.save_screenshot(progress, "progress-while-training")
+    final: dict[str, Any] = until(ended, 300, ui.log)
+    return final
 
 
 def test_a_run_from_the_form_gets_the_filled_fields(
@@ -129,31 +129,31 @@ def test_a_run_from_the_form_gets_the_filled_fields(
     assert run["name"] == "drawn:600 · 16 · seed 7"
 
 
-def test_the_form_rejects_an_invalid_value_with_its_reason(box: Box, run: dict[str, Any]) -> None:
-    before = len(box.server.ask("flow_runs/filter"))
-    page = box.form()
+def test_the_form_rejects_an_invalid_value_with_its_reason(ui: UI, run: dict[str, Any]) -> None:
+    before = len(ui.server.ask("flow_runs/filter"))
+    page = ui.form()
     page.get_by_label("Latent dim").fill("5000")
     page.get_by_role("button", name="Submit").click()
-    refused = page.get_by_label("Latent dim").evaluate("input => input.validationMessage")
-    assert refused == "Value must be less than or equal to 4096."
+    message = page.get_by_label("Latent dim").evaluate("input => input.validationMessage")
+    assert message == "Value must be less than or equal to 4096."
     page.get_by_label("Latent dim").fill("")
     page.get_by_label("Interpolation pair").fill("one")
     page.get_by_role("button", name="Submit").click()
     page.get_by_text("'one' does not match").first.wait_for()
-    box.shoot(page, "form-refused")
-    assert len(box.server.ask("flow_runs/filter")) == before
+    ui.save_screenshot(page, "form-refused")
+    assert len(ui.server.ask("flow_runs/filter")) == before
 
 
 @pytest.mark.parametrize(("size", "name"), [(WIDE, "report"), (NARROW, "report-narrow")])
 def test_every_image_of_the_report_is_shown_and_the_interpolation_moves(
-    box: Box, run: dict[str, Any], size: dict[str, int], name: str
+    ui: UI, run: dict[str, Any], size: dict[str, int], name: str
 ) -> None:
-    report = box.artifacts(run)["catae-report"]
+    report = ui.artifacts(run)["catae-report"]
     assert len(report["data"].encode()) < 500_000
-    page = box.page(f"artifacts/artifact/{report['id']}", size)
+    page = ui.page(f"artifacts/artifact/{report['id']}", size)
     page.get_by_role("heading", name="drawn:600 · 16 · seed 7").wait_for()
     page.wait_for_timeout(1000)
-    box.shoot(page, name)
+    ui.save_screenshot(page, name)
     shown = page.evaluate(
         "Array.from(document.querySelectorAll('img[src^=\"data:\"]'), "
         "image => [image.alt, image.naturalWidth, image.clientWidth])"
@@ -172,38 +172,36 @@ def test_every_image_of_the_report_is_shown_and_the_interpolation_moves(
     assert len(seen) > 2
 
 
-def test_the_first_version_of_the_ui_shows_the_report(box: Box, run: dict[str, Any]) -> None:
-    page = box.browser.new_page(viewport=WIDE)
-    page.goto(f"http://127.0.0.1:{box.server.port}/artifacts/artifact/{box.artifacts(run)['catae-report']['id']}")
+def test_the_first_version_of_the_ui_shows_the_report(ui: UI, run: dict[str, Any]) -> None:
+    page = ui.browser.new_page(viewport=WIDE)
+    page.goto(f"http://127.0.0.1:{ui.server.port}/artifacts/artifact/{ui.artifacts(run)['catae-report']['id']}")
     page.get_by_alt_text("curves").wait_for()
-    box.shoot(page, "report-v1")
+    ui.save_screenshot(page, "report-v1")
     widths = page.evaluate("Array.from(document.querySelectorAll('img[src^=\"data:\"]'), image => image.naturalWidth)")
     assert len(widths) == 6
     assert min(widths) >= 192
 
 
 @pytest.mark.parametrize(("size", "name"), [(WIDE, "run"), (NARROW, "run-narrow")])
-def test_the_run_page_shows_its_name_and_its_log(
-    box: Box, run: dict[str, Any], size: dict[str, int], name: str
-) -> None:
-    page = box.page(f"runs/flow-run/{run['id']}", size)
+def test_the_run_page_shows_its_name_and_its_log(ui: UI, run: dict[str, Any], size: dict[str, int], name: str) -> None:
+    page = ui.page(f"runs/flow-run/{run['id']}", size)
     page.get_by_text("drawn:600 · 16 · seed 7").first.wait_for()
     page.get_by_text("training on 5").wait_for()  # nine tenths of 600 images
-    box.shoot(page, name)
+    ui.save_screenshot(page, name)
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     page.get_by_role("tab", name="Artifacts").click()
     for key in ("catae-report", "catae-epochs", "catae-progress"):
         page.get_by_text(key).first.wait_for()
-    box.shoot(page, f"{name}-artifacts")
+    ui.save_screenshot(page, f"{name}-artifacts")
 
 
-def test_the_table_has_a_row_per_epoch_and_progress_reaches_100_percent(box: Box, run: dict[str, Any]) -> None:
-    artifacts = box.artifacts(run)
-    page = box.page(f"artifacts/artifact/{artifacts['catae-epochs']['id']}")
+def test_the_table_has_a_row_per_epoch_and_progress_reaches_100_percent(ui: UI, run: dict[str, Any]) -> None:
+    artifacts = ui.artifacts(run)
+    page = ui.page(f"artifacts/artifact/{artifacts['catae-epochs']['id']}")
     page.get_by_role("columnheader", name="learning rate").wait_for()
-    box.shoot(page, "epochs")
+    ui.save_screenshot(page, "epochs")
     assert page.get_by_role("row").count() == 11  # a header, and the first ten
-    page = box.page(f"artifacts/artifact/{artifacts['catae-progress']['id']}")
+    page = ui.page(f"artifacts/artifact/{artifacts['catae-progress']['id']}")
     page.get_by_text("Progress: 100%").wait_for()
     page.get_by_text("Ended after 12 epochs: max_epochs (12) was reached.").wait_for()
-    box.shoot(page, "progress")
+    ui.save_screenshot(page, "progress")

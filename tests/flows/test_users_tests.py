@@ -1,4 +1,4 @@
-"""What users who test their own flows rely on."""
+"""Support for users who test their own flows."""
 
 import re
 import subprocess
