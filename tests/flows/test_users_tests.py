@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,15 +14,11 @@ from catae.settings import Settings
 from flows import tasks
 
 
-def test_a_task_called_as_a_function_needs_no_server_and_less_than_3_s(
-    small: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_task_called_as_a_function_needs_no_server(small: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{free_port()}/api")  # nothing listens there
-    start = time.process_time()  # excludes other processes of a busy machine
     new = lifecycle.create_run(small, settings.origins())
     for task in (tasks.read, tasks.split, tasks.train, tasks.draw_curves):
         task.fn(new.path, small)
-    assert time.process_time() - start < 3
     assert new.read()["training"]["epochs"] == small.max_epochs
 
 
