@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("source", help="images, as for catae train --source")
     parser.add_argument("--repeats", type=int, default=3, help="repeats of each measurement (default: %(default)s)")
     options = parser.parse_args()
-    source = str(Path(options.source).resolve())
+    source = str(Path(options.source).resolve()) if Path(options.source).exists() else options.source
     with tempfile.TemporaryDirectory() as scratch:
         os.chdir(scratch)
         measure_saving(source, options.repeats)
@@ -68,7 +68,7 @@ def measure_time_lost(source: str, number: int) -> None:
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stderr is not None
         for line in process.stderr:
-            if line.startswith("training on"):
+            if line.startswith("computing in"):  # after the initialization
                 times["training"] = time.monotonic()
             if line.startswith("epoch 1/2"):
                 times["epoch"] = time.monotonic()
