@@ -51,7 +51,9 @@ def load(name: str | Path) -> "Pretrained":
     file = _model_file(name)
     model = weights.load(file)
     priors_file = file.with_name(PRIORS)
-    return Pretrained(model, priors.load(priors_file) if priors_file.exists() else {"randn": Normal(model.latent_dim)})
+    if priors_file.exists() or file.with_name(priors.OLD_NAME).exists():
+        return Pretrained(model, priors.load(priors_file))
+    return Pretrained(model, {"randn": Normal(model.latent_dim)})
 
 
 class Pretrained:

@@ -28,6 +28,7 @@ COMPONENTS = (1, 2, 4, 8, 16)
 MIXED = 256  # directions modelled by the mixture; the time of EM grows with their square
 SAME = 0.01  # deviations: latents that differ by less are those of duplicate images
 NEAREST = 5  # neighbours, as in SMOTE
+OLD_NAME = "prior.safetensors"  # of a run's file in earlier versions
 
 
 class Prior(Protocol):
@@ -199,6 +200,9 @@ def load(path: Path) -> Priors:
     Raises:
         UserError: the file cannot be read, or does not hold priors.
     """
+    old = path.with_name(OLD_NAME)
+    if old.exists() and not path.exists():
+        raise UserError(f"{old} is now called {path.name}: rename it")
     try:
         tensors = load_file(path)
         _check(tensors)

@@ -36,7 +36,7 @@ def _output_dir(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def test_names(trained: Run) -> list[str]:
+def held_out(trained: Run) -> list[str]:
     """Return the names of the test images."""
     return list(files.read_json(trained.split)["test"])
 
@@ -47,9 +47,9 @@ def model(trained: Run) -> AutoEncoder:
 
 
 @pytest.fixture
-def ends(trained: Run, test_names: list[str]) -> Pixels:
+def ends(trained: Run, held_out: list[str]) -> Pixels:
     """Return two test images whose reconstructions differ; otherwise no test of a path could fail."""
-    pixels = gallery.load_images(trained, test_names[:2], 32)
+    pixels = gallery.load_images(trained, held_out[:2], 32)
     first, second = reconstruct(trained, pixels).astype(int)
     assert np.abs(first - second).mean() > 10
     return pixels
@@ -94,49 +94,49 @@ def test_the_middle_of_a_linear_path_is_the_mean_of_the_latents(model: AutoEncod
 
 
 @pytest.mark.parametrize("kind", ["gif", "webp"])
-def test_the_suffix_decides_the_format_of_the_animation(kind: str, test_names: list[str]) -> None:
-    assert main(["interpolate", *test_names[:2], "--out", f"path.{kind}"]) == 0
+def test_the_suffix_decides_the_format_of_the_animation(kind: str, held_out: list[str]) -> None:
+    assert main(["interpolate", *held_out[:2], "--out", f"path.{kind}"]) == 0
     with Image.open(f"path.{kind}") as image:
         assert image.format == {"gif": "GIF", "webp": "WEBP"}[kind]
         # Equal frames are merged into one that lasts longer.
         assert sum(frame.load() and frame.info["duration"] for frame in ImageSequence.Iterator(image)) == 2000 + 96 * 80
 
 
-def test_interpolate_draws_an_mp4(test_names: list[str]) -> None:
+def test_interpolate_draws_an_mp4(held_out: list[str]) -> None:
     pytest.importorskip("imageio_ffmpeg", reason="ffmpeg is missing: pip install -e .[video]")
-    assert main(["interpolate", *test_names[:2], "--out", "path.mp4"]) == 0
+    assert main(["interpolate", *held_out[:2], "--out", "path.mp4"]) == 0
     assert Path("path.mp4").read_bytes()[4:12] == b"ftypisom"
 
 
 @pytest.mark.parametrize(("rows", "columns"), [([], 8), (["--rows", "1"], 12), (["--rows", "4"], 3)])
 def test_a_png_shows_all_steps_in_the_given_rows(
-    rows: list[str], columns: int, trained: Run, test_names: list[str], ends: Pixels
+    rows: list[str], columns: int, trained: Run, held_out: list[str], ends: Pixels
 ) -> None:
-    assert main(["interpolate", *test_names[:2], "--steps", "10", *rows, "--out", "path.png"]) == 0
+    assert main(["interpolate", *held_out[:2], "--steps", "10", *rows, "--out", "path.png"]) == 0
     shown = images_in_figure(Path("path.png"), columns, 12)
     assert np.array_equal(shown[[0, -1]], ends)
     assert close(shown[[1, -2]], reconstruct(trained, ends))
 
 
-def test_the_default_path_is_linear(test_names: list[str]) -> None:
+def test_the_default_path_is_linear(held_out: list[str]) -> None:
     for name, way in (("a", []), ("b", ["--path", "linear"]), ("c", ["--path", "spherical"])):
-        assert main(["interpolate", *test_names[:2], "--steps", "5", *way, "--out", f"{name}.png"]) == 0
+        assert main(["interpolate", *held_out[:2], "--steps", "5", *way, "--out", f"{name}.png"]) == 0
     assert Path("a.png").read_bytes() == Path("b.png").read_bytes() != Path("c.png").read_bytes()
 
 
 @pytest.mark.parametrize(("steps", "side"), [([], 8), (["--steps", "3"], 3)])
 @pytest.mark.parametrize("way", list(interpolation.PATHS))
 def test_the_corners_of_a_grid_are_reconstructions(
-    way: str, steps: list[str], side: int, trained: Run, test_names: list[str]
+    way: str, steps: list[str], side: int, trained: Run, held_out: list[str]
 ) -> None:
-    assert main(["interpolate", *test_names[:4], *steps, "--path", way, "--out", "grid.png"]) == 0
+    assert main(["interpolate", *held_out[:4], *steps, "--path", way, "--out", "grid.png"]) == 0
     shown = images_in_figure(Path("grid.png"), side, side**2).reshape(side, side, 32, 32, 3)
     corners = shown[[0, 0, -1, -1], [0, -1, 0, -1]]
-    assert close(corners, reconstruct(trained, gallery.load_images(trained, test_names[:4], 32)))
+    assert close(corners, reconstruct(trained, gallery.load_images(trained, held_out[:4], 32)))
 
 
-def test_an_attribute_is_added_in_steps(trained: Run, test_names: list[str]) -> None:
-    name, *others = test_names[:5]
+def test_an_attribute_is_added_in_steps(trained: Run, held_out: list[str]) -> None:
+    name, *others = held_out[:5]
     groups = ["--with", *others[:3], "--without", *others[3:]]
     assert main(["attribute", name, *groups, "--out", "x.png"]) == 0
     model = weights.load(trained.model)
@@ -153,10 +153,10 @@ def test_an_attribute_is_added_in_steps(trained: Run, test_names: list[str]) -> 
         assert close(shown[place], expected[0])
 
 
-def test_the_groups_of_an_attribute_can_be_paths(trained: Run, test_names: list[str]) -> None:
-    Image.fromarray(gallery.load_images(trained, test_names[1:2], 32)[0]).save("tom.png")
-    for out, name in (("by_name.png", test_names[1]), ("by_path.png", "tom.png")):
-        assert main(["attribute", test_names[0], "--with", name, "--without", test_names[2], "--out", out]) == 0
+def test_the_groups_of_an_attribute_can_be_paths(trained: Run, held_out: list[str]) -> None:
+    Image.fromarray(gallery.load_images(trained, held_out[1:2], 32)[0]).save("tom.png")
+    for out, name in (("by_name.png", held_out[1]), ("by_path.png", "tom.png")):
+        assert main(["attribute", held_out[0], "--with", name, "--without", held_out[2], "--out", out]) == 0
     assert Path("by_name.png").read_bytes() == Path("by_path.png").read_bytes()
 
 
@@ -187,9 +187,9 @@ def test_the_groups_of_an_attribute_can_be_paths(trained: Run, test_names: list[
     ],
 )
 def test_user_errors_are_one_line_and_exit_code_2(
-    arguments: list[str], message: str, test_names: list[str], capsys: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, held_out: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    named = dict(zip("ABCD", test_names, strict=False))
+    named = dict(zip("ABCD", held_out, strict=False))
     assert main([named.get(argument, argument) for argument in arguments]) == 2
     printed = capsys.readouterr()
     assert message in printed.err
@@ -203,9 +203,9 @@ def test_invalid_arguments_exit_with_2(arguments: list[str]) -> None:
     assert error.value.code == 2
 
 
-def test_without_names_the_seed_chooses_two_test_images(trained: Run, test_names: list[str]) -> None:
+def test_without_names_the_seed_chooses_two_test_images(trained: Run, held_out: list[str]) -> None:
     names = interpolate.draw_run_interpolation(trained, [], 3, 0, Path("path.png"))
     assert names == interpolate.draw_run_interpolation(
         run.find_run("latest", trained.path.parent.parent), [], 3, 0, Path("path.png")
     )
-    assert set(names) < set(test_names)
+    assert set(names) < set(held_out)

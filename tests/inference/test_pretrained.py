@@ -35,6 +35,13 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return new
 
 
+def test_the_error_for_an_old_file_of_priors_gives_the_new_name(source: Run, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(source.model.read_bytes())
+    (tmp_path / "prior.safetensors").write_bytes(source.priors.read_bytes())
+    with pytest.raises(UserError, match=r"prior\.safetensors is now called priors\.safetensors"):
+        catae.load(tmp_path)
+
+
 @pytest.fixture(scope="module")
 def model(source: Run) -> Pretrained:
     return catae.load(source.path)

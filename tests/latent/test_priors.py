@@ -147,6 +147,12 @@ def test_saved_priors_are_loaded(tmp_path: Path) -> None:
     assert (tmp_path / "priors.safetensors").read_bytes() == first
 
 
+def test_the_error_for_the_old_file_name_gives_the_new_one(tmp_path: Path) -> None:
+    priors.save(priors.fit_priors(normal(30, 4), 0), tmp_path / "prior.safetensors")
+    with pytest.raises(UserError, match=r"prior\.safetensors is now called priors\.safetensors: rename it"):
+        priors.load(tmp_path / "priors.safetensors")
+
+
 def test_files_without_priors_are_rejected(tmp_path: Path) -> None:
     path = tmp_path / "priors.safetensors"
 

@@ -33,6 +33,13 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return jobs.run_all_stages(resolved)
 
 
+def test_checkpoints_open_with_plain_torch_load(done: Run) -> None:
+    last = torch.load(done.checkpoints / "last.pt", weights_only=True)
+    best = torch.load(done.checkpoints / "best.pt", weights_only=True)
+    assert last["epoch"] == 2
+    assert best["model"].keys() == last["model"].keys()
+
+
 def test_a_run_leaves_the_files_that_the_readme_lists(done: Run, pytestconfig: pytest.Config) -> None:
     written = {path.relative_to(done.path).parts[0] for path in done.path.rglob("*") if path.is_file()}
     readme = (pytestconfig.rootpath / "README.md").read_text()
