@@ -4,7 +4,7 @@
 
 It trains on synthetic cats, so that no photograph of a stranger gets into the repository. It uses a Prefect server, a
 run, a sweep and the playground, each through its command line, and takes the screenshots with Chromium. Everything but
-the images is in a temporary folder. scaling.png is not among them: `benchmarks/scaling.py --figure` draws it.
+the images is in a temporary folder. scaling.png is not among them: `benchmarks/pipeline/scaling.py --figure` draws it.
 """
 
 import argparse

@@ -32,7 +32,7 @@ from catae.training.metrics import Epoch
 logger = logging.getLogger(__name__)
 
 # torch's `elastic_launch` starts workers from Python. A prototype with it, which read the progress from the event
-# files, had 135 lines of code; this module has 102. It can't be stopped from outside, so workers have to watch a file.
+# files, had 135 lines of code; this module has 102. It cannot be stopped from outside, so workers have to watch a file.
 # It needs a thread, where it handles no signals, and it leaves 4 files open at each restart of 2 workers. Workers still
 # have to notice when their parent is killed, and the event files do not say which epoch is the best.
 RESTARTS = 3
