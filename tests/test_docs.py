@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 
 @pytest.fixture
@@ -25,6 +26,13 @@ def test_no_file_contains_a_local_path_or_a_package_registry(root: Path) -> None
     texts = {name: (root / name).read_bytes() for name in names if (root / name).is_file()}
     banned = [b"pypi" + b".org", b"/sim" + b"ple/", b"/work" + b"/main"]
     assert not [(name, word) for name, text in texts.items() for word in banned if word in text]
+
+
+def test_every_yaml_and_json_file_parses(root: Path) -> None:
+    names = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True, check=True).stdout.split()
+    parsed = [yaml.safe_load((root / name).read_text()) for name in names if name.endswith((".yaml", ".json"))]
+    assert len(parsed) >= 6
+    assert all(parsed)
 
 
 def pages(root: Path) -> list[Path]:

@@ -113,7 +113,7 @@ def test_the_command_trains_every_combination_and_prints_the_leaderboard(by_proc
     assert [trial.state for trial in by_processes.trials()] == ["finished"] * 4
     board = json.loads(by_processes.board.read_text())
     assert board["headline"].startswith("latent_dim ")
-    assert [entry["reached"]["runs"] for entry in board["entries"]] == [2, 2]
+    assert [entry["scores"]["runs"] for entry in board["entries"]] == [2, 2]
     pids = {found.read()["process"]["pid"] for n in range(1, 5) if (found := by_processes.run_of(n))}
     assert len(pids) == 2
 

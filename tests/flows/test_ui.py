@@ -151,7 +151,7 @@ def test_every_image_of_the_report_is_shown_and_the_interpolation_moves(
     report = ui.artifacts(run)["catae-report"]
     assert len(report["data"].encode()) < 500_000
     page = ui.page(f"artifacts/artifact/{report['id']}", size)
-    page.get_by_role("heading", name="drawn:600 · 16 · seed 7").wait_for()
+    page.get_by_role("heading", name="drawn:600 · latent size 16 · seed 7").wait_for()
     page.wait_for_timeout(1000)
     ui.save_screenshot(page, name)
     shown = page.evaluate(
