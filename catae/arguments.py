@@ -22,9 +22,13 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> Any:
         """Print the usage and the error, and exit with code 2."""
+        unknown = message.replace("=", " ").split() if message.startswith("unrecognized arguments:") else []
         for old, new in settings.RENAMED.items():
-            if message.startswith("unrecognized arguments:") and f"--{old}" in message.replace("=", " ").split():
+            if f"--{old}" in unknown:
                 message = f"--{old} is now --{new.replace('_', '-')}"
+        for old, instead in settings.REMOVED.items():
+            if (flag := f"--{old.replace('_', '-')}") in unknown:
+                message = f"{flag} was removed: {instead}"
         super().error(message)
 
 
@@ -289,7 +293,8 @@ def _add_settings(command: argparse.ArgumentParser, groups: Sequence[type["BaseM
     for group in groups:
         flags = command.add_argument_group(str(group.__doc__).rstrip("."))
         for name, field in group.model_fields.items():
-            text = f"{field.description} (default: {field.default!s})".replace("%", "%%").replace("`", "")
+            text = f"{field.description} (default: {settings.default_in_words(name)})"
+            text = text.replace("%", "%%").replace("`", "")
             # `settings` checks the values, so that a flag and a variable give the same error.
             flags.add_argument(f"--{name.replace('_', '-')}", help=text, metavar=_metavar(name))
 

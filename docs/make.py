@@ -7,7 +7,7 @@ import re
 import sys
 from pathlib import Path
 
-from catae.settings import GROUPS, PREFIX, Settings, describe
+from catae.settings import DEFAULT_RECIPE, GROUPS, PREFIX, default_in_words, defaults, describe
 
 ROOT = Path(__file__).parent.parent
 PAGE = "docs/settings.md"
@@ -21,22 +21,23 @@ def tables() -> str:
         title = str(group.__doc__).strip().rstrip(".")
         lines += [f"## {title}", "", "| variable | default | description |", "|---|---|---|"]
         for name in group.model_fields:
-            default = str(Settings.model_fields[name].default)
+            default = default_in_words(name)
             # A bar inside a cell would end it.
             description = describe(name).replace("|", "\\|")
-            lines.append(f"| `{PREFIX}{name.upper()}` | {f'`{default}`' if default else 'empty'} | {description} |")
+            lines.append(f"| `{PREFIX}{name.upper()}` | {default or 'empty'} | {description} |")
         lines.append("")
     return "\n".join(lines)
 
 
 def env_example() -> str:
     """Return the settings as an environment file in which nothing is set."""
+    default = defaults(DEFAULT_RECIPE)
     lines = ["# Settings of catae. Copy this file to .env and uncomment what should differ from the default."]
     for group in GROUPS:
         lines += ["", f"# --- {str(group.__doc__).strip()}"]
         for name in group.model_fields:
             description = describe(name).replace("`", "")
-            lines += ["", f"# {description}", f"#{PREFIX}{name.upper()}={Settings.model_fields[name].default}"]
+            lines += ["", f"# {description}", f"#{PREFIX}{name.upper()}={default[name]}"]
     return "\n".join(lines) + "\n"
 
 

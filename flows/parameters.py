@@ -20,7 +20,7 @@ EMPTY: Given = {}  # not None: the UI would send it for an empty form, and the s
 
 def _typed(name: str, field: FieldInfo) -> Any:
     """Return a field that accepts the values of a setting."""
-    default = f", or {field.default}" if str(field.default) else ""
+    default = f", or {words}" if (words := settings.default_in_words(name)) else ""
     if_empty = f"If empty: {settings.PREFIX}{name.upper()} from the environment of the run{default}."
     annotation = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
     extra = field.json_schema_extra if isinstance(field.json_schema_extra, Mapping) else {}

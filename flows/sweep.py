@@ -149,7 +149,7 @@ def catae_sweep(
 
 def _read_images(plan: Plan, batch: list[Trial], stack: ExitStack) -> None:
     """Decode the images once, before the runs that share them, and keep them in the cache until `stack` ends."""
-    for size in dict.fromkeys(plan.settings(trial.values).image_size for trial in batch):
+    for size in dict.fromkeys(plan.resolve(trial.values)[0].image_size for trial in batch):
         base = plan.base
         images, _ = ingest.read(base.source, base.output_dir / "cache", size, base.on_reject)
         stack.enter_context(cache.in_use(images.path))
@@ -159,12 +159,13 @@ def _run_batch(sweep: Sweep, plan: Plan, batch: list[Trial], runner: TaskRunner[
     """Run the trials of a batch, as many at once as the runner can, and record how each ended."""
     futures: dict[int, PrefectFuture[Any]] = {}
     for trial in batch:
+        resolved, origins = plan.resolve(trial.values)
         arguments = {
             "name": leaderboard.named(trial.values),
             "folder": sweep.path,
             "number": trial.number,
-            "settings": plan.settings(trial.values),
-            "origins": dict(plan.origins),
+            "settings": resolved,
+            "origins": origins,
             "earlier": sweep.before(trial) if plan.max_trials else None,
         }
         futures[trial.number] = runner.submit(run_trial, arguments)

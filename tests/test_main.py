@@ -194,6 +194,9 @@ def test_a_renamed_flag_is_named_by_its_new_name(capsys: pytest.CaptureFixture[s
             main(["train", old])
         assert error.value.code == 2
         assert f"{old.removesuffix('=0')} is now {new}" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["train", "--weight-decay=0"])
+    assert "--weight-decay was removed: training uses torch.optim.Adam" in capsys.readouterr().err
 
 
 def test_runs_lists_runs_with_changed_settings_and_scores(artifacts: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -203,6 +206,7 @@ def test_runs_lists_runs_with_changed_settings_and_scores(artifacts: Path, capsy
     assert main(["runs", "--json"]) == 0
     (listed,) = json.loads(capsys.readouterr().out)
     assert (listed["id"], listed["state"], listed["source"]) == (found.id, found.state(), "drawn:60")
+    assert listed["recipe"] == "spec"
     assert listed["settings"] == {"image_size": 32, "latent_dim": 8, "width": 4, "max_epochs": 1}
     assert (listed["epochs"], listed["l1"], listed["pca_l1"], listed["images"]) == (1, 0.125, 0.125, 6)
     assert main(["runs"]) == 0

@@ -26,7 +26,42 @@ def test_what_is_given_wins_over_the_environment_the_environment_over_the_file_a
     }
 
 
-def test_the_defaults_are_the_recipe() -> None:
+def test_a_recipe_supplies_defaults_and_an_explicit_setting_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings.load().recipe == "spec"
+    names = set(settings.RECIPES["tuned"])
+    Path(".env").write_text("CATAE_RECIPE=tuned\n")
+    monkeypatch.setenv("CATAE_SHIFT", "2")
+    resolved, came_from = settings.load({"hflip": 0.0}), settings.origins({"hflip": 0.0})
+    assert (resolved.recipe, resolved.activation, resolved.shift, resolved.hflip) == ("tuned", "crelu", 2, 0.0)
+    assert {name for name, origin in came_from.items() if origin == "recipe"} == names - {"shift", "hflip"}
+    monkeypatch.setenv("CATAE_RECIPE", "spec")  # wins over .env
+    assert settings.load().activation == "relu"
+    assert "recipe" not in settings.origins().values()
+    monkeypatch.setenv("CATAE_RECIPE", "best")
+    with pytest.raises(UserError, match=r"CATAE_RECIPE \(in environment\) is 'best': it must be 'spec' or 'tuned'"):
+        settings.load()
+
+
+def test_no_recipe_changes_what_the_specification_fixes() -> None:
+    fixed = {
+        "image_size", "test_fraction", "batch_size", "latent_dim", "learning_rate", "lr_step_size", "lr_gamma",
+        "patience", "device",
+    }  # fmt: skip
+    for recipe in settings.RECIPES:
+        assert not fixed & settings.RECIPES[recipe].keys()
+        assert settings.load({"recipe": recipe}).model_dump() == settings.defaults(recipe)
+
+
+@pytest.mark.parametrize("old", ["amsgrad", "weight_decay"])
+def test_the_error_for_a_removed_setting_says_so(monkeypatch: pytest.MonkeyPatch, old: str) -> None:
+    with pytest.raises(UserError, match=f"'{old}' is not a setting: it was removed; training uses torch.optim.Adam"):
+        settings.load({old: "0"})
+    monkeypatch.setenv(f"CATAE_{old.upper()}", "0")
+    with pytest.raises(UserError, match=f"CATAE_{old.upper()}, in the environment, .*it was removed"):
+        settings.load()
+
+
+def test_the_defaults_are_those_of_the_specification() -> None:
     resolved = settings.load()
     assert resolved.model_dump() == resolved.model_dump() | {
         "image_size": 64,

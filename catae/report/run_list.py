@@ -5,13 +5,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from catae import settings
 from catae.data import sources
 from catae.errors import UserError
 from catae.report import tables
 from catae.report.run_summary import RunSummary, summarize_run
 from catae.report.tables import NONE, Table
 from catae.run import Run
-from catae.settings import RESUME_SAFE, Settings
+from catae.settings import RESUME_SAFE
 from catae.system.text import count, duration
 
 logger = logging.getLogger(__name__)
@@ -23,7 +24,8 @@ class ListedRun:
 
     Attributes:
         source: what it was trained on.
-        settings: the hyperparameters that differ from the defaults.
+        recipe: its defaults; empty for a run of an earlier version, which has none.
+        settings: the hyperparameters that differ from the recipe's defaults.
         epochs: trained so far; None before training ends.
         l1: of the test images' reconstructions, pixels in [-1, 1]; None before they are scored.
         pca_l1: the same of PCA with as many components as the latent has channels.
@@ -34,6 +36,7 @@ class ListedRun:
     id: str
     state: str
     source: str
+    recipe: str
     settings: dict[str, Any]
     epochs: int | None
     l1: float | None
@@ -54,16 +57,18 @@ def list_runs(output_dir: Path) -> list[ListedRun]:
 
 
 def _line(run: RunSummary) -> ListedRun:
-    defaults = Settings.model_fields
+    recipe = run.settings.get("recipe", "")
+    defaults = settings.defaults(recipe)
     changed = {
         name: value
         for name, value in run.settings.items()
-        if name in defaults and name not in RESUME_SAFE and value != defaults[name].default
+        if name in defaults and name not in RESUME_SAFE and value != defaults[name]
     }
     return ListedRun(
         id=run.id,
         state=run.state,
         source=sources.label(run.settings["source"]),
+        recipe=recipe,
         settings=changed,
         epochs=run.training.epochs if run.training else None,
         l1=run.scores.model.l1 if run.scores else None,
@@ -75,7 +80,14 @@ def _line(run: RunSummary) -> ListedRun:
 
 def run_table(runs: list[ListedRun]) -> Table:
     """Return the runs as a table."""
-    names = (("run", False), ("state", False), ("source", False), ("settings", False), ("epochs", True))
+    names = (
+        ("run", False),
+        ("state", False),
+        ("source", False),
+        ("recipe", False),
+        ("settings", False),
+        ("epochs", True),
+    )
     scores = (("test L1", True), ("PCA", True), ("images", True), ("time", True))
     return Table(
         title="Runs",
@@ -85,6 +97,7 @@ def run_table(runs: list[ListedRun]) -> Table:
                 run.id,
                 run.state,
                 run.source,
+                run.recipe or NONE,
                 ", ".join(f"{name} {value}" for name, value in run.settings.items()) or "defaults",
                 NONE if run.epochs is None else str(run.epochs),
                 NONE if run.l1 is None else f"{run.l1:.4f}",

@@ -49,9 +49,15 @@ class Plan:
             "at_once": self.base.workers if self.max_trials else None,
         }
 
-    def settings(self, values: Mapping[str, Any]) -> Settings:
-        """Return the settings of the run with these values."""
-        return self.base.model_copy(update=dict(values))
+    def resolve(self, values: Mapping[str, Any]) -> tuple[Settings, dict[str, str]]:
+        """Return the settings of the run with these values, and where each was set."""
+        if "recipe" not in values:
+            return self.base.model_copy(update=dict(values)), dict(self.origins)
+        unset = {name for name, origin in self.origins.items() if origin in ("recipe", "default")}
+        recipe = settings.RECIPES[values["recipe"]]
+        defaults = {name: value for name, value in settings.defaults(values["recipe"]).items() if name in unset}
+        origins = {name: "recipe" if name in recipe else "default" for name in unset}
+        return self.base.model_copy(update={**defaults, **values}), {**self.origins, **origins}
 
 
 def plan_sweep(given: Mapping[str, Any], max_trials: int = 0) -> Plan:

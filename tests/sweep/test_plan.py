@@ -32,7 +32,7 @@ def do(new: Sweep, plan: Plan, trial: Trial) -> Trial:
     earlier = new.before(trial) if plan.max_trials else None
     error = None
     try:
-        run_trial.fn("", new.path, trial.number, plan.settings(trial.values), plan.origins, earlier)
+        run_trial.fn("", new.path, trial.number, *plan.resolve(trial.values), earlier)
     except UserError as caught:
         error = str(caught)
     return new.end(trial.number, error)
@@ -67,7 +67,8 @@ def test_a_grid_varies_the_last_flag_fastest() -> None:
     assert [trial.values for trial in batch] == [
         {"latent_dim": size, "seed": seed} for size in (4, 8) for seed in (0, 1, 2)
     ]
-    assert plan.settings(batch[-1].values) == plan.base.model_copy(update={"latent_dim": 8, "seed": 2})
+    resolved, _ = plan.resolve(batch[-1].values)
+    assert resolved == plan.base.model_copy(update={"latent_dim": 8, "seed": 2})
 
 
 def test_paths_threads_and_precision_are_resolved_once_for_all_workers() -> None:
@@ -78,6 +79,19 @@ def test_paths_threads_and_precision_are_resolved_once_for_all_workers() -> None
     assert (base.source, base.output_dir) == (str(Path("cats.zip").absolute()), Path("out").absolute())
     assert plan_sweep({**said, "threads": "3"}).base.threads == 3
     assert plan_sweep(said).origins["seed"] == "sweep"
+
+
+def test_a_swept_recipe_supplies_the_defaults_of_each_run() -> None:
+    plan = plan_sweep({**SMALL, "recipe": "spec,tuned", "shift": 2})
+    (spec, from_spec), (tuned, from_tuned) = (plan.resolve({"recipe": recipe}) for recipe in ("spec", "tuned"))
+    assert (spec.recipe, spec.activation, spec.hflip, spec.shift) == ("spec", "relu", 0.0, 2)
+    assert (tuned.recipe, tuned.activation, tuned.hflip, tuned.shift) == ("tuned", "crelu", 0.5, 2)
+    assert spec.model_dump(exclude={"recipe", "activation", "hflip"}) == tuned.model_dump(
+        exclude={"recipe", "activation", "hflip"}
+    )
+    assert [origins[name] for origins in (from_spec, from_tuned) for name in ("recipe", "activation", "shift")] == [
+        "sweep", "default", "given", "sweep", "recipe", "given"
+    ]  # fmt: skip
 
 
 def test_identity_does_not_depend_on_the_runner() -> None:
@@ -140,7 +154,7 @@ def test_a_killed_sweep_resumes_and_a_finished_one_starts_again() -> None:
         (batch,) = state.batches(first, plan)
         done = do(first, plan, batch[0])
         # The second trial finished, and the sweep was killed before it could record that.
-        run_trial.fn("", first.path, 2, plan.settings(batch[1].values), plan.origins, None)
+        run_trial.fn("", first.path, 2, *plan.resolve(batch[1].values), None)
     trained = first.run_of(2)
     assert trained
     with open_sweep(plan) as second:
@@ -160,7 +174,7 @@ def test_an_interrupted_trial_resumes_to_the_same_weights(caplog: pytest.LogCapt
     through = whole(said)
     plan = plan_sweep({**said, "output_dir": Path("other")})
     with open_sweep(plan) as killed:
-        asked = plan.settings({"latent_dim": 2, "resume": "never"})
+        asked, _ = plan.resolve({"latent_dim": 2, "resume": "never"})
         with suppress(KeyboardInterrupt), lifecycle.open_run(asked, plan.origins) as begun:
             killed.link(1, begun)
             for stage in (stages.read, stages.split, partial(stages.train, after_epoch=interrupt)):
@@ -213,7 +227,7 @@ def test_a_trial_that_falls_behind_is_pruned_with_a_reason() -> None:
     good = PastTrial({"width": 8}, dict.fromkeys(range(1, 9), 1e-06), 1e-6)
     with open_sweep(plan) as new:
         ((trial,),) = state.batches(new, plan)
-        run_trial.fn("", new.path, 1, plan.settings(trial.values), plan.origins, [good] * 4)
+        run_trial.fn("", new.path, 1, *plan.resolve(trial.values), [good] * 4)
         ended = new.end(1, None)
     assert ended.state == "pruned"
     assert "pruned after epoch 4" in str(ended.error)

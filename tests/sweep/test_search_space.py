@@ -20,7 +20,7 @@ from catae.sweep.search_space import Range
         ("seed", "4..4", [4]),
         ("learning_rate", "1e-4..0.01", Range(0.0001, 0.01)),
         ("image_size", "16..64", [16, 32, 64]),
-        ("amsgrad", "true,false", [True, False]),
+        ("recipe", "spec,tuned", ["spec", "tuned"]),
         ("init", "torch,pca", ["torch", "pca"]),
         ("source", "../cats,old.zip", ["../cats,old.zip"]),
         ("interpolation_pair", "a.jpg,b.jpg", ["a.jpg,b.jpg"]),
