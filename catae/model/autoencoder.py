@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from catae.model.layers import KERNEL, Downsample, FromLatent, ToLatent, Upsample
+from catae.model.layers import KERNEL, Downsample, FromLatent, Pointwise, ToLatent, Upsample
 from catae.settings import ModelSettings
 
 Activation = Literal["crelu", "relu"]
@@ -66,11 +66,14 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Maps latents to images."""
 
-    def __init__(self, image_size: int, latent_dim: int, width: int, activation: Activation) -> None:
+    def __init__(self, image_size: int, latent_dim: int, width: int, activation: Activation, whitened: bool) -> None:
         super().__init__()
         inputs, outputs = channels(image_size, width, activation)[:0:-1], filters(image_size, width)[::-1]
-        activation_layer, _ = ACTIVATIONS[activation]
-        layers: list[nn.Module] = [FromLatent(latent_dim, outputs[0])]  # 4x4
+        activation_layer, factor = ACTIVATIONS[activation]
+        layers: list[nn.Module] = []
+        if whitened:  # 1x1, with a channel for each sign of a dimension after the activation
+            layers += [Pointwise(latent_dim, 2 * latent_dim // factor), activation_layer()]
+        layers += [FromLatent(2 * latent_dim if whitened else latent_dim, outputs[0])]  # 4x4
         for in_channels, out_channels in zip(inputs, outputs[1:], strict=True):  # to 64x64: 8x8, 16x16, 32x32, 64x64
             layers += [activation_layer(), Upsample(in_channels, out_channels)]
         self.layers = nn.Sequential(*layers, nn.Tanh())
@@ -89,15 +92,23 @@ class AutoEncoder(nn.Module):
         latent_dim: dimensions of a latent.
         width: filters of the first convolution.
         activation: 'relu' or 'crelu'.
+        whitened: whether the decoder begins with a 1x1 convolution and an activation, which undo the whitening of the
+            latents (`latent.whitening`). An exported model has them.
     """
 
     def __init__(
-        self, image_size: int = 64, latent_dim: int = 128, width: int = 32, activation: Activation = "crelu"
+        self,
+        image_size: int = 64,
+        latent_dim: int = 128,
+        width: int = 32,
+        activation: Activation = "relu",
+        whitened: bool = False,
     ) -> None:
         super().__init__()
         self.image_size, self.latent_dim, self.width, self.activation = image_size, latent_dim, width, activation
+        self.whitened = whitened
         self.encoder = Encoder(image_size, latent_dim, width, activation)
-        self.decoder = Decoder(image_size, latent_dim, width, activation)
+        self.decoder = Decoder(image_size, latent_dim, width, activation, whitened)
 
     @classmethod
     def from_settings(cls, settings: ModelSettings, image_size: int) -> "AutoEncoder":

@@ -1,4 +1,4 @@
-"""The four convolutions of the model: the functions and weights of PyTorch's layers, faster on a CPU.
+"""The five convolutions of the model: the functions and weights of PyTorch's layers, faster on a CPU.
 
 A layer computes in the precision of its input; its weights stay float32. With bfloat16 images, training is
 mixed-precision with float32 master weights (Micikevicius et al. 2018, https://arxiv.org/abs/1710.03740).
@@ -7,7 +7,7 @@ Three computations differ from PyTorch's, as measured in docs/speed.md:
 
 - The gradient of the bias of a transposed convolution is a sum; oneDNN runs a slow loop.
 - The gradient of the weights at 4x4 is a matrix product over patches; oneDNN reaches a quarter of its speed.
-- The convolutions to and from the 1x1 latent, which cover their whole input, are matrix products.
+- The convolutions to and from 1x1, which cover their whole input or output, are matrix products.
 """
 
 from typing import Any
@@ -59,23 +59,28 @@ class ToLatent(nn.Conv2d):
         return latent[:, :, None, None]
 
 
+class Pointwise(nn.ConvTranspose2d):
+    """A transposed convolution of kernel size 1 for a single position: (batch, in, 1, 1) to (batch, out, 1, 1)."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 1)
+
+    def forward(self, latent: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Return the output of `nn.ConvTranspose2d`; `output_size` is ignored, since only one is possible."""
+        weight, bias = _weights(self, latent)
+        return functional.linear(latent.flatten(1), weight.flatten(1).t(), bias)[:, :, None, None]
+
+
 class FromLatent(nn.ConvTranspose2d):
-    """A transposed convolution of a single position: (batch, in, 1, 1) to (batch, out, 4, 4).
-
-    Its bias is (out, 4, 4), where PyTorch's is (out,). The layer is therefore a general affine map of the latent, which
-    can undo a shift of the latent (`latent.whitening`).
-    """
-
-    bias: nn.Parameter
+    """A transposed convolution of a single position: (batch, in, 1, 1) to (batch, out, 4, 4)."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, KERNEL)
-        self.bias = nn.Parameter(self.bias.detach()[:, None, None].repeat(1, KERNEL, KERNEL))
 
     def forward(self, latent: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """Return the output of `nn.ConvTranspose2d` without a bias, plus the bias; `output_size` is ignored."""
+        """Return the output of `nn.ConvTranspose2d`; `output_size` is ignored, since only one is possible."""
         weight, bias = _weights(self, latent)
-        coarse = functional.linear(latent.flatten(1), _rows(weight).t(), bias.permute(1, 2, 0).flatten())
+        coarse = functional.linear(latent.flatten(1), _rows(weight).t(), bias.repeat(KERNEL**2))
         return coarse.view(-1, KERNEL, KERNEL, self.out_channels).permute(0, 3, 1, 2)
 
 

@@ -12,7 +12,7 @@ from catae.model.autoencoder import AutoEncoder
 from catae.system import files
 
 HEADER = "catae"
-SHAPE = {"image_size": int, "latent_dim": int, "width": int, "activation": str}
+SHAPE = {"image_size": int, "latent_dim": int, "width": int, "activation": str, "whitened": bool}
 
 
 def shape(model: AutoEncoder) -> dict[str, int | str]:
@@ -42,6 +42,8 @@ def load(path: Path) -> AutoEncoder:
         with safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {})[HEADER])
             weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - not a dict
+        if "whitened" not in header:
+            raise ValueError("an earlier version of catae wrote it; train again")
         # On the meta device, without memory: a forged header may ask for any amount.
         with torch.device("meta"):
             model = AutoEncoder(**{name: kind(header[name]) for name, kind in SHAPE.items()})

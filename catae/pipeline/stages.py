@@ -119,8 +119,9 @@ def finalize(run: Run, settings: Settings, outcome: Outcome) -> None:
     arithmetic = trainer.PRECISIONS[outcome.precision]
     latents = space.encode(model, loader.ordered_loader(inputs.images, inputs.split.train), arithmetic)
     train_stats = stats.latent_stats(latents)
-    fitted = priors.fit_priors(whitening.fold_whitening(model, latents), settings.seed)
-    weights.save(model, run.model)
+    whitened, latents = whitening.fold_whitening(model, latents)
+    fitted = priors.fit_priors(latents, settings.seed)
+    weights.save(whitened, run.model)
     priors.save(fitted, run.priors)
     run.record(
         training=asdict(outcome),

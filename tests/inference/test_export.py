@@ -25,21 +25,18 @@ from catae.system import files
 
 HAS_ONNX = all(find_spec(name) for name in export.ONNX)
 needs_onnx = pytest.mark.skipif(not HAS_ONNX, reason="ONNX is missing: pip install 'catae[onnx]'")
-FACTS = {
-    "image_size": 32, "latent_dim": 8, "width": 4, "activation": "crelu",
-    "pixels": "RGB, (x / 255 - 0.5) / 0.5, in [-1, 1]",
-}  # fmt: skip
 NAMES = ["autoencoder", "decoder", "encoder"]
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run with scores."""
+@pytest.fixture(scope="module", params=["spec", "tuned"])
+def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of each recipe, with scores."""
     from catae.pipeline import stages
 
     resolved = Settings(
-        source="drawn:60", image_size=32, latent_dim=8, width=4, max_epochs=1, output_dir=tmp_path_factory.mktemp("a")
-    )
+        recipe=request.param, source="drawn:60", image_size=32, latent_dim=8, width=4, max_epochs=1,
+        output_dir=tmp_path_factory.mktemp("a"),
+    )  # fmt: skip
     trained = jobs.train(resolved)
     stages.score(trained, resolved)
     return trained
@@ -51,6 +48,14 @@ def exported(source: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("exported")
     export.export(source, [name for name in export.FORMATS if name != "onnx" or HAS_ONNX], out)
     return out
+
+
+def facts_of(source: Run) -> dict[str, object]:
+    """Return what the metadata of an export states."""
+    recipe = files.read_json(source.settings)["recipe"]["value"]
+    activation = {"spec": "relu", "tuned": "crelu"}[recipe]
+    pixels = "RGB, (x / 255 - 0.5) / 0.5, in [-1, 1]"
+    return {"image_size": 32, "latent_dim": 8, "width": 4, "activation": activation, "whitened": True, "pixels": pixels}
 
 
 def front(card: Path) -> dict[str, object]:
@@ -69,7 +74,7 @@ def test_the_command_writes_safetensors_with_its_facts_and_a_card(
     assert capsys.readouterr().out == "cats\n"
     assert sorted(path.name for path in Path("cats").iterdir()) == ["README.md", "model.safetensors"]
     with safe_open("cats/model.safetensors", "pt") as file:
-        assert json.loads(file.metadata()["catae"]) == FACTS
+        assert json.loads(file.metadata()["catae"]) == facts_of(source)
     assert Path("cats/model.safetensors").read_bytes() == source.model.read_bytes()
     assert catae.load("cats").latent_dim == 8
 
@@ -92,7 +97,7 @@ def test_onnx_equals_pytorch_for_any_batch_and_has_its_facts(source: Run, export
         assert (given.name, given.shape[1:], given.type) == (input_name, shape, "tensor(float)")
         assert (output.name, output.shape[1:]) == (output_name, output_shape)
         assert given.shape[0] == output.shape[0] == "batch"
-        assert json.loads(session.get_modelmeta().custom_metadata_map["catae"]) == FACTS
+        assert json.loads(session.get_modelmeta().custom_metadata_map["catae"]) == facts_of(source)
         for count in (1, 7):
             batch = torch.rand(count, *shape)
             (numbers,) = session.run(None, {input_name: batch.numpy()})
@@ -105,7 +110,7 @@ def test_an_exported_program_equals_the_model_for_any_batch_and_has_its_facts(so
     assert sorted(path.stem for path in exported.glob("*.pt2")) == NAMES
     facts = {"catae": ""}
     exported_model = torch.export.load(exported / "autoencoder.pt2", extra_files=facts).module()
-    assert json.loads(facts["catae"]) == FACTS
+    assert json.loads(facts["catae"]) == facts_of(source)
     for count in (1, 7):
         batch = torch.rand(count, 3, 32, 32)
         with torch.no_grad():

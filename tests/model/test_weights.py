@@ -20,7 +20,7 @@ def test_a_saved_model_is_loaded_with_its_shape(tmp_path: Path) -> None:
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), loaded.parameters(), strict=True))
     with safe_open(tmp_path / "model.safetensors", "pt") as file:
         assert json.loads(file.metadata()["catae"]) == {
-            "image_size": 32, "latent_dim": 7, "width": 4, "activation": "crelu",
+            "image_size": 32, "latent_dim": 7, "width": 4, "activation": "relu", "whitened": False,
             "pixels": "RGB, (x / 255 - 0.5) / 0.5, in [-1, 1]",
         }  # fmt: skip
 
@@ -30,14 +30,20 @@ def test_files_without_a_model_are_rejected(tmp_path: Path) -> None:
     (tmp_path / "torn.safetensors").write_bytes((tmp_path / "whole.safetensors").read_bytes()[:5000])
     (tmp_path / "empty.safetensors").write_bytes(b"")
     save_file({"a": torch.zeros(3)}, tmp_path / "foreign.safetensors")
-    shape = '{"image_size": 32, "latent_dim": 7, "width": 4}'
+    rest = '"activation": "relu", "whitened": false'
+    shape = f'{{"image_size": 32, "latent_dim": 7, "width": 4, {rest}}}'
     save_file({"a": torch.zeros(3)}, tmp_path / "lying.safetensors", {"catae": shape})
     save_file({"a": torch.zeros(3)}, tmp_path / "odd.safetensors", {"catae": "[1]"})
+    save_file(
+        {"a": torch.zeros(3)}, tmp_path / "old.safetensors", {"catae": '{"image_size": 32, "activation": "relu"}'}
+    )
+    with pytest.raises(UserError, match="an earlier version of catae wrote it; train again"):
+        weights.load(tmp_path / "old.safetensors")
     # A few bytes that request terabytes: the shapes are compared before memory is allocated.
-    huge = '{"image_size": 64, "latent_dim": 100000, "width": 100000}'
+    huge = f'{{"image_size": 64, "latent_dim": 100000, "width": 100000, {rest}}}'
     save_file({"a": torch.zeros(3)}, tmp_path / "huge.safetensors", {"catae": huge})
     for number, value in enumerate(("1e400", "9" * 5000, "-5", '"x"', "null")):
-        odd = f'{{"image_size": {value}, "latent_dim": 7, "width": 4}}'
+        odd = f'{{"image_size": {value}, "latent_dim": 7, "width": 4, {rest}}}'
         save_file({"a": torch.zeros(3)}, tmp_path / f"odd{number}.safetensors", {"catae": odd})
     for name in ("odd0", "odd1", "odd2", "odd3", "odd4", "huge", "torn", "empty", "foreign", "lying", "odd", "gone"):
         with pytest.raises(UserError, match=f"{name}.safetensors does not hold a model of catae"):

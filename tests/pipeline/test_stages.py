@@ -23,12 +23,12 @@ from catae.system import files
 from catae.training import tensorboard
 
 
-@pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run with all stages done, in seconds."""
+@pytest.fixture(scope="module", params=["spec", "tuned"])
+def done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of each recipe with all stages done, in seconds."""
     resolved = Settings(
-        source="drawn:120", image_size=32, latent_dim=16, width=8, max_epochs=2, samples=6, interpolation_steps=7,
-        output_dir=tmp_path_factory.mktemp("artifacts"),
+        recipe=request.param, source="drawn:120", image_size=32, latent_dim=16, width=8, max_epochs=2, samples=6,
+        interpolation_steps=7, output_dir=tmp_path_factory.mktemp("artifacts"),
     )  # fmt: skip
     return jobs.run_all_stages(resolved)
 
