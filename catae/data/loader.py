@@ -74,8 +74,11 @@ def train_loader(
         rank: number of this process.
         world_size: number of processes; each loads its share of every batch.
     """
-    generator = rng.generator(seed, f"variations in epoch {epoch}")
-    dataset = ImageDataset(images, positions, Augmentation.sample(len(positions), hflip, shift, generator))
+    augmentation = None
+    if hflip or shift:
+        generator = rng.generator(seed, f"variations in epoch {epoch}")
+        augmentation = Augmentation.sample(len(positions), hflip, shift, generator)
+    dataset = ImageDataset(images, positions, augmentation)
     order = torch.randperm(len(dataset), generator=rng.generator(seed, f"order of epoch {epoch}"))
     batches = [batch.tolist()[rank::world_size] for batch in torch.split(order, batch_size)[done:]]
     return DataLoader(dataset, batch_sampler=batches, collate_fn=_no_collate)

@@ -9,6 +9,7 @@ from catae.settings import Settings
 from catae.system import hardware
 
 BYTES = {"fp32": 4, "bf16": 2}
+MOMENTS = 2  # numbers that Adam stores per weight: mean and mean square of the gradient
 
 
 def disk_needed(settings: Settings) -> int:
@@ -17,7 +18,7 @@ def disk_needed(settings: Settings) -> int:
     These are the last state, the previous one, and the next while it is written, each with the weights, their average
     and Adam's moments; and the best model and the previous best.
     """
-    return (3 * (2 + _moments(settings)) + 2) * _weights(settings)
+    return (3 * (2 + MOMENTS) + 2) * _weights(settings)
 
 
 def memory_needed(settings: Settings, batch: int) -> int:
@@ -30,7 +31,7 @@ def memory_needed(settings: Settings, batch: int) -> int:
     precision, _ = hardware.precision(settings.precision)
     stored = BYTES[precision] * activations(settings.image_size, settings.width, settings.activation)
     loss = 2 * 4 * 3 * settings.image_size**2
-    return round((3 + _moments(settings)) * _weights(settings) + batch * (1.3 * stored + loss))
+    return round((3 + MOMENTS) * _weights(settings) + batch * (1.3 * stored + loss))
 
 
 def enough_memory(settings: Settings, batch: int) -> AbstractContextManager[None]:
@@ -44,11 +45,6 @@ def enough_memory(settings: Settings, batch: int) -> AbstractContextManager[None
         memory_needed(settings, batch),
         "lower CATAE_BATCH_SIZE or CATAE_WIDTH, or provide more memory",
     )
-
-
-def _moments(settings: Settings) -> int:
-    """Return how many numbers Adam stores per weight: mean, mean square and, with AMSGrad, its maximum."""
-    return 3 if settings.amsgrad else 2
 
 
 def _weights(settings: Settings) -> int:

@@ -1,6 +1,5 @@
 """Train an autoencoder for one epoch, evaluate it, and save or restore the state between steps."""
 
-import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,13 +21,10 @@ from catae.model import init, pca_init, weights
 from catae.model.autoencoder import AutoEncoder
 from catae.settings import Settings
 from catae.system import hardware, progress, rng
-from catae.system.text import count
 from catae.training.distributed import SINGLE, World
 from catae.training.early_stopping import EarlyStopping
 from catae.training.ema import EMA
 from catae.training.metrics import Epoch
-
-logger = logging.getLogger(__name__)
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 NO_IDENTITY: Mapping[str, str] = MappingProxyType({})
@@ -58,13 +54,10 @@ class Trainer:
         self.optimizer = Adam(
             self.model.parameters(),
             settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            decoupled_weight_decay=True,  # Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101
-            amsgrad=settings.amsgrad,
             fused=True,
         )
         self.scheduler = StepLR(self.optimizer, settings.lr_step_size, settings.lr_gamma)
-        self.ema = EMA(self.model, self.optimizer, settings.ema_decay) if settings.ema_decay else None
+        self.ema = EMA(self.model, settings.ema_decay) if settings.ema_decay else None
         self.early_stopping = EarlyStopping(settings.patience, settings.min_delta)
         self.monitor = "validation" if settings.validation_fraction else "test"
         self.epoch = 0  # completed epochs
@@ -117,12 +110,6 @@ class Trainer:
                 f"training diverged in epoch {number}: the loss is {train_loss} on train and {test_loss} on test "
                 f"images; lower CATAE_LEARNING_RATE, which is {self.settings.learning_rate}"
             )
-        if self.progress.rollbacks and self.world.is_main:
-            logger.warning(
-                "the loss spiked in epoch %s: training resumed from the averaged weights (%s)",
-                number,
-                count(self.progress.rollbacks, "time"),
-            )
         self.scheduler.step()
         train_seconds, self.progress, self.epoch = self.progress.seconds, EpochProgress(), number
         return Epoch(
@@ -150,8 +137,8 @@ class Trainer:
             total = min(batch_size, len(split.train) - done.images)  # of all processes
             loss = step(self.model, batch, self.optimizer, self.dtype, self.world, total)
             done.loss_sum += loss * total
-            if self.ema and self.ema.update(loss.item()):
-                done.rollbacks += 1
+            if self.ema:
+                self.ema.update()
             done.images += total
             done.batches += 1
             now = time.perf_counter()
@@ -207,14 +194,12 @@ class EpochProgress:
         images: in them, of all processes.
         loss_sum: sum of the losses of these images, ().
         seconds: of training.
-        rollbacks: how often the weights were reset to their average.
     """
 
     batches: int = 0
     images: int = 0
     loss_sum: Tensor = field(default_factory=lambda: torch.zeros(()))
     seconds: float = 0.0
-    rollbacks: int = 0
 
 
 def step(
