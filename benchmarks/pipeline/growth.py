@@ -82,7 +82,7 @@ def main() -> None:
     )
     parser.add_argument("--scratch", type=Path, help="folder with enough disk space (default: the system's)")
     options = parser.parse_args()
-    print(f"{hardware.describe()['cpu']}, {hardware.usable_cpus()} CPUs\n")
+    print(f"{hardware.describe()['cpu']}, {hardware.usable_cpus()} CPUs, recipe spec\n")
     print("| images | no cache, s | MB | cached, s | MB | split, s | epoch, s | images/s | MB |")
     print("|" + "---|" * 9, flush=True)
     for count in options.counts:

@@ -91,7 +91,7 @@ def main() -> None:
                 points["latent_dim"].setdefault(latent_dim, []).append(measure(middle, latent_dim=latent_dim))
             for count, images in stores.items():
                 points["images"].setdefault(count, []).append(measure(images))
-    print(f"{hardware.describe()['cpu']}, {hardware.usable_cpus()} CPUs, {options.repeats} repeats, medians\n")
+    print(f"{hardware.describe()['cpu']}, {hardware.usable_cpus()} CPUs, medians of {options.repeats}, recipe spec\n")
     print("| | µs per image | peak memory, MB |\n|---|---|---|")
     curves: dict[str, dict[int, tuple[float, float]]] = {name: {} for name in points}
     for name, curve in points.items():

@@ -127,7 +127,7 @@ def main() -> None:
         print(
             f"{date.today()}, {hardware.describe()['cpu']}, {hardware.usable_cpus()} CPUs, {options.repeats} repeats, "
         )
-        print(f"{options.images:,} train images of `{Path(options.source).name}`, batches of 64\n")
+        print(f"{options.images:,} train images of `{Path(options.source).name}`, batches of 64, recipe spec\n")
         print(
             "| processes | threads each | precision | images/s | test L1 | relative distance from the first weights |"
         )

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from rivals import PLAIN
-from throughput import peak_gigaflops
+from throughput import NATIVE, peak_gigaflops
 from torch import nn
 from torch.autograd.function import Function
 from torch.profiler import ProfilerActivity, profile
@@ -151,19 +151,19 @@ def _median_seconds(work: Callable[[], object]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--precision", choices=["fp32", "bf16"], default="bf16", help="of the layers (default: %(default)s)"
+        "--precision", choices=["fp32", "bf16"], default=NATIVE, help="of the layers (default: %(default)s)"
     )
     options = parser.parse_args()
     hardware.use_threads(0)
     state = trainer.Trainer(settings.load(PLAIN | {"precision": options.precision}))
-    peak = peak_gigaflops()[options.precision]
+    peak = peak_gigaflops(precisions=[options.precision])[options.precision]
     run_steps(state)
     step_seconds = statistics.median(run_steps(state))
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiled:
         run_steps(state)
     layers = list(convolutions(state.model))
     cpu, threads = hardware.describe()["cpu"], torch.get_num_threads()
-    print(f"{cpu}, {threads} threads, {options.precision}, peak {peak:,.0f} GFLOP/s\n")
+    print(f"{cpu}, {threads} threads, recipe spec, {options.precision}, peak {peak:,.0f} GFLOP/s\n")
     print(layer_table(layers, time_by_part(profiled.events(), len(layers)), peak, step_seconds))
     print(f"\n{other_work_table(state)}")
 

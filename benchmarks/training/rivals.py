@@ -20,12 +20,8 @@ from pathlib import Path
 from typing import Any
 
 BATCH, RATE = 64, 0.001
-# catae's settings for the common network and training. catae's network has 3,840 more biases, of 2.4 million
-# parameters: the layer after the latent has one bias per filter and position.
-PLAIN: dict[str, Any] = {
-    "width": 32, "activation": "relu", "init": "torch", "ema_decay": 0, "hflip": 0, "shift": 0, "amsgrad": False,
-    "weight_decay": 0,
-}  # fmt: skip
+# catae's settings for the common network and training: the specification, and PyTorch's own initialization.
+PLAIN: dict[str, Any] = {"recipe": "spec", "init": "torch", "ema_decay": 0}
 
 
 @dataclass

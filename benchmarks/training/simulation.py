@@ -51,7 +51,7 @@ with distributed.init_process_group() as world:
             start = time.perf_counter()
             loss = trainer.step(state.model, batch, state.optimizer, state.dtype)
             if state.ema:
-                state.ema.update(loss.item())
+                state.ema.update()
             times.append(time.perf_counter() - start)
         seconds[size] = statistics.median(times)
     world.barrier()  # the first process to end closes the connection
@@ -215,7 +215,7 @@ def main() -> None:
     )
     sizes = f"--images {options.images} --steps {options.steps} --repeats {options.repeats}"
     command = f"python benchmarks/training/simulation.py --source {Path(options.source).name} {sizes}"
-    print(f"# Scale, {date.today()}\n\n`{command}`\n")
+    print(f"# Scale, recipe spec, {date.today()}\n\n`{command}`\n")
     print(f"{hardware.describe()['cpu']}, {hardware.usable_cpus()} CPUs, medians of {options.repeats} repeats.")
     print(f"Load average over the last 15 minutes: {os.getloadavg()[2]:.1f}, including these processes.\n")
     print("All-reduce by two processes:\n\n| bytes | measured, ms | fitted, ms |")

@@ -38,6 +38,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from catae import settings
 from catae.data import ingest, split, synthetic
 from catae.system import hardware
+from catae.training import trainer
 
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "bf16")
 LABELS = {
@@ -126,10 +127,15 @@ class PeakMemory:
         self.thread.join()
 
 
-def peak_gigaflops(side: int = 16) -> dict[str, float]:
+# Without bfloat16 instructions, its peak takes minutes to measure.
+NATIVE = hardware.precision("auto")[0]
+
+
+def peak_gigaflops(side: int = 16, precisions: Sequence[str] = ("fp32", NATIVE)) -> dict[str, float]:
     """Measure GFLOP/s of a 3x3 convolution from 128 to 256 channels on 64 channels-last maps of `side` x `side`."""
     peak = {}
-    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+    for name in dict.fromkeys(precisions):
+        dtype = trainer.PRECISIONS[name]
         peak[name], peak[f"{name}, forward + backward"] = _convolution_gigaflops(side, dtype)
     return peak
 
@@ -176,8 +182,8 @@ def throughput_table(figures: dict[str, list[dict[str, float]]], peaks: Mapping[
         for implementation, runs in figures.items()
     }
     lines = ["| | " + " | ".join(digits) + " | share of peak |", "|---" * (len(digits) + 2) + "|"]
-    forward = statistics.median(run["bf16"] for run in peaks[16])
-    both = statistics.median(run["bf16, forward + backward"] for run in peaks[16])
+    forward = statistics.median(run[NATIVE] for run in peaks[16])
+    both = statistics.median(run[f"{NATIVE}, forward + backward"] for run in peaks[16])
     for implementation in IMPLEMENTATIONS:
         if implementation not in figures:
             lines.append(f"| {LABELS[implementation]} | {implementation} is not installed |")
@@ -197,8 +203,8 @@ def throughput_table(figures: dict[str, list[dict[str, float]]], peaks: Mapping[
         cells = [f"{name} {_cell([run[name] for run in runs], 0)}" for name in runs[0]]
         lines.append(f"Peak GFLOP/s on maps of {side}x{side}: {'; '.join(cells)}.")
     lines.append(
-        f"A step takes {flop_per_image() / 1e9:.3f} GFLOP per image. The share of peak is that of the whole "
-        "epoch, relative to the forward pass in bf16 on maps of 16x16; in brackets, to forward and backward passes."
+        f"A step takes {flop_per_image() / 1e9:.3f} GFLOP per image. The share of peak is that of the whole epoch, "
+        f"relative to the forward pass in {NATIVE} on maps of 16x16; in brackets, to forward and backward passes."
     )
     return "\n".join(lines)
 
