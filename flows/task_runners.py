@@ -1,5 +1,6 @@
 """Task runners for the trials of a sweep: processes of this machine, or a Dask or Ray cluster."""
 
+import logging
 import os
 import socket
 from contextlib import AbstractContextManager, nullcontext
@@ -46,8 +47,11 @@ def create(settings: Settings) -> TaskRunner[Any]:
     if settings.runner == "dask":
         from prefect_dask.task_runners import DaskTaskRunner
 
-        # One process per run: threads of one process would wait for each other.
-        local = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
+        # One process per run: threads of one process would wait for each other. Workers log nothing: a heartbeat that
+        # meets the closed scheduler at the end would print a traceback, and the sweep reports lost workers itself.
+        local = {
+            "n_workers": workers, "threads_per_worker": 1, "dashboard_address": None, "silence_logs": logging.CRITICAL,
+        }  # fmt: skip
         runner = DaskTaskRunner(address=address, cluster_kwargs=None if address else local)
     elif settings.runner == "ray":
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before Ray is imported

@@ -9,7 +9,7 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    ("kills", "faults"), [(3, 2), pytest.param(60, 24, marks=pytest.mark.slow)], ids=["short", "longer"]
+    ("kills", "faults"), [(3, 2), pytest.param(24, 12, marks=pytest.mark.slow)], ids=["short", "longer"]
 )
 def test_kills_and_disk_faults_do_not_change_the_results(pytestconfig: pytest.Config, kills: int, faults: int) -> None:
     if not shutil.which("cc"):
