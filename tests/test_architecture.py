@@ -165,6 +165,10 @@ def test_packages_are_small(graph: Graph) -> None:
     assert large_packages(graph) == []
 
 
+def test_the_page_on_the_architecture_shows_the_graph(graph: Graph) -> None:
+    assert describe(graph) in (ROOT / "docs/architecture.md").read_text()
+
+
 def test_each_violation_is_found(tmp_path: Path) -> None:
     sources = {
         "catae/system/files.py": "def late():\n    from catae.data import split",  # upwards, in a function

@@ -123,9 +123,9 @@ def digest_results(folder: Path) -> dict[str, str]:
     digests["scores"] = str(manifest["scores"])
     state = checkpoint.load(run / "checkpoints/last.pt")
     digests["optimizer"] = str([entry["exp_avg"].sum().item() for entry in state["optimizer"]["state"].values()])
-    # An epoch that runs again saves its state again, so that there may be a previous one.
-    names = sorted(path.name for path in run.rglob("*"))
-    digests["files"] = str([name for name in names if "tfevents" not in name and not name.endswith("-previous.pt")])
+    # The job has one best epoch. If a fault repeats it, its state is saved again, and there is a previous one.
+    names = sorted(path.name for path in run.rglob("*") if path.name != "best-previous.pt")
+    digests["files"] = str([name for name in names if "tfevents" not in name])
     digests["sets"] = str(sorted(path.name for path in (folder / "cache").iterdir()))
     return digests
 

@@ -58,7 +58,8 @@ def draw_samples(model: AutoEncoder, fitted: Priors, prior: priors.Name, count: 
         path: the PNG to write.
     """
     pixels = space.decode(model, fitted[prior].sample(count, seed))
-    figures.grid(pixels, path, f"{count} {PRIORS[prior]}, seed {seed}")
+    basis = "" if model.whitened else ", before whitening"
+    figures.grid(pixels, path, f"{count} {PRIORS[prior]}{basis}, seed {seed}")
 
 
 def draw_run_samples(run: Run, prior: priors.Name, count: int, seed: int, path: Path) -> None:
