@@ -212,6 +212,8 @@ def test_runs_lists_runs_with_changed_settings_and_scores(artifacts: Path, capsy
     assert main(["runs"]) == 0
     printed = capsys.readouterr().out
     assert found.id in printed
+    assert listed["state"] in printed  # not folded at 80 columns
+    assert max(map(len, printed.splitlines())) <= 80
     assert "0.1250" in printed
     assert main(["runs", "--output-dir", "nowhere"]) == 0
     assert capsys.readouterr().out == "no runs in nowhere (CATAE_OUTPUT_DIR)\n"

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from catae.report.run_summary import RunSummary, summarize_run
 from catae.report.tables import NONE, Table
 from catae.run import Run
 from catae.settings import RESUME_SAFE
-from catae.system.text import count, duration
+from catae.system.text import count
 
 logger = logging.getLogger(__name__)
 
@@ -80,30 +81,23 @@ def _line(run: RunSummary) -> ListedRun:
 
 def run_table(runs: list[ListedRun]) -> Table:
     """Return the runs as a table."""
-    names = (
-        ("run", False),
-        ("state", False),
-        ("source", False),
-        ("recipe", False),
-        ("settings", False),
-        ("epochs", True),
-    )
-    scores = (("test L1", True), ("PCA", True), ("images", True), ("time", True))
+    scores = ("epochs", "test L1", "PCA", "images", "time")
     return Table(
         title="Runs",
-        columns=tuple(tables.column(name, numeric=numeric) for name, numeric in (*names, *scores)),
+        columns=(
+            *map(tables.column, ("run", "state", "source, recipe and settings")),
+            *(tables.column(name, numeric=True) for name in scores),
+        ),
         rows=tuple(
             tables.row(
                 run.id,
                 run.state,
-                run.source,
-                run.recipe or NONE,
-                ", ".join(f"{name} {value}" for name, value in run.settings.items()) or "defaults",
+                ", ".join(filter(None, [run.source, run.recipe, *(f"{k} {v}" for k, v in run.settings.items())])),
                 NONE if run.epochs is None else str(run.epochs),
                 NONE if run.l1 is None else f"{run.l1:.4f}",
                 NONE if run.pca_l1 is None else f"{run.pca_l1:.4f}",
                 NONE if run.images is None else f"{run.images:,}",
-                NONE if run.seconds is None else duration(run.seconds),
+                NONE if run.seconds is None else str(timedelta(seconds=round(run.seconds))),
             )
             for run in runs
         ),

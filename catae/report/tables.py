@@ -109,7 +109,7 @@ def to_text(
     made = rich_table.Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=0 if dense else (0, 1))
     for number, each in enumerate(table.columns):
         justify: JustifyMethod = "right" if each.numeric else "left"
-        whole = not number and max_width is not None
+        whole = each.numeric or (not number and max_width is not None)  # a folded number would be read as two
         width = max_width if number else None
         made.add_column(_styled(each.heading), justify=justify, overflow="fold", max_width=width, no_wrap=whole)
     for number, cells in enumerate(table.rows):
