@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from servers import LIMIT
 
 CHROMIUM = Path("/usr/bin/chromium")
 WIDTHS = (360, 390, 800, 1280)
@@ -46,15 +47,24 @@ class Page(HTMLParser):
 
 
 @contextmanager
-def browsing(**context: Any) -> Iterator[Any]:
-    """Open an empty page in Chromium, with options of Playwright's `new_page`."""
+def browser_context(**options: Any) -> Iterator[Any]:
+    """Start Chromium and yield a context for pages, with options of Playwright's `new_context`."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install -e .[dev]")
     arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     with (
         playwright.sync_playwright() as driver,
         driver.chromium.launch(executable_path=CHROMIUM, args=arguments) as browser,
     ):
-        yield browser.new_page(**context)
+        context = browser.new_context(**options)
+        context.set_default_timeout(LIMIT * 1000)
+        yield context
+
+
+@contextmanager
+def browsing(**options: Any) -> Iterator[Any]:
+    """Open an empty page in Chromium, with options of Playwright's `new_context`."""
+    with browser_context(**options) as context:
+        yield context.new_page()
 
 
 def check_in_browser(path: Path, scheme: Any, images: int, one_line: str = "") -> None:

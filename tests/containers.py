@@ -2,11 +2,9 @@
 
 import os
 import shutil
-import socket
 import subprocess
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -88,21 +86,3 @@ def wait_for_line(container: str, prefix: str, seconds: float = 240) -> None:
                 log.terminate()
                 return
     raise AssertionError(f"no line starts with {prefix!r}:\n{''.join(seen)}")
-
-
-def free_port() -> int:
-    """Return an unused loopback port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
-
-
-def until(condition: Callable[[], bool], seconds: float) -> bool:
-    """Return whether `condition()` becomes true within `seconds`."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(1)
-    return condition()

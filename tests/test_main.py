@@ -162,7 +162,7 @@ def test_help_does_not_import_pytorch() -> None:
         "try: main(['train', '--help'])\n"
         "except SystemExit: print([name for name in ('torch', 'numpy', 'prefect') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
     assert done.stdout.splitlines()[-1] == "[]"
 
 
@@ -171,7 +171,7 @@ def test_commands_other_than_train_need_no_prefect() -> None:
         "import sys; sys.modules['prefect'] = None\n"
         "from catae.__main__ import main; sys.exit(main(['generate', '--out', 'x.png']))"
     )
-    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert (made.returncode, made.stdout) == (0, "x.png\n"), made.stderr
 
 

@@ -12,9 +12,10 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from browser import CHROMIUM, needs_chromium
-from containers import ROOT, build, docker, free_port, require_engine, until
+from browser import browsing, needs_chromium
+from containers import ROOT, build, docker, require_engine
 from PIL import Image
+from servers import free_port, until
 
 pytestmark = [pytest.mark.container, pytest.mark.slow]
 
@@ -92,7 +93,7 @@ def test_a_started_run_is_shown_in_the_ui_and_in_tensorboard(
 
     for service in ("server", "runner", "tensorboard", "database"):
         container = compose("ps", "-q", service, **stack).stdout.strip()
-        assert is_healthy(container), service
+        wait_until_healthy(container)
         published = docker("port", container).stdout
         assert all("-> 127.0.0.1:" in line for line in published.splitlines()), published
 
@@ -106,20 +107,14 @@ def has_colour(chart: Any) -> bool:
     return bool(np.ptp(pixels, axis=2).max() > 20)
 
 
-def is_healthy(container: str) -> bool:
-    """Return whether a container becomes healthy within 60 s."""
-    return until(lambda: docker("inspect", "-f", "{{.State.Health.Status}}", container).stdout == "healthy\n", 60)
+def wait_until_healthy(container: str) -> None:
+    """Wait until a container is healthy."""
+    until(lambda: docker("inspect", "-f", "{{.State.Health.Status}}", container).stdout == "healthy\n")
 
 
 def check_pages(server: str, password: str, report: str, tensorboard: str, screenshots: Path) -> None:
     """Log in, open the report and the curves, and write a screenshot of each."""
-    playwright: Any = pytest.importorskip("playwright.sync_api", reason="playwright is missing")
-    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with (
-        playwright.sync_playwright() as driver,
-        driver.chromium.launch(executable_path=CHROMIUM, args=arguments) as browser,
-    ):
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
+    with browsing(viewport={"width": 1280, "height": 900}) as page:
         page.goto(server)
         page.locator("input[type=password]").fill(password)
         page.keyboard.press("Enter")
@@ -133,5 +128,5 @@ def check_pages(server: str, password: str, report: str, tensorboard: str, scree
         page.goto(f"{tensorboard}/?tagFilter=loss#timeseries")
         page.get_by_text("loss/test", exact=True).first.wait_for()
         charts = page.locator("line-chart canvas")
-        assert until(lambda: charts.count() == 2 and all(has_colour(chart) for chart in charts.all()), 30)
+        until(lambda: charts.count() == 2 and all(has_colour(chart) for chart in charts.all()))
         page.screenshot(path=screenshots / "curves.png")

@@ -119,9 +119,7 @@ def test_a_stopped_and_killed_job_resumes_to_the_same_weights(
 
     with run_container(*job) as container:
         wait_for_line(container, "epoch 2/6")
-        start = time.monotonic()
-        docker("stop", container)
-        assert time.monotonic() - start < 10
+        docker("stop", container)  # kills after 10 s, with exit code 137
         assert docker("inspect", "--format", "{{.State.ExitCode}}", container).stdout == "143\n"
     assert read_manifest(artifacts)["state"] == "interrupted"
 

@@ -139,7 +139,9 @@ def test_cached_version_needs_no_network(kaggle_server: Kaggle, monkeypatch: pyt
 
 def run(script: str, *args: str) -> tuple[str, str]:
     """Run a script in a new interpreter and return its standard output and error."""
-    done = subprocess.run([sys.executable, "-c", script, *args], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", script, *args], capture_output=True, text=True, check=True, timeout=300
+    )
     return done.stdout, done.stderr
 
 

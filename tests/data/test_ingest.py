@@ -75,7 +75,7 @@ def test_unguarded_script_can_read(tmp_path: Path) -> None:
         "images = ingest.read('drawn:400', Path('cache'), 16)[0]\n"
         "print(len(images))\n"
     )
-    ran = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=False)
+    ran = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300, check=False)
     assert (ran.returncode, ran.stdout) == (0, "400\n"), ran.stderr
 
 
@@ -126,7 +126,7 @@ def test_concurrent_reads_of_one_source_share_a_set(tmp_path: Path) -> None:
         "print(images.path, images.digest, report.pictures)"
     )
     processes = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    outputs = {process.communicate(timeout=120)[0] for process in processes}
+    outputs = {process.communicate(timeout=300)[0] for process in processes}
     assert [process.returncode for process in processes] == [0, 0, 0]
     assert len(outputs) == 1
     assert len(list((tmp_path / "cache").iterdir())) == 1

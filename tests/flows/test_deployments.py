@@ -43,7 +43,7 @@ def prefect(server: Server, *arguments: str, code: int = 0, **variables: str) ->
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=300,
         check=False,
     )
     assert ended.returncode == code, ended.stdout + ended.stderr
@@ -172,7 +172,7 @@ def run_script(server: Server, code: str, *arguments: str) -> str:
         env=environment(server.home, PREFECT_API_URL=server.api),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
@@ -247,15 +247,15 @@ def test_serve_has_the_same_deployments_and_a_stopped_run_resumes_exactly(server
     long_training = TINY | {"data": {"source": "drawn:200"}, "model": {"latent_dim": 8, "width": 16}}
     long_training |= {"training": {"max_epochs": 60, "patience": 60}}
     with serve(server, tmp_path, CATAE_OUTPUT_DIR=str(out)) as process:
-        until(lambda: "being served" in log.read_text(), 90, log)
+        until(lambda: "being served" in log.read_text(), log)
         served = deployments(server)
         assert {deployment["work_pool_name"] for deployment in served.values()} == {None}
         assert {name: comparable(deployment) for name, deployment in served.items()} == expected
         train = served["train"]["id"]
         run = server.ask(f"deployments/{train}/create_flow_run", parameters=long_training)
-        until(lambda: " epoch 20/60" in log.read_text(), 90, log)
+        until(lambda: " epoch 20/60" in log.read_text(), log)
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(300) == 0
     prefect(server, "deploy", "--all")
 
     ended = httpx.get(f"{server.api}/flow_runs/{run['id']}").json()["state"]
@@ -272,7 +272,7 @@ def test_serve_has_the_same_deployments_and_a_stopped_run_resumes_exactly(server
             [sys.executable, "-m", "catae", "train", *flags, "--output-dir", str(folder)],
             env=environment(server.home, PREFECT_API_URL=server.api),
             check=True,
-            timeout=200,
+            timeout=300,
         )
     assert Run((out / "latest").resolve()).id == interrupted.id
     assert interrupted.model.read_bytes() == (tmp_path / "uninterrupted" / "latest" / "model.safetensors").read_bytes()
@@ -292,7 +292,7 @@ def processes() -> list[str]:
 def test_serve_without_a_server_is_one_line() -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "catae", "serve"], env=environment(Path.cwd()), capture_output=True, text=True,
-        timeout=60, check=False,
+        timeout=300, check=False,
     )  # fmt: skip
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.startswith("catae: PREFECT_API_URL is not set")
@@ -302,7 +302,12 @@ def test_serve_without_a_server_is_one_line() -> None:
 def test_serve_validates_the_environment_before_it_starts() -> None:
     variables = environment(Path.cwd(), CATAE_WIDTH="0")
     ended = subprocess.run(
-        [sys.executable, "-m", "catae", "serve"], env=variables, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-m", "catae", "serve"],
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert ended.returncode == 2
     assert "CATAE_WIDTH (in environment) is '0'" in ended.stderr

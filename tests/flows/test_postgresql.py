@@ -41,9 +41,9 @@ def postgresql() -> Iterator[int]:
         f"{folder}",
     ]  # fmt: skip
     try:
-        subprocess.run(initdb, capture_output=True, timeout=120, check=True)
+        subprocess.run(initdb, capture_output=True, timeout=300, check=True)
         with background(log, server, dict(os.environ)) as process:
-            until(lambda: psql(port, "SELECT 1").returncode == 0, 30, log)
+            until(lambda: psql(port, "SELECT 1").returncode == 0, log)
             yield port
             process.send_signal(signal.SIGINT)  # immediate; SIGTERM would wait for clients
     finally:
@@ -64,7 +64,7 @@ def test_a_server_stores_the_run_in_a_postgresql_database_with_a_password(tmp_pa
         with running(tmp_path, PREFECT_API_DATABASE_CONNECTION_URL=url) as server:
             job = start(tmp_path / "home", "catae", "train", "--source", "drawn:80", *SMALL, PREFECT_API_URL=server.api)
             assert job.returncode == 0, job.stderr
-            states = until(lambda: psql(port, "SELECT name FROM task_run_state WHERE type = 'COMPLETED'").stdout, 30)
+            states = until(lambda: psql(port, "SELECT name FROM task_run_state WHERE type = 'COMPLETED'").stdout)
             runs = psql(port, "SELECT name, state_type FROM flow_run").stdout
         assert runs == "drawn:80 · 8 · seed 0|COMPLETED\n"
         assert states

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-from browser import CHROMIUM, needs_chromium
+from browser import browser_context, needs_chromium
 from servers import Server, background, environment, running, until
 
 pytestmark = [pytest.mark.slow, needs_chromium]
@@ -21,17 +21,18 @@ WIDE, NARROW = {"width": 1280, "height": 1000}, {"width": 390, "height": 844}
 
 @dataclass
 class UI:
-    """A server with served deployments, and a browser."""
+    """A server with served deployments, and a browser's context."""
 
     server: Server
-    browser: Any
+    context: Any
     screenshots: Path
     log: Path
 
-    def page(self, address: str, size: dict[str, int] = WIDE) -> Any:
+    def page(self, address: str, size: dict[str, int] = WIDE, root: str = "/v2") -> Any:
         """Open a page of the UI."""
-        page = self.browser.new_page(viewport=size)
-        page.goto(f"http://127.0.0.1:{self.server.port}/v2/{address}")
+        page = self.context.new_page()
+        page.set_viewport_size(size)
+        page.goto(f"http://127.0.0.1:{self.server.port}{root}/{address}")
         return page
 
     def form(self) -> Any:
@@ -60,19 +61,16 @@ class UI:
 @pytest.fixture(scope="module")
 def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UI]:
     """Start the server, `catae serve` and the browser."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install -e .[dev]")
     home = tmp_path_factory.mktemp("ui")
     screenshots = Path(os.environ.get("SCREENSHOTS") or home / "screenshots")
-    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     with running(home, PREFECT_UI_API_URL="/api") as server:
         variables = environment(home, PREFECT_API_URL=server.api, CATAE_OUTPUT_DIR=str(home / "out"), CATAE_SEED="7")
         with (
             background(home / "serve.log", [sys.executable, "-m", "catae", "serve"], variables),
-            playwright.sync_playwright() as driver,
-            driver.chromium.launch(executable_path=CHROMIUM, args=arguments) as browser,
+            browser_context() as context,
         ):
-            until(lambda: "being served" in (home / "serve.log").read_text(), 120, home / "serve.log")
-            yield UI(server, browser, screenshots, home / "serve.log")
+            until(lambda: "being served" in (home / "serve.log").read_text(), home / "serve.log")
+            yield UI(server, context, screenshots, home / "serve.log")
 
 
 def submit(page: Any) -> bool:
@@ -101,18 +99,18 @@ def run(ui: UI) -> dict[str, Any]:
     page.get_by_label("Latent dim").fill("16")
     page.get_by_label("Width").fill("16")
     page.get_by_label("Max epochs").fill("12")
-    until(lambda: submit(page), 60)
-    (flow_run,) = until(lambda: ui.server.ask("flow_runs/filter"), 30)
+    until(lambda: submit(page))
+    (flow_run,) = until(lambda: ui.server.ask("flow_runs/filter"))
 
     def ended() -> dict[str, Any] | None:
         current: dict[str, Any] = httpx.get(f"{ui.server.api}/flow_runs/{flow_run['id']}").json()
         return current if current["state_type"] in ("COMPLETED", "FAILED", "CRASHED") else None
 
-    until(lambda: "catae-progress" in ui.artifacts(flow_run), 180, ui.log)
+    until(lambda: "catae-progress" in ui.artifacts(flow_run), ui.log)
     progress = ui.page(f"artifacts/artifact/{ui.artifacts(flow_run)['catae-progress']['id']}")
     progress.get_by_text("Progress:").wait_for()
     ui.save_screenshot(progress, "progress-while-training")
-    final: dict[str, Any] = until(ended, 300, ui.log)
+    final: dict[str, Any] = until(ended, ui.log)
     return final
 
 
@@ -173,8 +171,7 @@ def test_every_image_of_the_report_is_shown_and_the_interpolation_moves(
 
 
 def test_the_first_version_of_the_ui_shows_the_report(ui: UI, run: dict[str, Any]) -> None:
-    page = ui.browser.new_page(viewport=WIDE)
-    page.goto(f"http://127.0.0.1:{ui.server.port}/artifacts/artifact/{ui.artifacts(run)['catae-report']['id']}")
+    page = ui.page(f"artifacts/artifact/{ui.artifacts(run)['catae-report']['id']}", root="")
     page.get_by_alt_text("curves").wait_for()
     ui.save_screenshot(page, "report-v1")
     widths = page.evaluate("Array.from(document.querySelectorAll('img[src^=\"data:\"]'), image => image.naturalWidth)")

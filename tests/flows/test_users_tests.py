@@ -31,7 +31,7 @@ def test_the_documented_test_of_your_own_flow_passes(pytestconfig: pytest.Config
     Path("test_mine.py").write_text(blocks[0])
     ended = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "test_mine.py"],
-        env=environment(tmp_path / "home"), capture_output=True, text=True, timeout=240, check=False,
+        env=environment(tmp_path / "home"), capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout
     assert "1 passed" in ended.stdout

@@ -196,7 +196,7 @@ def test_in_a_browser_every_control_changes_the_image(trained: Run) -> None:
         page.get_by_text("not an image in a known format").wait_for()
         process.send_signal(signal.SIGINT)
         page.get_by_text("The server has stopped").wait_for()
-        assert process.wait(10) == 130
+        assert process.wait(300) == 130
         assert process.stderr
         assert process.stderr.read() == "catae: interrupted\n"
 

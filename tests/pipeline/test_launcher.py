@@ -120,7 +120,7 @@ def test_the_workers_end_when_this_process_is_killed(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.wait()
-    _, alive = psutil.wait_procs(workers, timeout=200)
+    _, alive = psutil.wait_procs(workers, timeout=300)
     for each in alive:
         each.kill()
     assert not alive

@@ -103,7 +103,7 @@ def test_importing_the_library_does_not_import_prefect() -> None:
         "for module in pkgutil.walk_packages(catae.__path__, 'catae.'): importlib.import_module(module.name)\n"
         "print([name for name in sys.modules if name.split('.')[0] in ('prefect', 'flows')])"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True)
     assert found.stdout.strip() == "[]"
 
 

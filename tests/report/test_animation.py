@@ -30,7 +30,7 @@ def filmed(path: Path) -> np.ndarray:
     imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg", reason="ffmpeg is missing: pip install -e .[video]")
     decoded = subprocess.run(
         [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", path, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"],
-        capture_output=True, check=True, timeout=60,
+        capture_output=True, check=True, timeout=300,
     )  # fmt: skip
     return np.frombuffer(decoded.stdout, np.uint8).reshape(-1, 32, 32, 3)
 

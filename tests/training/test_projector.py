@@ -51,14 +51,14 @@ def tensorboard(runs: dict[str, Run], tmp_path_factory: pytest.TempPathFactory) 
     logdir = str(next(iter(runs.values())).path.parent)
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", logdir, "--port", str(port)]
     with background(log, [*command, "--reload_interval", "1"], dict(os.environ)):
-        until(lambda: answers(address), 60, log)
-        until(lambda: has(address, runs, "scalars", "pictures"), 60, log)
+        until(lambda: answers(address), log)
+        until(lambda: has(address, runs, "scalars", "pictures"), log)
         assert httpx.get(f"{address}/data/plugin/projector/runs").json() == []
         for run in (*runs.values(), *runs.values()):
             values = {name: setting["value"] for name, setting in files.read_json(run.settings).items()}
             stages.map_latents(run, Settings(**values))
             stages.log_results(run, Settings(**values))
-        until(lambda: has(address, runs, "scalars", "pictures", "final"), 60, log)
+        until(lambda: has(address, runs, "scalars", "pictures", "final"), log)
         yield address
 
 
@@ -86,12 +86,12 @@ def ask(address: str, **body: Any) -> Any:
 
 
 def test_the_hparams_tab_has_each_run_once_with_settings_and_scores(tensorboard: str, runs: dict[str, Run]) -> None:
-    experiment = until(lambda: ask(tensorboard, route="experiment", includeMetrics=True), 30)
+    experiment = until(lambda: ask(tensorboard, route="experiment", includeMetrics=True))
     assert [info["name"]["tag"] for info in experiment["metricInfos"]] == list(TAGS)
     assert {"latent_dim", "learning_rate", "seed", "source"} <= {info["name"] for info in experiment["hparamInfos"]}
     metrics = [{"metric": {"group": "", "tag": tag}} for tag in TAGS]
     query = {"startIndex": 0, "sliceSize": 100, "colParams": metrics, "allowedStatuses": ["STATUS_UNKNOWN"]}
-    groups = until(lambda: ask(tensorboard, route="session_groups", **query)["sessionGroups"], 30)
+    groups = until(lambda: ask(tensorboard, route="session_groups", **query)["sessionGroups"])
     assert sorted(group["name"] for group in groups) == sorted(runs)
     for group in groups:
         run = runs[group["name"]]
@@ -106,7 +106,7 @@ def test_the_hparams_tab_has_each_run_once_with_settings_and_scores(tensorboard:
 
 def test_the_projector_has_latents_names_and_images(tensorboard: str, runs: dict[str, Run]) -> None:
     plugin = f"{tensorboard}/data/plugin/projector"
-    known = until(lambda: httpx.get(f"{plugin}/runs").json(), 30)
+    known = until(lambda: httpx.get(f"{plugin}/runs").json())
     assert sorted(known) == sorted(f"{name}/events/final" for name in runs)
     for name, run in runs.items():
         image_set, test = ImageStore(images(run)), files.read_json(run.split)["test"]
