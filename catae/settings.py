@@ -24,7 +24,7 @@ ENV_FILE = Path(".env")
 # What each recipe sets instead of the defaults below.
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     "spec": {},
-    "tuned": {"activation": "crelu", "hflip": 0.5, "shift": 1},
+    "tuned": {"activation": "crelu", "hflip": 0.5, "shift": 1, "affine": 0.5},
 }
 
 
@@ -130,6 +130,13 @@ class TrainingSettings(BaseModel):
     )
     shift: int = Field(
         0, ge=0, le=16, description="Maximum random shift of each train image in pixels, chosen again in each epoch."
+    )
+    affine: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Fraction of train images rotated by up to 9 degrees and zoomed by up to 9 %, chosen again in each "
+        "epoch.",
     )
     max_epochs: int = Field(100, ge=1, description="Maximum number of epochs.")
     patience: int = Field(3, ge=1, description="Epochs in a row without improvement after which training stops.")

@@ -99,7 +99,15 @@ def test_train_images_are_as_totensor_and_normalize_produce_them(synthetic_image
 
 def train_batches(images: ImageStore, resolved: settings.Settings, epoch: int) -> loader.Loader:
     return loader.train_loader(
-        images, range(100), resolved.batch_size, resolved.seed, epoch, 0, resolved.hflip, resolved.shift
+        images,
+        range(100),
+        resolved.batch_size,
+        resolved.seed,
+        epoch,
+        0,
+        resolved.hflip,
+        resolved.shift,
+        resolved.affine,
     )
 
 

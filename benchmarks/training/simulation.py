@@ -139,7 +139,9 @@ def measure_loading(images: ImageStore, batches: int) -> tuple[float, float]:
             images.take(range(len(images)))
             if drop_cache:
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-            loader = train_loader(images, range(len(images)), BATCH, 0, number, 0, defaults.hflip, defaults.shift)
+            loader = train_loader(
+                images, range(len(images)), BATCH, 0, number, 0, defaults.hflip, defaults.shift, defaults.affine
+            )
             start = time.perf_counter()
             loaded = sum(len(batch) for batch in islice(loader, batches))
             times.append((time.perf_counter() - start) / loaded)

@@ -42,7 +42,7 @@ class ImageDataset(Dataset[Tensor]):
     def __getitems__(self, indices: list[int]) -> Tensor:
         """Return a batch as float32 (batch, 3, size, size) in [-1, 1]. PyTorch's DataLoader calls this method."""
         pixels = self.images.take(self.positions[indices])
-        return normalize(self.augmentation.apply(pixels, indices) if self.augmentation else pixels)
+        return self.augmentation.apply(pixels, indices) if self.augmentation else normalize(pixels)
 
 
 def train_loader(
@@ -54,6 +54,7 @@ def train_loader(
     done: int = 0,
     hflip: float = 0,
     shift: int = 0,
+    affine: float = 0,
     rank: int = 0,
     world_size: int = 1,
 ) -> Loader:
@@ -71,13 +72,14 @@ def train_loader(
         done: batches to skip because the model has trained on them.
         hflip: probability of a horizontal flip.
         shift: maximum shift in pixels.
+        affine: probability of a rotation and zoom.
         rank: number of this process.
         world_size: number of processes; each loads its share of every batch.
     """
     augmentation = None
-    if hflip or shift:
+    if hflip or shift or affine:
         generator = rng.generator(seed, f"variations in epoch {epoch}")
-        augmentation = Augmentation.sample(len(positions), hflip, shift, generator)
+        augmentation = Augmentation.sample(len(positions), hflip, shift, affine, generator)
     dataset = ImageDataset(images, positions, augmentation)
     order = torch.randperm(len(dataset), generator=rng.generator(seed, f"order of epoch {epoch}"))
     batches = [batch.tolist()[rank::world_size] for batch in torch.split(order, batch_size)[done:]]

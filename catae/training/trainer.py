@@ -122,10 +122,10 @@ class Trainer:
     def _train(self, images: ImageStore, split: Split, number: int, save: Callable[[], None]) -> None:
         """Take the remaining steps of epoch `number`."""
         done, batch_size, seed = self.progress, self.settings.batch_size, self.settings.seed
-        hflip, shift = self.settings.hflip, self.settings.shift
+        augmentation = (self.settings.hflip, self.settings.shift, self.settings.affine)
         rank, world_size = self.world.rank, self.world.world_size
         loader = train_loader(
-            images, split.train, batch_size, seed, number, done.batches, hflip, shift, rank, world_size
+            images, split.train, batch_size, seed, number, done.batches, *augmentation, rank, world_size
         )
         self.model.train()
         saved_at = step_end = time.perf_counter()

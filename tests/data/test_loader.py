@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -41,10 +43,12 @@ def test_last_batch_holds_the_remainder(synthetic_images: ImageStore) -> None:
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
-def test_ranks_share_every_batch(synthetic_images: ImageStore, world_size: int) -> None:
-    whole = list(loader.train_loader(synthetic_images, range(97), 32, 5, 2))
+@pytest.mark.parametrize("affine", [0, 0.5])
+def test_ranks_share_every_batch(synthetic_images: ImageStore, world_size: int, affine: float) -> None:
+    load = functools.partial(loader.train_loader, synthetic_images, range(97), 32, 5, 2, affine=affine)
+    whole = list(load())
     for rank in range(world_size):
-        shares = list(loader.train_loader(synthetic_images, range(97), 32, 5, 2, rank=rank, world_size=world_size))
+        shares = list(load(rank=rank, world_size=world_size))
         assert len(shares) == len(whole)
         assert all(torch.equal(share, batch[rank::world_size]) for share, batch in zip(shares, whole, strict=True))
 

@@ -22,3 +22,31 @@ def test_to_uint8_clamps_without_stretching() -> None:
 def test_to_uint8_inverts_normalize(synthetic_images: ImageStore) -> None:
     pixels = synthetic_images.take(range(10))
     assert np.array_equal(transforms.to_uint8(transforms.normalize(pixels)), pixels)
+
+
+def test_affine_rotates_and_zooms_some_images_about_their_centre() -> None:
+    size, count = 64, 200
+    coordinates = (np.arange(size) + 0.5) / size * 2 - 1  # from -1 to 1, as the matrices have them
+    gradient = np.rint(127.5 + 80 * coordinates).astype(np.uint8)
+    pixels = np.zeros((count, size, size, 3), np.uint8)
+    pixels[..., 0], pixels[..., 1] = gradient, gradient[:, None]
+    augmentation = transforms.Augmentation.sample(count, 0, 0, 0.5, torch.Generator().manual_seed(1))
+    batch = augmentation.apply(pixels.copy(), range(count))
+    assert torch.equal(batch[~augmentation.affine], transforms.normalize(pixels)[~augmentation.affine])
+    assert 70 <= augmentation.affine.sum() <= 130
+
+    angles, zooms = [], []
+    centre = slice(16, 48)
+    for image in batch[augmentation.affine]:
+        # The slopes of the red gradient are the first row of the matrix, and those of the green one the second.
+        down, right = (torch.gradient(image, dim=axis)[0][:2, centre, centre].mean((1, 2)) for axis in (1, 2))
+        matrix = torch.stack([right, down], 1) * 127.5 / 80 * size / 2
+        angles.append(float(torch.atan2(matrix[1, 0], matrix[0, 0])))
+        zooms.append(float(matrix.det().sqrt()))
+        assert torch.allclose(matrix[0, 0], matrix[1, 1], atol=0.01)  # no shear
+        assert torch.allclose(matrix[0, 1], -matrix[1, 0], atol=0.01)
+        assert image[:, 31:33, 31:33].mean((1, 2))[:2].abs().max() < 0.01  # the centre stays
+    assert 0.14 < max(angles) < 0.16
+    assert -0.16 < min(angles) < -0.14
+    assert 1.07 < max(zooms) < 1.1
+    assert 0.9 < min(zooms) < 0.93
