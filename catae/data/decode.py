@@ -7,16 +7,24 @@ libjpeg-turbo and return the same pixels, which a test compares. Keep imports fe
 
 import hashlib
 import io
+import math
+import os
+import re
+import struct
+import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from catae.data import colour
 from catae.data.sources import EXTENSIONS, Entry
 from catae.errors import DecodeError
 
@@ -26,8 +34,23 @@ JPEG = b"\xff\xd8\xff"  # the first bytes of every JPEG
 MAX_PIXELS = 64_000_000  # more than nearly all cameras, and 256 MB decoded; decompression bombs declare far more
 JPEG_EXTENSIONS = (".jpg", ".jpeg")
 JPEG_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive: marker, length, precision, height, width, channels
-JPEG_SCAN = 0xDA
+JPEG_SCAN, JPEG_APP1, JPEG_ICC, JPEG_ADOBE, JPEG_LAST_APP, JPEG_COMMENT = 0xDA, 0xE1, 0xE2, 0xEE, 0xEF, 0xFE
+JPEG_END = b"\xff\xd9"
 JPEG_MODES = {1: "L", 3: "RGB"}
+WHOLE_PROFILE = b"ICC_PROFILE\0\1\1"  # starts a segment with the first of one part
+EXIF_HEADER = b"Exif\0\0"
+PNG_COLOURS = (b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP", b"sBIT", b"tRNS", b"eXIf")  # and the orientation
+WEBP_PIXELS = (b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF")
+HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+STRIP = 2**20  # pixels that are converted at once; of a large image they take 1/60 of its memory
+MAX_PRINTED = 200  # characters
+MAX_ENLARGED, MIN_AREA = 4, 0.25  # beyond these, a file is hardly the image that the user means
+FLOATING_POINT = 3  # in a TIFF's SampleFormat
+SEVERAL = {
+    "TIFF": "a file of several pages; the first is used",
+    "DCX": "a file of several pages; the first is used",
+    "PSD": "a file of several layers; the merged image is used",
+}
 EQUIVALENT = {"MPO": "JPEG", "JPEG2000": "JPEG", "DIB": "BMP"}  # formats that share a file extension
 
 
@@ -78,38 +101,54 @@ def decode_plain_jpeg(entry: Entry, size: int) -> Decoded | None:
 def _plain_mode(data: bytes, size: int) -> str | None:
     """Return 'L' or 'RGB' if the JPEG header declares size x size pixels of 8 bits and nothing special, otherwise None.
 
-    Special means EXIF, a second image, or colours other than grey and YCbCr.
+    Special means EXIF, a second image, a colour profile other than sRGB, or colours other than grey and YCbCr.
     """
-    offset = 2
+    offset, profiles = 2, 0
     while data.startswith(JPEG) and offset + 10 <= len(data) and data[offset] == 0xFF:
         marker, length = data[offset + 1], int.from_bytes(data[offset + 2 : offset + 4], "big")
+        segment = data[offset + 4 : offset + 2 + length]
         if marker in JPEG_FRAMES:
             height, width = (int.from_bytes(data[offset + at : offset + at + 2], "big") for at in (5, 7))
             fits = data[offset + 4] == 8 and (height, width) == (size, size)
             return JPEG_MODES.get(data[offset + 9]) if fits else None
-        if 0xE1 <= marker <= 0xEF or marker == JPEG_SCAN:  # Pillow interprets EXIF, MPF and Adobe segments
+        if marker == JPEG_ICC and not profiles and segment.startswith(WHOLE_PROFILE):
+            if not colour.is_srgb(segment[len(WHOLE_PROFILE) :]):
+                return None
+            profiles += 1
+        elif JPEG_APP1 <= marker <= JPEG_LAST_APP or marker == JPEG_SCAN:  # Pillow interprets EXIF, MPF and Adobe
             return None
         offset += 2 + length
     return None
 
 
 def decode_all(entries: Sequence[Entry], size: int) -> list[Decoded | Rejected]:
-    """Read and decode files one after the other, in a worker process or in this one."""
+    """Read and decode files one after the other."""
     with _quiet():
         return [_decode_entry(entry, size) for entry in entries]
 
 
-def decode(data: bytes, size: int) -> Pixels:
-    """Decode the bytes of a file to uint8 (size, size, 3), RGB.
+def decode_in_worker(entries: Sequence[Entry], size: int) -> list[Decoded | Rejected]:
+    """Read and decode files like `decode_all`, and add what C libraries print about a file to its note or reason.
 
-    Apply the EXIF orientation. Convert palette, grey, CMYK, 16-bit and transparent images to RGB, transparent ones on
-    white. Crop other sizes to the central square and resize with antialiasing. Use the first frame of an animation.
+    libtiff explains damage on standard error only. Capturing it redirects file descriptor 2 of the whole process. That
+    is safe in a worker process, which does nothing else, but not next to other threads that write to it.
+    """
+    with tempfile.TemporaryFile() as printed, _quiet():
+        return [_captured(entry, size, printed) for entry in entries]
+
+
+def decode(data: bytes, size: int) -> Pixels:
+    """Decode the bytes of a file to uint8 (size, size, 3), sRGB.
+
+    Apply the EXIF orientation and the colour profile. Convert palette, grey, CMYK, 16-bit and transparent images to
+    RGB, transparent ones on white. Crop other sizes to the central square and resize with antialiasing. Use the first
+    frame of an animation. Ignore damaged metadata.
 
     Raises:
         DecodeError: the bytes yield no image.
     """
-    with _quiet(), _open(data) as image:
-        return np.asarray(_rgb(image, size))
+    with _quiet():
+        return np.asarray(_read(data, size).rgb)
 
 
 def to_pixels(image: Image.Image, size: int) -> Pixels:
@@ -120,21 +159,61 @@ def to_pixels(image: Image.Image, size: int) -> Pixels:
     """
     with _quiet():
         try:
-            copy = image.copy()
-        except Exception as error:
-            raise DecodeError(_reason(error)) from error
-        return np.asarray(_rgb(copy, size))
+            return np.asarray(_to_rgb(image, size)[0])
+        except DecodeError as error:
+            file = getattr(image, "fp", None)
+            if file is None or file.closed or image.tell() != 0:
+                raise
+            reason = str(error)
+        file.seek(0)
+        try:
+            return np.asarray(_read(file.read(), size).rgb)  # whatever can be read from its file
+        except DecodeError:
+            raise DecodeError(reason) from None
+
+
+@dataclass(frozen=True)
+class _Read:
+    """An RGB image of the right size, and what it was before."""
+
+    rgb: Image.Image
+    kind: str
+    mode: str
+    original: str
+    notes: tuple[str, ...]
 
 
 def _decode_entry(entry: Entry, size: int) -> Decoded | Rejected:
     try:
-        with _open(entry.read()) as image:
-            mode, original = image.mode, f"{image.width}x{image.height}"
-            pixels = _rgb(image, size).tobytes()
-            note = _note(entry.name, image)
+        found = _read(entry.read(), size)
     except DecodeError as error:
         return Rejected(entry.name, str(error))
-    return Decoded(entry.name, pixels, hashlib.sha256(pixels).digest(), mode, original, note)
+    pixels = found.rgb.tobytes()
+    notes = [note for note in (wrong_extension(entry.name, found.kind), *found.notes) if note]
+    return Decoded(entry.name, pixels, hashlib.sha256(pixels).digest(), found.mode, found.original, "; ".join(notes))
+
+
+def _read(data: bytes, size: int) -> _Read:
+    """Decode the bytes of a file; if that fails, decode them without damaged metadata."""
+    try:
+        return _read_intact(data, size)
+    except DecodeError as error:
+        reason = str(error)
+    for repaired, note in _repairs(data):
+        with suppress(DecodeError):
+            found = _read_intact(repaired, size)
+            return replace(found, notes=(note, *found.notes))
+    raise DecodeError(reason)
+
+
+def _read_intact(data: bytes, size: int) -> _Read:
+    with _open(data) as image:
+        mode, (width, height) = image.mode, image.size
+        if min(image.size) > 4 * size:
+            image.draft(None, (4 * size, 4 * size))  # decodes a camera's JPEG 8 times as fast, at an eighth of its size
+        rgb, notes = _to_rgb(image, size)
+        notes += [note for note in (_several(image), _fit_note(width, height, size)) if note]
+        return _Read(rgb, str(image.format), mode, f"{width}x{height}", tuple(notes))
 
 
 def _open(data: bytes) -> Image.Image:
@@ -144,50 +223,96 @@ def _open(data: bytes) -> Image.Image:
     try:
         # The hint saves trying eight other formats first and halves the time to open a small JPEG.
         image = Image.open(io.BytesIO(data), formats=("JPEG",) if data.startswith(JPEG) else None)
+        colour.add_metadata(image, data)
     except UnidentifiedImageError as error:
-        raise DecodeError("not an image in a known format") from error
+        raise DecodeError(_why_unidentified(data)) from error
     except Exception as error:
-        raise DecodeError(_reason(error)) from error
+        raise DecodeError(f"cannot be decoded: {_words(error)}") from error
     if image.width * image.height > MAX_PIXELS:
         raise DecodeError(f"{image.width}x{image.height} pixels exceed the limit of {MAX_PIXELS:,}")
     return image
 
 
-def _rgb(image: Image.Image, size: int) -> Image.Image:
-    """Convert to an upright RGB image of size x size."""
+def _to_rgb(image: Image.Image, size: int) -> tuple[Image.Image, list[str]]:
+    """Convert to an upright sRGB image of size x size, and return what is unusual about its metadata."""
     try:
-        if min(image.size) > 4 * size:
-            image.draft(None, (4 * size, 4 * size))  # decodes a camera's JPEG 8 times as fast, at an eighth of its size
-        rgb = _to_rgb(ImageOps.exif_transpose(image) if image.getexif() else image)
+        tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
+        frame = tiles[0].extents if tiles and image.format == "GIF" else None
+        _load(image)
+        if frame and frame != (0, 0, *image.size):
+            image = _clear_outside(image, frame)
+        orientation, note = _orientation(image.info)
+        conversion = colour.conversion(image)
+        rgb = _square(image, size, conversion.to_rgb)
     except DecodeError:
         raise
     except Exception as error:
-        raise DecodeError(_reason(error)) from error
-    if rgb.size != (size, size):
-        rgb = ImageOps.fit(rgb, (size, size), Image.Resampling.LANCZOS)
-    return rgb
+        raise DecodeError(f"cannot be decoded: {_words(error)}") from error
+    if orientation != 1:
+        rgb.getexif()[ExifTags.Base.Orientation] = orientation
+        ImageOps.exif_transpose(rgb, in_place=True)
+    return rgb, [*([note] if note else []), *conversion.notes]
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any mode to RGB: 16-bit grey keeps its upper 8 bits, transparency becomes white."""
-    if image.mode.startswith("I"):
-        # Pillow clips at 255 when it converts, which turns nearly every 16-bit image white.
-        return Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        raise DecodeError("floating-point pixels without a known range")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    image.load()
-    return image if image.mode == "RGB" else image.convert("RGB")
+def _load(image: Image.Image) -> None:
+    """Decode the pixels. Pillow turns a TIFF by the orientation in its XMP, which browsers ignore: hide that."""
+    xmp = image.info.pop("xmp", None)
+    try:
+        image.load()
+    finally:
+        if xmp is not None:
+            image.info["xmp"] = xmp
 
 
-def _note(name: str, image: Image.Image) -> str:
-    """Return what is unusual about an image that is read anyway."""
-    notes = [note for note in [wrong_extension(name, str(image.format))] if note]
-    if _is_animation(image):
-        notes.append("an animation; its first frame is used")
+def _clear_outside(image: Image.Image, frame: tuple[int, int, int, int]) -> Image.Image:
+    """Make a GIF transparent outside its first frame. Pillow shows the first colour of the palette there."""
+    clear = Image.new("RGBA", image.size)
+    clear.paste(image.convert("RGBA").crop(frame), frame)
+    return clear
+
+
+def _orientation(info: Mapping[Any, Any]) -> tuple[int, str]:
+    """Return the EXIF orientation, 1 to 8, and a note if EXIF is damaged. Pillow's own search takes XMP's as well."""
+    exif = Image.Exif()
+    try:
+        raw = info.get("exif")
+        if raw is None and "Raw profile type exif" in info:  # in the text of a PNG: three lines, then hexadecimal
+            raw = bytes.fromhex("".join(info["Raw profile type exif"].split("\n")[3:]))
+        exif.load(raw or b"")
+        return int(exif.get(ExifTags.Base.Orientation, 1)), ""
+    except Exception:  # noqa: BLE001 - on damaged data Pillow raises any exception
+        return 1, "its EXIF is damaged and ignored"
+
+
+def _square(image: Image.Image, size: int, to_rgb: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """Convert the central square in strips, and resize it to size x size.
+
+    From 8 times the size on, blocks of pixels are averaged first, like `draft` does for JPEGs. Strips need little more
+    memory than the image itself.
+    """
+    side = min(image.size)
+    factor = max(1, side // (4 * size))
+    left, top = ((length - side) / 2 for length in image.size)
+    x0, y0, x1, y1 = math.floor(left), math.floor(top), math.ceil(left + side), math.ceil(top + side)
+    square = Image.new("RGB", (math.ceil((x1 - x0) / factor), math.ceil((y1 - y0) / factor)))
+    rows = max(1, STRIP // ((x1 - x0) * factor)) * factor
+    for y in range(y0, y1, rows):
+        strip = to_rgb(image.crop((x0, y, x1, min(y + rows, y1))))
+        square.paste(strip.reduce(factor) if factor > 1 else strip, (0, (y - y0) // factor))
+    if image.size == (size, size):
+        return square
+    box = ((left - x0) / factor, (top - y0) / factor, (left - x0 + side) / factor, (top - y0 + side) / factor)
+    return square.resize((size, size), Image.Resampling.LANCZOS, box=box)
+
+
+def _fit_note(width: int, height: int, size: int) -> str:
+    """Return a note if an image is enlarged or cropped so much that little of it is what the file shows."""
+    short, long = sorted((width, height))
+    notes = []
+    if short / long < MIN_AREA:
+        notes.append(f"only its central square is used, {short / long:.2%} of its area")
+    if size > MAX_ENLARGED * short:
+        notes.append(f"enlarged {size / short:.3g} times")
     return "; ".join(notes)
 
 
@@ -200,11 +325,127 @@ def wrong_extension(name: str, kind: str) -> str:
     return f"a {kind} with the extension {extension}"
 
 
-def _is_animation(image: Image.Image) -> bool:
+def _several(image: Image.Image) -> str:
+    """Return a note if a file has more than one image."""
     try:
-        return bool(getattr(image, "is_animated", False)) and image.format != "MPO"
+        several = bool(getattr(image, "is_animated", False)) and image.format != "MPO"
     except Exception:  # noqa: BLE001 - the data after the first frame may be damaged in any way
-        return False
+        return ""
+    return SEVERAL.get(str(image.format), "an animation; its first frame is used") if several else ""
+
+
+def _repairs(data: bytes) -> Iterator[tuple[bytes, str]]:
+    """Yield the file without damaged metadata, with less of it each time, and a note. Pixels stay as they are."""
+    if data.startswith(JPEG) and not data.endswith(JPEG_END):
+        ended = data.removesuffix(b"\xff") + JPEG_END
+        with suppress(ValueError):
+            simplejpeg.decode_jpeg(ended, "RGB", min_factor=8, strict=True)  # fails if pixels are missing
+            yield ended, "the end of the file is missing, but no pixels are"
+            data = ended
+    note = "its metadata is damaged; the damaged part is ignored"
+    if data.startswith(JPEG):
+        yield from ((_jpeg_with(data, kept), note) for kept in ((WHOLE_PROFILE[:11], EXIF_HEADER), ()))
+    elif data.startswith(colour.PNG):
+        yield from ((_png_with(data, kept), note) for kept in (PNG_COLOURS, ()))
+    elif data.startswith(b"RIFF"):
+        yield from ((_webp_with(data, kept), note) for kept in ((b"ICCP", b"EXIF"), (b"ICCP",), ()))
+    elif data[4:8] == b"ftyp":
+        yield re.sub(rb"(infe.{8})Exif", rb"\1free", data, flags=re.DOTALL), note  # names the item as one to ignore
+
+
+def _jpeg_with(data: bytes, kept: tuple[bytes, ...]) -> bytes:
+    """Return a JPEG with only those of its application segments that start with one of `kept`, or belong to Adobe."""
+    offset, parts = 2, [data[:2]]
+    while offset + 4 <= len(data) and data[offset] == 0xFF and data[offset + 1] != JPEG_SCAN:
+        marker, length = data[offset + 1], int.from_bytes(data[offset + 2 : offset + 4], "big")
+        segment = data[offset : offset + 2 + length]
+        special = 0xE0 <= marker <= JPEG_LAST_APP or marker == JPEG_COMMENT
+        if not special or segment[4:].startswith(kept) or (marker == JPEG_ADOBE and length >= 14):
+            parts.append(segment)
+        offset += 2 + length
+    return b"".join([*parts, data[offset:]])
+
+
+def _png_with(data: bytes, kept: tuple[bytes, ...]) -> bytes:
+    """Return a PNG with its critical chunks, and those of `kept` whose checksum is right."""
+    parts = [colour.PNG]
+    for kind, start, end in colour.png_chunks(data):
+        is_critical = kind[:1].isupper()
+        if is_critical or (
+            kind in kept and data[end : end + 4] == struct.pack(">I", zlib.crc32(data[start - 4 : end]))
+        ):
+            parts.append(data[start - 8 : end + 4])
+    return b"".join(parts)
+
+
+def _webp_with(data: bytes, kept: tuple[bytes, ...]) -> bytes:
+    """Return a WebP with its pixels and those of its chunks in `kept`."""
+    offset, body = 12, b"WEBP"
+    while offset + 8 <= len(data):
+        kind, length = struct.unpack_from("<4sI", data, offset)
+        chunk = bytearray(data[offset : offset + 8 + length + length % 2])
+        if kind == b"VP8X":
+            chunk[8] &= 0b010010 | (0b100000 if b"ICCP" in kept else 0) | (0b001000 if b"EXIF" in kept else 0)
+        if kind in WEBP_PIXELS or (kind in kept and len(chunk) >= 8 + length):
+            body += chunk
+        offset += 8 + length + length % 2
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def _why_unidentified(data: bytes) -> str:
+    """Return why Pillow finds no image, by asking those of its formats whose signature the file has."""
+    if data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS and b"avif" not in data[8:64]:
+        return "an HEIC file, which Pillow cannot read; convert it to JPEG or PNG"
+    if data.startswith(b"\xff\x0a") or data[4:8] == b"JXL ":
+        return "a JPEG XL file, which Pillow cannot read; convert it to JPEG or PNG"
+    if data.lstrip()[:1] == b"<":
+        return "text such as HTML or SVG, not pixels"
+    for kind in Image.ID:
+        factory, accepts = Image.OPEN[kind]
+        accepted = accepts(data[:16].ljust(16, b"\0")) if accepts else False
+        if isinstance(accepted, str):
+            return accepted
+        if accepted:
+            try:
+                factory(io.BytesIO(data), "")
+            except Exception as error:  # noqa: BLE001 - on damaged data Pillow raises any exception
+                return f"not a readable {kind}: {_words(error)}"
+    return "not an image in a known format"
+
+
+def _words(error: Exception) -> str:
+    """Return what an error of Pillow means, in one line."""
+    cause = error if isinstance(error, KeyError) else error.__cause__
+    if isinstance(cause, KeyError):
+        match cause.args:
+            case [(_, _, (sample_format, *_), _, (bits, *others), _)]:  # of a TIFF
+                kind = " floating-point" if sample_format == FLOATING_POINT else ""
+                return f"{len(others) + 1} x {bits} bits{kind} per pixel are not supported"
+        return f"its header has the value {cause}, which is not supported"
+    if isinstance(error, (IndexError, struct.error)) or isinstance(cause, (IndexError, struct.error)):
+        return "its header is damaged or cut off"
+    text = (str(error) or type(error).__name__).splitlines()[0]
+    return "its compressed data is damaged" if text.startswith("decoder error") else text
+
+
+def _captured(entry: Entry, size: int, printed: IO[bytes]) -> Decoded | Rejected:
+    """Decode a file and add what was printed meanwhile to standard error, of which only the first line is kept."""
+    printed.truncate(0)
+    stderr = os.dup(2)
+    os.dup2(printed.fileno(), 2)
+    try:
+        result = _decode_entry(entry, size)
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+    printed.seek(0)
+    lines = printed.read().decode(errors="replace").split("\n")
+    if not lines[0]:
+        return result
+    said = f"the decoder reports: {lines[0][:MAX_PRINTED]}"
+    if isinstance(result, Rejected):
+        return replace(result, reason=f"{result.reason}; {said}")
+    return replace(result, note="; ".join(filter(None, (result.note, said))))
 
 
 @contextmanager
@@ -213,7 +454,3 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-def _reason(error: Exception) -> str:
-    return f"cannot be decoded: {(str(error) or type(error).__name__).splitlines()[0]}"

@@ -20,7 +20,7 @@ import PIL
 from loky import BrokenProcessPool, ProcessPoolExecutor
 
 from catae.data import duplicates, sources, split
-from catae.data.decode import Decoded, Rejected, decode_all, decode_plain_jpeg
+from catae.data.decode import Decoded, Rejected, decode_all, decode_in_worker, decode_plain_jpeg
 from catae.data.image_store import DIGESTS, GROUPS, INDEX, NAMES, PIXELS, REPORT, ImageStore
 from catae.data.sources import Entry, Listing
 from catae.errors import UserError
@@ -33,6 +33,7 @@ FORMAT = 1  # of an image set and of how it is read; increase it to invalidate e
 CHUNK = 64  # files in one task of a thread or process
 MAX_PENDING = 8  # chunks
 INLINE = 4  # chunks to decode before starting processes, which takes as long as decoding 2,000 small images
+PRINTED = (".tif", ".tiff")  # decoded in processes only, where what libtiff prints about damage can be captured
 METADATA_BYTES = 100  # of an image in the other files of a set: digest, name, group
 PARTIAL = ".reading-"  # prefix of folders that are being filled
 MAX_GROUPS = 100  # in the report; a set may have a million
@@ -267,7 +268,7 @@ def _decode_plain(entries: list[Entry], size: int) -> list[Decoded | None]:
 
 
 class _Processes:
-    """Decode with Pillow: the first few chunks in this process, the others in processes, which are slow to start."""
+    """Decode with Pillow: the first chunks in this process, others and TIFFs in processes, which are slow to start."""
 
     def __init__(self, stack: ExitStack) -> None:
         self.stack, self.chunks = stack, 0
@@ -276,13 +277,14 @@ class _Processes:
     def submit(self, entries: list[Entry], size: int) -> Future[list[Decoded | Rejected]]:
         """Decode the entries in a process, or at once in this one."""
         self.chunks += bool(entries)
-        if self.pool is None and self.chunks > INLINE:
+        prints = any(entry.name.lower().endswith(PRINTED) for entry in entries)
+        if self.pool is None and (prints or self.chunks > INLINE):
             # loky starts fresh processes and does not run the user's script again. A forked process could hold a lock
             # of PyTorch or Prefect that is never released; the standard library's "spawn" needs a guarded script.
             self.pool = ProcessPoolExecutor(hardware.usable_cpus())
             self.stack.callback(self.pool.shutdown, kill_workers=True)
         if self.pool is not None and entries:
-            future: Future[list[Decoded | Rejected]] = self.pool.submit(decode_all, entries, size)
+            future: Future[list[Decoded | Rejected]] = self.pool.submit(decode_in_worker, entries, size)
             return future
         done: Future[list[Decoded | Rejected]] = Future()
         done.set_result(decode_all(entries, size))

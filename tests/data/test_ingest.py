@@ -67,6 +67,16 @@ def test_processes_decode_in_order(tmp_path: Path) -> None:
         assert image_set.names[position] == f"drawn/{position + 1:06}.png"
 
 
+def test_what_libtiff_prints_is_the_reason(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    damaged = bytearray(encoded(synthetic.draw(0), "TIFF", compression="tiff_lzw"))
+    damaged[30:60] = bytes(range(30))
+    _, report = ingest.read(archive(tmp_path / "a.zip", cats(3) | {"cat.tif": bytes(damaged)}), tmp_path / "cache", 16)
+    assert [reject["name"] for reject in report.rejects] == ["cat.tif"]
+    assert "its compressed data is damaged; the decoder reports: " in report.rejects[0]["reason"]
+    assert "code" in report.rejects[0]["reason"].rpartition("reports: ")[2]
+    assert "code" not in capfd.readouterr().err
+
+
 def test_unguarded_script_can_read(tmp_path: Path) -> None:
     """With the standard library, worker processes would run the script again and fail."""
     script = tmp_path / "script.py"

@@ -1,0 +1,298 @@
+"""Convert pixels of any mode to sRGB on white: colour profiles, grey of more than 8 bits, transparency.
+
+littlecms converts by relative colorimetric intent with black point compensation, as photo editors do: colours that sRGB
+has stay exact, and black stays black. The perceptual intent would change colours that sRGB has, and for profiles of
+cameras and screens, which have no tables, both are the same.
+"""
+
+import io
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageCms
+
+from catae.errors import DecodeError
+
+PNG = b"\x89PNG\r\n\x1a\n"  # the first bytes of every PNG
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
+BLACK_POINT = ImageCms.Flags.BLACKPOINTCOMPENSATION
+EXACT = (
+    ImageCms.Flags.NOOPTIMIZE
+)  # else grey is interpolated between 33 values, up to 10 levels off; only 256 are needed
+MAX_PROFILE = 8 * 2**20  # bytes; profiles of printers have 1 to 3 MB
+PROFILE_CACHE = (
+    16  # transforms; a data set has few profiles, and each takes up to 8 MB here and about 1 MB in littlecms
+)
+PROFILE_MODES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}  # colour space of a profile, and Pillow's mode
+GREY = ("1", "L", "LA", "La")
+UNPREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
+
+Primaries = tuple[float, ...]  # x and y of white, red, green and blue
+D65 = (0.3127, 0.329)
+REC709: Primaries = (*D65, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
+# https://www.itu.int/rec/T-REC-H.273: the numbers of PNG's cICP chunk and of AVIF's nclx box; 2 is "unspecified"
+CICP_PRIMARIES: dict[int, Primaries] = {
+    1: REC709,
+    2: REC709,
+    9: (*D65, 0.708, 0.292, 0.17, 0.797, 0.131, 0.046),
+    12: (*D65, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06),
+}
+SRGB_GAMMA = 0.0  # stands for the curve of sRGB, which is no power
+# Browsers show the curves of television (1, 6, 14, 15) like that of sRGB.
+CICP_GAMMAS = dict.fromkeys((1, 2, 6, 13, 14, 15), SRGB_GAMMA) | {4: 2.2, 5: 2.8, 8: 1.0}
+GAMMA_TOLERANCE = 0.05  # as in libpng: encoders write 1/2.2 when they mean sRGB
+GAMMAS = (0.1, 10.0)  # of sensible files
+
+D50 = (0.9642, 1.0, 0.8249)  # white of the profile connection space
+# http://www.brucelindbloom.com/Eqn_ChromAdapt.html
+BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
+SRGB_CURVE = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
+
+DEPTHS = (8, 10, 12)  # bits that grey of 16 bits may have if the file does not state it
+WHITE = 65535  # of 16 bits
+SCALED_BY_PILLOW = ("PPM", "JPEG2000")  # whatever their depth
+BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_MIN, SAMPLE_MAX = 258, 262, 340, 341  # TIFF tags
+
+# Entries of `Image.info` that Pillow does not set: the bytes of the chunks of a PNG, or what they would be.
+CICP, SIGNIFICANT_BITS = "cICP", "sBIT"
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """How to convert the pixels of one image, or of a part of it, to RGB.
+
+    Attributes:
+        notes: what is unusual about the colours.
+        transform: converts to sRGB; None if there is nothing to convert.
+        source: the mode that `transform` takes.
+        levels: for grey of more than 8 bits or with a profile, the values that are black and white; otherwise None.
+    """
+
+    notes: tuple[str, ...] = ()
+    transform: ImageCms.ImageCmsTransform | None = None
+    source: str = ""
+    levels: tuple[float, float] | None = None
+
+    def to_rgb(self, image: Image.Image) -> Image.Image:
+        """Convert to sRGB, transparent pixels on white. Colours are converted before they mix with white."""
+        if image.mode in UNPREMULTIPLIED:
+            image = image.convert(UNPREMULTIPLIED[image.mode])
+        if self.levels is None:
+            rgb = self._apply(image)
+        else:
+            grey = image if _is_deep(image) else image.convert("L")
+            rgb = self._from_levels(np.asarray(grey).astype(np.float32), *self.levels)
+        alpha = _alpha(image)
+        if alpha is None:
+            return rgb
+        on_white = Image.new("RGB", rgb.size, "white")
+        on_white.paste(rgb, mask=alpha)
+        return on_white
+
+    def _apply(self, image: Image.Image) -> Image.Image:
+        if self.transform is None:
+            return image if image.mode == "RGB" else image.convert("RGB")
+        return self.transform.apply(image.convert(self.source))
+
+    def _from_levels(self, values: npt.NDArray[np.float32], black: float, white: float) -> Image.Image:
+        """Return the RGB image of grey values, each rounded once: 255 levels of linear light would be too few."""
+        grey = ((values - black) * (255 / (white - black))).clip(0, 255)
+        if self.transform is None:
+            return Image.fromarray(np.rint(grey).astype(np.uint8)).convert("RGB")
+        table = np.asarray(self._apply(Image.fromarray(np.arange(256, dtype=np.uint8)[None])))[0]
+        channels = [np.interp(grey, np.arange(256), table[:, channel]) for channel in range(3)]
+        return Image.fromarray(np.rint(np.stack(channels, -1)).astype(np.uint8))
+
+
+def conversion(image: Image.Image) -> Conversion:
+    """Return how to convert a loaded image to sRGB.
+
+    Raises:
+        DecodeError: the pixels have no known range.
+    """
+    levels, levels_note = _levels(image) if _is_deep(image) else (None, "")
+    # Pillow itself converts Lab, which needs no profile.
+    profile, profile_note = _profile(image.info) if image.mode != "LAB" else (None, "")
+    transform, source = None, ""
+    if profile is not None:
+        mode = "L" if image.mode in GREY or _is_deep(image) else "CMYK" if image.mode == "CMYK" else "RGB"
+        transform, source, profile_note = _transform(profile, mode)
+        if transform is not None and mode == "L":
+            levels = levels or (0, 255)
+    return Conversion(tuple(note for note in (levels_note, profile_note) if note), transform, source, levels)
+
+
+def is_srgb(profile: bytes) -> bool:
+    """Return whether converting grey or RGB pixels from `profile` to sRGB changes nothing."""
+    return all(_transform(profile, mode) == (None, "", "") for mode in ("L", "RGB"))
+
+
+def add_metadata(image: Image.Image, data: bytes) -> None:
+    """Add to `image.info` what its file, in `data`, states about colours and Pillow does not read."""
+    if image.format == "PNG":
+        for kind, start, end in png_chunks(data):
+            if kind == b"IDAT":
+                break
+            if kind.decode("latin-1") in (CICP, SIGNIFICANT_BITS):
+                image.info[kind.decode()] = data[start:end]
+    elif image.format == "AVIF" and "icc_profile" not in image.info and (at := data.find(b"colrnclx")) > 0:
+        primaries, curve = struct.unpack(">HH", data[at + 8 : at + 12])
+        image.info[CICP] = bytes((min(primaries, 255), min(curve, 255), 0, 1))
+    elif image.format == "JPEG2000" and (at := data.find(b"colr\x02", 0, data.find(b"jp2c"))) > 0:
+        image.info["icc_profile"] = data[at + 7 : at - 4 + int.from_bytes(data[at - 4 : at])]
+
+
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the type of each chunk of a PNG, and where its contents start and end."""
+    offset = len(PNG)
+    while offset + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, offset)
+        yield kind, offset + 8, offset + 8 + length
+        offset += 12 + length
+
+
+def _alpha(image: Image.Image) -> Image.Image | None:
+    """Return the opacity of each pixel, or None if all are opaque."""
+    if not image.has_transparency_data:
+        return None
+    if not _is_deep(image):
+        return image.convert("RGBA").getchannel("A")
+    return Image.fromarray(np.where(np.asarray(image) == image.info["transparency"], 0, 255).astype(np.uint8))
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Return whether an image is grey of more than 8 bits."""
+    return image.mode.startswith(("I", "F"))
+
+
+@lru_cache(PROFILE_CACHE)
+def _transform(profile: bytes, mode: str) -> tuple[ImageCms.ImageCmsTransform | None, str, str]:
+    """Return the transform of L, RGB or CMYK pixels to sRGB, the mode that it takes, and why there is none.
+
+    A grey image may have an RGB profile: editors convert to grey and keep the profile.
+    """
+    if len(profile) > MAX_PROFILE:
+        return None, "", f"its colour profile of {len(profile):,} bytes is too large; read as sRGB"
+    try:
+        opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        space = opened.profile.xcolor_space.strip()
+        source = PROFILE_MODES.get(space, "")
+        if source != mode and (mode, source) != ("L", "RGB"):
+            return None, "", f"its colour profile is for {space} pixels, which it does not have; the profile is ignored"
+        flags = BLACK_POINT | (EXACT if source == "L" else ImageCms.Flags.NONE)
+        transform = ImageCms.ImageCmsTransform(opened, SRGB, source, "RGB", INTENT, flags=flags)
+    except (OSError, ValueError, TypeError, ImageCms.PyCMSError):
+        return None, "", "its colour profile is damaged; read as sRGB"
+    if source != "CMYK":
+        sample = Image.merge("RGB", [Image.fromarray(channel) for channel in _lattice()]).convert(source)
+        moved = np.asarray(transform.apply(sample), np.int16) - np.asarray(sample.convert("RGB"), np.int16)
+        if np.abs(moved).max() <= 1:  # the profile is sRGB, with values rounded to 16 bits
+            return None, "", ""
+    return transform, source, ""
+
+
+@lru_cache(1)
+def _lattice() -> npt.NDArray[np.uint8]:
+    """Return the three channels of 18 x 18 x 18 colours, with all 256 greys."""
+    steps = np.arange(0, 256, 15, dtype=np.uint8)
+    greys = np.tile(np.arange(256, dtype=np.uint8), (3, 1))
+    colours = np.stack(np.meshgrid(steps, steps, steps)).reshape(3, -1)
+    return np.concatenate([colours, greys], 1)[:, None]
+
+
+def _profile(info: Mapping[Any, Any]) -> tuple[bytes | None, str]:
+    """Return the profile of an image, and a note if its colours cannot be known. None stands for sRGB.
+
+    https://www.w3.org/TR/png-3/#cICP-chunk has the order.
+    """
+    if len(info.get(CICP, b"")) == 4:
+        primaries, curve = info[CICP][:2]
+        if primaries in CICP_PRIMARIES and curve in CICP_GAMMAS:
+            return _matrix_profile(CICP_PRIMARIES[primaries], CICP_GAMMAS[curve]), ""
+        return None, f"colours of a kind that is not supported (cICP {primaries}, {curve}); read as sRGB"
+    if "icc_profile" in info:
+        whole = isinstance(info["icc_profile"], bytes)  # Pillow sets None if a part is missing
+        return (info["icc_profile"], "") if whole else (None, "its colour profile is damaged; read as sRGB")
+    if "srgb" in info or not {"gamma", "chromaticity"} & info.keys():
+        return None, ""
+    encoded = info.get("gamma", 1 / 2.2)
+    if not GAMMAS[0] < encoded < GAMMAS[1]:
+        return None, f"its gamma of {encoded:g} makes no sense; read as sRGB"
+    gamma = SRGB_GAMMA if abs(encoded * 2.2 - 1) < GAMMA_TOLERANCE else 1 / encoded
+    try:
+        return _matrix_profile(tuple(info.get("chromaticity", REC709)), gamma), ""
+    except (ArithmeticError, ValueError, np.linalg.LinAlgError, struct.error):
+        return None, "its chromaticities make no sense; read as sRGB"
+
+
+@lru_cache(PROFILE_CACHE)
+def _matrix_profile(primaries: Primaries, gamma: float) -> bytes | None:
+    """Return the ICC profile of RGB with the given primaries and gamma; None for sRGB.
+
+    https://www.color.org/specification/ICC1v43_2010-12.pdf has the format.
+    """
+    if gamma == SRGB_GAMMA and np.allclose(primaries, REC709, atol=1e-3):
+        return None
+    white, *colours = (np.array([x / y, 1, (1 - x - y) / y]) for x, y in np.reshape(primaries, (4, 2)).tolist())
+    columns = np.transpose(colours)
+    adaptation = np.linalg.inv(BRADFORD) @ np.diag(BRADFORD @ D50 / (BRADFORD @ white)) @ BRADFORD
+    to_xyz = adaptation @ columns * np.linalg.solve(columns, white)
+    kind, parameters = (3, SRGB_CURVE) if gamma == SRGB_GAMMA else (0, (gamma,))
+    curve = b"para" + struct.pack(">4xH2x", kind) + _fixed(*parameters)
+    tags = {b"wtpt": b"XYZ " + bytes(4) + _fixed(*D50)}
+    for name, column in zip((b"r", b"g", b"b"), to_xyz.T.tolist(), strict=True):
+        tags |= {name + b"XYZ": b"XYZ " + bytes(4) + _fixed(*column), name + b"TRC": curve}
+    index, body = struct.pack(">I", len(tags)), b""
+    for name, value in tags.items():
+        index += struct.pack(">4sII", name, 128 + 4 + 12 * len(tags) + len(body), len(value))
+        body += value
+    header = struct.pack(">I4xI4s4s4s12x4s28x", 128 + len(index + body), 0x04200000, b"mntr", b"RGB ", b"XYZ ", b"acsp")
+    return header + _fixed(*D50) + bytes(48) + index + body
+
+
+def _fixed(*values: float) -> bytes:
+    """Return numbers as ICC's s15Fixed16."""
+    return struct.pack(f">{len(values)}i", *(round(value * 65536) for value in values))
+
+
+def _levels(image: Image.Image) -> tuple[tuple[float, float], str]:
+    """Return the values that are black and white in grey of more than 8 bits, and a note if the file does not say."""
+    values = np.asarray(image)
+    darkest, brightest = float(values.min()), float(values.max())
+    if not np.isfinite([darkest, brightest]).all():
+        raise DecodeError("some of its pixels are not numbers")
+    tags = getattr(image, "tag_v2", {})
+    note = ""
+    levels = _stated_levels(image, tags, values)
+    if levels is None or brightest > max(levels):
+        if image.mode.startswith("F"):
+            raise DecodeError("floating-point pixels without a known range; convert them to 8 or 16 bits")
+        depths = [2**depth - 1 for depth in DEPTHS if brightest < 2**depth]
+        levels = min(darkest, 0), depths[0] if depths else max(WHITE, brightest)
+        if 0 < brightest <= WHITE / 2 or brightest > WHITE or darkest < 0:
+            note = f"grey values from {darkest:,.0f} to {brightest:,.0f}; {levels[1]:,.0f} is taken as white"
+    return (levels[::-1] if tags.get(PHOTOMETRIC) == 0 else levels), note
+
+
+def _stated_levels(image: Image.Image, tags: Mapping[int, Any], values: npt.NDArray[Any]) -> tuple[float, float] | None:
+    """Return the values that are black and white according to the file, or None."""
+    if image.format in SCALED_BY_PILLOW:
+        return 0, WHITE
+    if SAMPLE_MAX in tags:
+        low, high = (float(np.min(tags.get(SAMPLE_MIN, 0))), float(np.max(tags[SAMPLE_MAX])))
+        return (low, high) if low < high else None
+    depth = np.max(tags.get(BITS_PER_SAMPLE, 16))
+    if depth < 16:
+        return 0, 2.0**depth - 1
+    unused = 16 - int.from_bytes(image.info.get(SIGNIFICANT_BITS, b"\x10")[:1])
+    if not 0 < unused < 16:
+        return None
+    # The specification wants values to be scaled up to 16 bits, but many encoders store them as they are.
+    stored_as_is = bool(values.max() <= WHITE >> unused and (values % 2**unused).any())
+    return 0, WHITE >> unused if stored_as_is else WHITE
