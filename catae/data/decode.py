@@ -7,24 +7,23 @@ libjpeg-turbo and return the same pixels, which a test compares. Keep imports fe
 
 import hashlib
 import io
-import math
 import os
 import re
 import struct
 import tempfile
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-from catae.data import colour
+from catae.data import convert
 from catae.data.sources import EXTENSIONS, Entry
 from catae.errors import DecodeError
 
@@ -42,7 +41,6 @@ EXIF_HEADER = b"Exif\0\0"
 PNG_COLOURS = (b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP", b"sBIT", b"tRNS", b"eXIf")  # and the orientation
 WEBP_PIXELS = (b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF")
 HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
-STRIP = 2**20  # pixels that are converted at once; of a large image they take 1/60 of its memory
 MAX_PRINTED = 200  # characters
 MAX_ENLARGED, MIN_AREA = 4, 0.25  # beyond these, a file is hardly the image that the user means
 FLOATING_POINT = 3  # in a TIFF's SampleFormat
@@ -112,7 +110,7 @@ def _plain_mode(data: bytes, size: int) -> str | None:
             fits = data[offset + 4] == 8 and (height, width) == (size, size)
             return JPEG_MODES.get(data[offset + 9]) if fits else None
         if marker == JPEG_ICC and not profiles and segment.startswith(WHOLE_PROFILE):
-            if not colour.is_srgb(segment[len(WHOLE_PROFILE) :]):
+            if not convert.is_srgb(segment[len(WHOLE_PROFILE) :]):
                 return None
             profiles += 1
         elif JPEG_APP1 <= marker <= JPEG_LAST_APP or marker == JPEG_SCAN:  # Pillow interprets EXIF, MPF and Adobe
@@ -223,7 +221,7 @@ def _open(data: bytes) -> Image.Image:
     try:
         # The hint saves trying eight other formats first and halves the time to open a small JPEG.
         image = Image.open(io.BytesIO(data), formats=("JPEG",) if data.startswith(JPEG) else None)
-        colour.add_metadata(image, data)
+        convert.add_metadata(image, data)
     except UnidentifiedImageError as error:
         raise DecodeError(_why_unidentified(data)) from error
     except Exception as error:
@@ -236,73 +234,11 @@ def _open(data: bytes) -> Image.Image:
 def _to_rgb(image: Image.Image, size: int) -> tuple[Image.Image, list[str]]:
     """Convert to an upright sRGB image of size x size, and return what is unusual about its metadata."""
     try:
-        tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
-        frame = tiles[0].extents if tiles and image.format == "GIF" else None
-        _load(image)
-        if frame and frame != (0, 0, *image.size):
-            image = _clear_outside(image, frame)
-        orientation, note = _orientation(image.info)
-        conversion = colour.conversion(image)
-        rgb = _square(image, size, conversion.to_rgb)
+        return convert.to_square(image, size)
     except DecodeError:
         raise
     except Exception as error:
         raise DecodeError(f"cannot be decoded: {_words(error)}") from error
-    if orientation != 1:
-        rgb.getexif()[ExifTags.Base.Orientation] = orientation
-        ImageOps.exif_transpose(rgb, in_place=True)
-    return rgb, [*([note] if note else []), *conversion.notes]
-
-
-def _load(image: Image.Image) -> None:
-    """Decode the pixels. Pillow turns a TIFF by the orientation in its XMP, which browsers ignore: hide that."""
-    xmp = image.info.pop("xmp", None)
-    try:
-        image.load()
-    finally:
-        if xmp is not None:
-            image.info["xmp"] = xmp
-
-
-def _clear_outside(image: Image.Image, frame: tuple[int, int, int, int]) -> Image.Image:
-    """Make a GIF transparent outside its first frame. Pillow shows the first colour of the palette there."""
-    clear = Image.new("RGBA", image.size)
-    clear.paste(image.convert("RGBA").crop(frame), frame)
-    return clear
-
-
-def _orientation(info: Mapping[Any, Any]) -> tuple[int, str]:
-    """Return the EXIF orientation, 1 to 8, and a note if EXIF is damaged. Pillow's own search takes XMP's as well."""
-    exif = Image.Exif()
-    try:
-        raw = info.get("exif")
-        if raw is None and "Raw profile type exif" in info:  # in the text of a PNG: three lines, then hexadecimal
-            raw = bytes.fromhex("".join(info["Raw profile type exif"].split("\n")[3:]))
-        exif.load(raw or b"")
-        return int(exif.get(ExifTags.Base.Orientation, 1)), ""
-    except Exception:  # noqa: BLE001 - on damaged data Pillow raises any exception
-        return 1, "its EXIF is damaged and ignored"
-
-
-def _square(image: Image.Image, size: int, to_rgb: Callable[[Image.Image], Image.Image]) -> Image.Image:
-    """Convert the central square in strips, and resize it to size x size.
-
-    From 8 times the size on, blocks of pixels are averaged first, like `draft` does for JPEGs. Strips need little more
-    memory than the image itself.
-    """
-    side = min(image.size)
-    factor = max(1, side // (4 * size))
-    left, top = ((length - side) / 2 for length in image.size)
-    x0, y0, x1, y1 = math.floor(left), math.floor(top), math.ceil(left + side), math.ceil(top + side)
-    square = Image.new("RGB", (math.ceil((x1 - x0) / factor), math.ceil((y1 - y0) / factor)))
-    rows = max(1, STRIP // ((x1 - x0) * factor)) * factor
-    for y in range(y0, y1, rows):
-        strip = to_rgb(image.crop((x0, y, x1, min(y + rows, y1))))
-        square.paste(strip.reduce(factor) if factor > 1 else strip, (0, (y - y0) // factor))
-    if image.size == (size, size):
-        return square
-    box = ((left - x0) / factor, (top - y0) / factor, (left - x0 + side) / factor, (top - y0 + side) / factor)
-    return square.resize((size, size), Image.Resampling.LANCZOS, box=box)
 
 
 def _fit_note(width: int, height: int, size: int) -> str:
@@ -345,7 +281,7 @@ def _repairs(data: bytes) -> Iterator[tuple[bytes, str]]:
     note = "its metadata is damaged; the damaged part is ignored"
     if data.startswith(JPEG):
         yield from ((_jpeg_with(data, kept), note) for kept in ((WHOLE_PROFILE[:11], EXIF_HEADER), ()))
-    elif data.startswith(colour.PNG):
+    elif data.startswith(convert.PNG):
         yield from ((_png_with(data, kept), note) for kept in (PNG_COLOURS, ()))
     elif data.startswith(b"RIFF"):
         yield from ((_webp_with(data, kept), note) for kept in ((b"ICCP", b"EXIF"), (b"ICCP",), ()))
@@ -368,8 +304,8 @@ def _jpeg_with(data: bytes, kept: tuple[bytes, ...]) -> bytes:
 
 def _png_with(data: bytes, kept: tuple[bytes, ...]) -> bytes:
     """Return a PNG with its critical chunks, and those of `kept` whose checksum is right."""
-    parts = [colour.PNG]
-    for kind, start, end in colour.png_chunks(data):
+    parts = [convert.PNG]
+    for kind, start, end in convert.png_chunks(data):
         is_critical = kind[:1].isupper()
         if is_critical or (
             kind in kept and data[end : end + 4] == struct.pack(">I", zlib.crc32(data[start - 4 : end]))

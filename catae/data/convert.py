@@ -1,23 +1,25 @@
-"""Convert pixels of any mode to sRGB on white: colour profiles, grey of more than 8 bits, transparency.
+"""Convert an opened image of any mode to upright pixels of a fixed size, in sRGB on white.
 
 littlecms converts by relative colorimetric intent with black point compensation, as photo editors do: colours that sRGB
-has stay exact, and black stays black. The perceptual intent would change colours that sRGB has, and for profiles of
-cameras and screens, which have no tables, both are the same.
+has stay exact, and black stays black. The perceptual intent would change colours that sRGB has; for profiles of cameras
+and screens, which have no tables, both are the same.
 """
 
 import io
+import math
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageCms
+from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps
 
 from catae.errors import DecodeError
 
+STRIP = 2**20  # pixels that are converted at once; of a large image they take 1/60 of its memory
 PNG = b"\x89PNG\r\n\x1a\n"  # the first bytes of every PNG
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
@@ -61,6 +63,87 @@ BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_MIN, SAMPLE_MAX = 258, 262, 340, 341  # TIF
 
 # Entries of `Image.info` that Pillow does not set: the bytes of the chunks of a PNG, or what they would be.
 CICP, SIGNIFICANT_BITS = "cICP", "sBIT"
+
+
+def to_square(image: Image.Image, size: int) -> tuple[Image.Image, list[str]]:
+    """Convert an opened image to upright sRGB of size x size, without changing it, and return notes on its metadata.
+
+    Raises:
+        DecodeError: the pixels have no known range.
+        Exception: Pillow raises any exception on damaged data.
+    """
+    tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
+    frame = tiles[0].extents if tiles and image.format == "GIF" else None
+    _load(image)
+    if frame and frame != (0, 0, *image.size):
+        image = _clear_outside(image, frame)
+    orientation, note = _orientation(image.info)
+    found = conversion(image)
+    rgb = _square(image, size, found.to_rgb)
+    if orientation != 1:
+        rgb = rgb.copy()  # it may be the image itself
+        rgb.getexif()[ExifTags.Base.Orientation] = orientation
+        ImageOps.exif_transpose(rgb, in_place=True)
+    return rgb, [*([note] if note else []), *found.notes]
+
+
+def _load(image: Image.Image) -> None:
+    """Decode the pixels. Pillow turns a TIFF by the orientation in its XMP, which browsers ignore: hide that."""
+    xmp = image.info.pop("xmp", None)
+    try:
+        image.load()
+    finally:
+        if xmp is not None:
+            image.info["xmp"] = xmp
+
+
+def _clear_outside(image: Image.Image, frame: tuple[int, int, int, int]) -> Image.Image:
+    """Make a GIF transparent outside its first frame. Pillow shows the first colour of the palette there."""
+    clear = Image.new("RGBA", image.size)
+    clear.paste(image.convert("RGBA").crop(frame), frame)
+    return clear
+
+
+def _orientation(info: Mapping[Any, Any]) -> tuple[int, str]:
+    """Return the EXIF orientation, 1 to 8, and a note if EXIF is damaged. Pillow's own search takes XMP's as well."""
+    exif = Image.Exif()
+    try:
+        raw = info.get("exif", b"")
+        if not raw and "Raw profile type exif" in info:  # in the text of a PNG: three lines, then hexadecimal
+            raw = bytes.fromhex("".join(info["Raw profile type exif"].split("\n")[3:]))
+        exif.load(raw)
+        return int(exif.get(ExifTags.Base.Orientation, 1)), ""
+    except Exception:  # noqa: BLE001 - on damaged data Pillow raises any exception
+        return 1, "its EXIF is damaged and ignored"
+
+
+def _square(image: Image.Image, size: int, to_rgb: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """Convert the central square and resize it to size x size."""
+    side = min(image.size)
+    left, top = ((length - side) / 2 for length in image.size)
+    factor, x, y = 1, 0, 0
+    if image.width * image.height <= STRIP:
+        rgb = to_rgb(image)
+    else:
+        factor, x, y = max(1, side // (4 * size)), math.floor(left), math.floor(top)
+        rgb = _reduce(image, (x, y, math.ceil(left + side), math.ceil(top + side)), factor, to_rgb)
+    if image.size == (size, size):
+        return rgb
+    box = ((left - x) / factor, (top - y) / factor, (left - x + side) / factor, (top - y + side) / factor)
+    return rgb.resize((size, size), Image.Resampling.LANCZOS, box=box)
+
+
+def _reduce(
+    image: Image.Image, box: tuple[int, int, int, int], factor: int, to_rgb: Callable[[Image.Image], Image.Image]
+) -> Image.Image:
+    """Convert the pixels in `box` in strips, to need little more memory than the image, and average blocks of them."""
+    x0, y0, x1, y1 = box
+    reduced = Image.new("RGB", (math.ceil((x1 - x0) / factor), math.ceil((y1 - y0) / factor)))
+    rows = max(1, STRIP // ((x1 - x0) * factor)) * factor
+    for y in range(y0, y1, rows):
+        strip = to_rgb(image.crop((x0, y, x1, min(y + rows, y1))))
+        reduced.paste(strip.reduce(factor), (0, (y - y0) // factor))
+    return reduced
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageCms, TiffImagePlugin
 
-from catae.data import colour, decode, synthetic
+from catae.data import convert, decode, synthetic
 from catae.data.decode import Decoded
 from catae.data.sources import Entry
 
@@ -281,10 +281,10 @@ def test_one_transform_is_kept_per_profile() -> None:
         for index in range(5)
         for gamma in (1.5, 1.6)
     ]
-    before = colour._transform.cache_info().misses
+    before = convert._transform.cache_info().misses
     for item in data:
         read(item)
-    assert colour._transform.cache_info().misses == before + 2
+    assert convert._transform.cache_info().misses == before + 2
 
 
 @pytest.mark.parametrize(
