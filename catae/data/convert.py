@@ -267,7 +267,8 @@ def _transform(profile: bytes, mode: str) -> tuple[ImageCms.ImageCmsTransform | 
         space = opened.profile.xcolor_space.strip()
         source = PROFILE_MODES.get(space, "")
         if source != mode and (mode, source) != ("L", "RGB"):
-            return None, "", f"its colour profile is for {space} pixels, which it does not have; the profile is ignored"
+            kind = space if source else "other"
+            return None, "", f"its colour profile is for {kind} pixels, which it does not have; the profile is ignored"
         flags = BLACK_POINT | (EXACT if source == "L" else ImageCms.Flags.NONE)
         transform = ImageCms.ImageCmsTransform(opened, SRGB, source, "RGB", INTENT, flags=flags)
     except (OSError, ValueError, TypeError, ImageCms.PyCMSError):

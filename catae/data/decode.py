@@ -198,8 +198,11 @@ def _read(data: bytes, size: int) -> _Read:
     except DecodeError as error:
         reason = str(error)
     for repaired, note in _repairs(data):
-        with suppress(DecodeError):
+        try:
             found = _read_intact(repaired, size)
+        except DecodeError as error:
+            reason = str(error)  # not about metadata, like the first reason may be
+        else:
             return replace(found, notes=(note, *found.notes))
     raise DecodeError(reason)
 
@@ -320,7 +323,7 @@ def _webp_with(data: bytes, kept: tuple[bytes, ...]) -> bytes:
     while offset + 8 <= len(data):
         kind, length = struct.unpack_from("<4sI", data, offset)
         chunk = bytearray(data[offset : offset + 8 + length + length % 2])
-        if kind == b"VP8X":
+        if kind == b"VP8X" and len(chunk) > 8:
             chunk[8] &= 0b010010 | (0b100000 if b"ICCP" in kept else 0) | (0b001000 if b"EXIF" in kept else 0)
         if kind in WEBP_PIXELS or (kind in kept and len(chunk) >= 8 + length):
             body += chunk
@@ -354,12 +357,12 @@ def _words(error: Exception) -> str:
     cause = error if isinstance(error, KeyError) else error.__cause__
     if isinstance(cause, KeyError):
         match cause.args:
-            case [(_, _, (sample_format, *_), _, (bits, *others), _)]:  # of a TIFF
+            case [(_, colours, (sample_format, *_), _, (bits, *others), _)]:  # of a TIFF
                 kind = " floating-point" if sample_format == FLOATING_POINT else ""
-                return f"{len(others) + 1} x {bits} bits{kind} per pixel are not supported"
+                return f"{len(others) + 1} x {bits} bits{kind} per pixel in colours of kind {colours} are not supported"
         return f"its header has the value {cause}, which is not supported"
     if isinstance(error, (IndexError, struct.error)) or isinstance(cause, (IndexError, struct.error)):
-        return "its header is damaged or cut off"
+        return "the file is damaged or cut off"
     text = (str(error) or type(error).__name__).splitlines()[0]
     return "its compressed data is damaged" if text.startswith("decoder error") else text
 
@@ -378,7 +381,7 @@ def _captured(entry: Entry, size: int, printed: IO[bytes]) -> Decoded | Rejected
     lines = printed.read().decode(errors="replace").split("\n")
     if not lines[0]:
         return result
-    said = f"the decoder reports: {lines[0][:MAX_PRINTED]}"
+    said = f"the decoder reports: {''.join(filter(str.isprintable, lines[0][:MAX_PRINTED]))}"
     if isinstance(result, Rejected):
         return replace(result, reason=f"{result.reason}; {said}")
     return replace(result, note="; ".join(filter(None, (result.note, said))))

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from catae.data import decode, split, transforms
+from catae.data import split, transforms
 from catae.data.decode import Pixels
 from catae.data.image_store import ImageStore
 from catae.data.split import Split
-from catae.errors import DecodeError, UserError
+from catae.errors import UserError
 from catae.evaluation import samples
+from catae.inference.pretrained import read_image
 from catae.latent import priors, space
 from catae.latent.priors import Priors
 from catae.model import weights
@@ -138,19 +139,10 @@ def load_images(run: Run, names: Sequence[str], size: int) -> Pixels:
     """
     return np.stack(
         [
-            _from_file(Path(name).expanduser(), size) if Path(name).expanduser().is_file() else _from_run(run, name)
+            read_image(Path(name).expanduser(), size) if Path(name).expanduser().is_file() else _from_run(run, name)
             for name in names
         ]
     )
-
-
-def _from_file(path: Path, size: int) -> Pixels:
-    try:
-        return decode.decode(path.read_bytes(), size)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except DecodeError as error:
-        raise UserError(f"{path}: {error}") from error
 
 
 def _from_run(run: Run, name: str) -> Pixels:

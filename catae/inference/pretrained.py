@@ -5,7 +5,8 @@ The type of the input decides the type of the output:
 - Tensors give tensors. Images are float32 (n, 3, size, size) in [-1, 1].
 - Arrays give arrays. Images are uint8 (n, height, width, 3), RGB. Images of another size are cropped and resized, as
   `catae reconstruct` does; the output has the model's size.
-- A PIL image, or a list of them, of any mode and size, gives PIL images in RGB, size x size.
+- A PIL image or the `Path` of a file, or a list of them, of any mode and size, gives PIL images in RGB, size x size. A
+  path reads whatever `catae inspect` reads; `Image.open` refuses some files with damaged metadata.
 
 Latents are float32 (n, latent_dim, 1, 1): tensors where the input is a tensor, arrays otherwise.
 """
@@ -34,6 +35,7 @@ from catae.model.autoencoder import AutoEncoder
 
 Latents = npt.NDArray[np.float32]
 Images = TypeVar("Images", Image.Image, list[Image.Image], Pixels, Tensor)
+File = Image.Image | Path
 
 MODEL, PRIORS = "model.safetensors", "priors.safetensors"  # as in a run's folder
 TOLERANCE = 1e-3  # how far beyond [-1, 1] a tensor may be: allows rounding errors, rejects pixels of 0 to 255
@@ -76,7 +78,7 @@ class Pretrained:
     @overload
     def encode(self, images: Tensor) -> Tensor: ...
     @overload
-    def encode(self, images: Image.Image | Sequence[Image.Image] | Pixels) -> Latents: ...
+    def encode(self, images: File | Sequence[File] | Pixels) -> Latents: ...
     def encode(self, images: Any) -> Any:
         """Return the latents of images: float32 (n, latent_dim, 1, 1).
 
@@ -109,8 +111,14 @@ class Pretrained:
         """
         return _like(latents, space.decode_tensor(self.model, self._latents(latents)))
 
-    def reconstruct(self, images: Images) -> Images:
-        """Return the reconstructions of images, in the type of the input.
+    @overload
+    def reconstruct(self, images: Path) -> Image.Image: ...
+    @overload
+    def reconstruct(self, images: list[Path]) -> list[Image.Image]: ...
+    @overload
+    def reconstruct(self, images: Images) -> Images: ...
+    def reconstruct(self, images: Any) -> Any:
+        """Return the reconstructions of images, in the type of the input; PIL images for paths.
 
         Args:
             images: of a type that the module lists; a single image gives a single reconstruction.
@@ -120,8 +128,7 @@ class Pretrained:
             UserError: an image cannot be decoded.
         """
         reconstructions = _like(images, space.decode_tensor(self.model, self._encode(self._batch(images))))
-        output: Images = reconstructions[0] if _is_single(images) else reconstructions
-        return output
+        return reconstructions[0] if _is_single(images) else reconstructions
 
     def sample(self, count: int = 1, seed: int = 0, prior: priors.Name = "randn") -> list[Image.Image]:
         """Return images of random latents. The first images of a seed are the same for every count.
@@ -145,7 +152,7 @@ class Pretrained:
         return _pil(space.decode_tensor(self.model, self.priors[prior].sample(count, seed)))
 
     @overload
-    def interpolate(self, a: Image.Image, b: Image.Image, steps: int = 8) -> list[Image.Image]: ...
+    def interpolate(self, a: File, b: File, steps: int = 8) -> list[Image.Image]: ...
     @overload
     def interpolate(self, a: Pixels, b: Pixels, steps: int = 8) -> Pixels: ...
     @overload
@@ -179,14 +186,11 @@ class Pretrained:
             return self._tensor_batch(images)
         if isinstance(images, np.ndarray):
             images = _from_array(images)
-        elif isinstance(images, Image.Image):
+        elif isinstance(images, File):
             images = [images]
-        if not (isinstance(images, Sequence) and images and all(isinstance(image, Image.Image) for image in images)):
-            raise TypeError(f"images must be PIL images, an array or a tensor, at least one; got {images!r:.80}")
-        try:
-            return normalize(np.stack([decode.to_pixels(image, self.size) for image in images]))
-        except DecodeError as error:
-            raise UserError(f"cannot use an image: {error}") from error
+        if not (isinstance(images, Sequence) and images and all(isinstance(image, File) for image in images)):
+            raise TypeError(f"images must be PIL images, paths, an array or a tensor, at least one; got {images!r:.80}")
+        return normalize(np.stack([_to_pixels(image, self.size) for image in images]))
 
     def _tensor_batch(self, images: Tensor) -> Tensor:
         batch = images[None] if images.ndim == 3 else images
@@ -221,6 +225,29 @@ def _model_file(name: str | Path) -> Path:
     return found.model
 
 
+def read_image(path: Path, size: int) -> Pixels:
+    """Decode an image file to uint8 (size, size, 3), RGB.
+
+    Raises:
+        UserError: there is no such file, or it yields no image.
+    """
+    try:
+        return decode.decode(path.read_bytes(), size)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except DecodeError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _to_pixels(image: File, size: int) -> Pixels:
+    if isinstance(image, Path):
+        return read_image(image, size)
+    try:
+        return decode.to_pixels(image, size)
+    except DecodeError as error:
+        raise UserError(f"cannot use an image: {error}") from error
+
+
 def _from_array(pixels: npt.NDArray[Any]) -> list[Image.Image]:
     """Return the images in uint8 (n, height, width, 3), or the one in (height, width, 3)."""
     if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4) or pixels.shape[-1] != 3 or not pixels.size:
@@ -240,7 +267,7 @@ def _pil(batch: Tensor) -> list[Image.Image]:
 
 
 def _is_single(images: Any) -> bool:
-    return isinstance(images, Image.Image) or getattr(images, "ndim", 4) == 3
+    return isinstance(images, File) or getattr(images, "ndim", 4) == 3
 
 
 def _kind(value: Any) -> str:

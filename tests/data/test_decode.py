@@ -263,6 +263,9 @@ def test_missing_pixels_are_no_damaged_metadata() -> None:
         ("d.webp", WEBP[:90]),
     ]:
         assert isinstance(decode_file(name, data), Rejected), name
+    both = with_png_chunks(PNG[:-40], (b"tEXt", b"cats\0purr"), wrong=1)
+    with pytest.raises(DecodeError, match="the file is damaged or cut off"):  # not: the checksum of its text
+        decode.decode(both, 16)
     palette = encoded(PHOTO.quantize(4))
     at = palette.index(b"PLTE") + 6
     assert isinstance(decode_file("e.png", palette[:at] + b"\1" + palette[at + 1 :]), Rejected)
@@ -409,7 +412,10 @@ def float_tiff() -> bytes:
         (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(50), "an HEIC file"),
         (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(50), "a JPEG XL file"),
         (b"\n<!DOCTYPE html><title>404", "text such as HTML or SVG, not pixels"),
-        (float_tiff(), "not a readable TIFF: 3 x 32 bits floating-point per pixel are not supported"),
+        (
+            float_tiff(),
+            "not a readable TIFF: 3 x 32 bits floating-point per pixel in colours of kind 2 are not supported",
+        ),
         (PNG[:20] + b"\1" + PNG[21:], "not a readable PNG: broken PNG file"),
         (encoded(PHOTO.convert("RGBA"), "AVIF").replace(b"ispe", b"eeee"), "not a readable AVIF: .*BMFF"),
         (encoded(PHOTO, "TIFF", compression="tiff_lzw")[:-50], "not a readable TIFF: unknown data organization"),

@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 import catae
 from catae import settings
 from catae.data import decode
 from catae.data.transforms import normalize, to_uint8
 from catae.errors import UserError
+from catae.inference import gallery
 from catae.inference.pretrained import Pretrained
 from catae.latent import priors, space
 from catae.model import weights
@@ -120,6 +121,23 @@ def test_images_of_any_size_and_mode_are_decoded_like_a_source_and_not_changed(
     assert np.array_equal(model.encode(np.asarray(wide)), model.encode(wide))
 
 
+def test_a_path_is_read_although_its_metadata_is_damaged(
+    model: Pretrained, pixels: decode.Pixels, tmp_path: Path
+) -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_text("cat", "purr")
+    path = tmp_path / "cat.png"
+    Image.fromarray(pixels[0]).save(path, pnginfo=info)
+    path.write_bytes(path.read_bytes().replace(b"purr", b"meow"))  # the checksum is wrong
+    with pytest.raises(UnidentifiedImageError):
+        Image.open(path)
+    expected = Image.fromarray(model.reconstruct(pixels[0]))
+    assert same([model.reconstruct(path), *model.reconstruct([path])], [expected, expected])
+    assert np.array_equal(gallery.load_images(Run(tmp_path), [str(path)], SIZE), pixels[:1])
+    with pytest.raises(UserError, match=r"cannot read .*none\.png: No such file"):
+        model.encode(tmp_path / "none.png")
+
+
 def test_a_batch_gives_what_each_image_gives_alone(model: Pretrained) -> None:
     many = torch.rand(150, 3, SIZE, SIZE) * 2 - 1
     latents = model.encode(many)
@@ -154,9 +172,9 @@ def test_an_interpolation_goes_from_one_reconstruction_to_the_other(model: Pretr
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        ("cat.jpg", "images must be PIL images, an array or a tensor, at least one; got 'cat.jpg'"),
+        ("cat.jpg", "images must be PIL images, paths, an array or a tensor, at least one; got 'cat.jpg'"),
         ([], r"at least one; got \[\]"),
-        ([np.zeros((SIZE, SIZE, 3), np.uint8)], "images must be PIL images, an array or a tensor"),
+        ([np.zeros((SIZE, SIZE, 3), np.uint8)], "images must be PIL images, paths, an array or a tensor"),
         (np.zeros((2, SIZE, SIZE, 3)), r"uint8 \(n, height, width, 3\); got float64 \(2, 32, 32, 3\)"),
         (np.zeros((SIZE, SIZE), np.uint8), r"got uint8 \(32, 32\)"),
         (np.zeros((0, SIZE, SIZE, 3), np.uint8), r"got uint8 \(0, 32, 32, 3\)"),
