@@ -22,10 +22,10 @@ demo-stop: ## stop the processes of `make demo`
 	@scripts/demo.sh stop
 
 test: $(READY) ## run the tests: make test ARGS="-k split"
-	$(BIN)/pytest -n auto --dist loadfile -m "not slow" $(ARGS)
+	$(BIN)/pytest -n logical --dist loadfile -m "not slow" $(ARGS)
 
 test-slow: $(READY) ## run the slow tests, which take minutes
-	$(BIN)/pytest -n auto --dist loadfile -m slow $(ARGS)
+	$(BIN)/pytest -n logical --dist loadfile -m slow $(ARGS)
 
 bench: $(READY) ## compare training speed with other libraries: make bench SOURCE=a.zip
 	$(BIN)/pip install -q -c constraints.txt -e ".[bench]"
