@@ -87,15 +87,22 @@ def overlap(parts: Split, keys: Sequence[str]) -> int:
 
 
 def random_split_leak(groups: npt.NDArray[np.int64], test_fraction: float = 0.1) -> float:
-    """Return the fraction of test images with a duplicate in train if each image were assigned at random.
+    """Return the expected fraction of test images with a duplicate in train, over all splits by file.
+
+    Of n images, t are in test. If an image of a group of s is in test, the s - 1 others are all in test as well with
+    probability (t - 1)/(n - 1) * ... * (t - s + 1)/(n - s + 1).
 
     Args:
         groups: (images,), the same number for duplicates.
-        test_fraction: fraction of test images.
+        test_fraction: fraction of test images, at least one.
     """
-    order = np.random.default_rng(0).permutation(len(groups))
-    test, train = np.split(order, [max(1, round(test_fraction * len(groups)))])
-    return float(np.isin(groups[test], groups[train]).mean())
+    count = len(groups)
+    test = max(1, round(test_fraction * count))
+    sizes, how_many = np.unique(np.unique(groups, return_counts=True)[1], return_counts=True)
+    others = np.arange(1, sizes[-1])
+    # Beyond t - 1 others, the product has a factor of 0.
+    all_in_test = np.cumprod(np.concatenate([[1.0], (test - others).clip(min=0) / (count - others)]))[sizes - 1]
+    return float(sizes * how_many @ (1 - all_in_test) / count)
 
 
 def save_split(parts: Split, names: Sequence[str], path: Path) -> None:

@@ -1,3 +1,4 @@
+import itertools
 import random
 import re
 import shutil
@@ -115,12 +116,17 @@ def test_fractions_that_leave_no_train_images_are_an_error() -> None:
         split.split(DIGESTS, test_fraction=0.5, validation_fraction=0.5)
 
 
-def test_random_split_leak_is_measured() -> None:
+def test_random_split_leak_is_the_mean_over_all_splits_by_file() -> None:
+    groups = np.array([0, 1, 1, 2, 2, 2, 3, 3, 3, 3])
+    splits = list(itertools.combinations(range(10), 3))  # of test images
+    leaks = [np.isin(groups[list(test)], np.delete(groups, test)).mean() for test in splits]
+    for order in (slice(None), slice(None, None, -1)):
+        assert split.random_split_leak(groups[order], 0.3) == pytest.approx(np.mean(leaks), rel=1e-12)
     distinct = np.arange(5000)
     assert split.random_split_leak(distinct) == 0
-    assert split.random_split_leak(distinct // 2) == pytest.approx(
-        0.9, abs=0.04
-    )  # the duplicate is in train 9 times out of 10
+    assert split.random_split_leak(distinct // 2) == pytest.approx(4500 / 4999, rel=1e-12)
+    assert split.random_split_leak(distinct // 1000) == pytest.approx(1)
+    assert split.random_split_leak(distinct[:1]) == 0
 
 
 def test_split_is_cached_and_a_damaged_one_replaced(
