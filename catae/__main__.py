@@ -297,9 +297,7 @@ def _inspect(options: argparse.Namespace) -> None:
     from catae.report import data_report
 
     resolved = settings.load({"source": options.source})
-    image_set, report = ingest.read(
-        resolved.source, resolved.output_dir / "cache", resolved.image_size, resolved.on_reject
-    )
+    image_set, report = ingest.inspect(resolved.source, resolved.output_dir / "cache", resolved.image_size)
     if options.html:
         data_report.write_data_page(image_set, report, options.html)
         print(options.html)
@@ -307,14 +305,15 @@ def _inspect(options: argparse.Namespace) -> None:
         _print_json(report.to_dict())
     else:
         Console().print(data_report.data_report_text(report))
+    ingest.check(report, resolved.on_reject)  # whether `train` would accept the source
 
 
 def _cache(options: argparse.Namespace) -> None:
-    from catae.data import cache
+    from catae.data import image_store
 
-    sets = cache.sets(settings.load().output_dir / "cache")
+    sets = image_store.cached_sets(settings.load().output_dir / "cache")
     if options.clear:
-        kept = [cached for cached in sets if not cache.remove(cached)]
+        kept = [cached for cached in sets if not image_store.remove(cached)]
         in_use = ", the rest is in use" if kept else ""
         print(f"removed {len(sets) - len(kept)} of {count(len(sets), 'set')}{in_use}")
     elif options.json:

@@ -17,7 +17,7 @@ from prefect.runtime import flow_run
 from prefect.task_runners import TaskRunner
 from threadpoolctl import threadpool_limits
 
-from catae.data import cache, ingest
+from catae.data import image_store, ingest
 from catae.errors import TrialPruned, UserError
 from catae.pipeline import stages, tracking
 from catae.pipeline.stages import Stage
@@ -140,7 +140,7 @@ def catae_sweep(
         if all(state in DONE for state in states):
             sweep.finish()
         board = leaderboard.write_leaderboard(sweep)
-        cache.evict(plan.base.output_dir / "cache", plan.base.cache_gb * 1e9)
+        image_store.evict(plan.base.output_dir / "cache", plan.base.cache_gb * 1e9)
     artifacts.publish_leaderboard(sweep, board)
     if FINISHED not in states:
         raise UserError(f"no run of sweep {sweep.id} has finished: {' '.join(board.notes)}")
@@ -152,7 +152,7 @@ def _read_images(plan: Plan, batch: list[Trial], stack: ExitStack) -> None:
     for size in dict.fromkeys(plan.resolve(trial.values)[0].image_size for trial in batch):
         base = plan.base
         images, _ = ingest.read(base.source, base.output_dir / "cache", size, base.on_reject)
-        stack.enter_context(cache.in_use(images.path))
+        stack.enter_context(image_store.in_use(images.path))
 
 
 def _run_batch(sweep: Sweep, plan: Plan, batch: list[Trial], runner: TaskRunner[Any]) -> None:

@@ -79,6 +79,24 @@ def test_inspect_reports_as_text_json_and_html(capsys: pytest.CaptureFixture[str
     assert "b.jpg" in Path("cats.html").read_text()
 
 
+@pytest.mark.parametrize("good", [0, 1])
+def test_inspect_reports_what_train_would_refuse_and_exits_with_2(
+    capsys: pytest.CaptureFixture[str], good: int
+) -> None:
+    Path("cats").mkdir()
+    Path("cats/b.jpg").write_text("no picture")
+    Path("cats/c.cr2").write_text("raw")
+    for number in range(good):
+        Image.new("RGB", (20, 20)).save(f"cats/{number}.png")
+    for options in ([], ["--json"], ["--html", "cats.html"]):
+        assert main(["inspect", "cats", *options]) == 2
+        out, err = capsys.readouterr()
+        report = Path(out.strip()).read_text() if "--html" in options else out
+        assert all(name in report for name in ("b.jpg", "c.cr2"))
+        assert err.splitlines()[-1].startswith("catae: cats: ")
+        assert "first b.jpg: not an image" in err.splitlines()[-1]
+
+
 def test_cache_lists_and_clears_image_sets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     os.environ["CATAE_OUTPUT_DIR"] = str(tmp_path)  # the fixture puts it back
     assert main(["inspect", "drawn:7", "--json"]) == 0

@@ -39,7 +39,7 @@ def one_input(data: bytes) -> None:
     else:
         entries = [sources.Entry("cat.jpg", lambda: body)]
     # Like ingest, skip files that are refused or are not images.
-    readable = [entry for entry in entries if not entry.refusal and sources.is_image_name(entry.name)]
+    readable = [entry for entry in entries if not entry.refusal and entry.kind == "image"]
     for entry in readable:
         plain = decode.decode_plain_jpeg(entry, 16)
         assert plain is None or len(plain.pixels) == 16 * 16 * 3

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ import numpy as np
 import PIL
 from loky import BrokenProcessPool, ProcessPoolExecutor
 
-from catae.data import duplicates, sources, split
+from catae.data import duplicates, formats, sources, split
 from catae.data.decode import Decoded, Rejected, decode_all, decode_in_worker, decode_plain_jpeg
 from catae.data.image_store import DIGESTS, GROUPS, INDEX, NAMES, PIXELS, REPORT, ImageStore
 from catae.data.sources import Entry, Listing
@@ -29,9 +29,11 @@ from catae.system.text import count
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1  # of an image set and of how it is read; increase it to invalidate every cached set
+FORMAT = 2  # of an image set and of how it is read; increase it to invalidate every cached set
 CHUNK = 64  # files in one task of a thread or process
-MAX_PENDING = 8  # chunks
+CHUNK_BYTES = 16 * 2**20  # that the files of a chunk hold in memory, at most, unless it is one file
+MAX_PENDING = 8  # chunks of each kind
+MAX_HELD = 128 * 2**20  # bytes that all pending files hold: those of a tar, and of zip members of a rare compression
 INLINE = 4  # chunks to decode before starting processes, which takes as long as decoding 2,000 small images
 PRINTED = (".tif", ".tiff")  # decoded in processes only, where what libtiff prints about damage can be captured
 METADATA_BYTES = 100  # of an image in the other files of a set: digest, name, group
@@ -56,7 +58,8 @@ class DataReport:
         group_count: number of groups.
         original_sizes: sizes such as '640x480', and the number of images of each.
         modes: Pillow's image modes, and the number of images of each.
-        rejects: name and reason of each file that yields no image.
+        rejects: name and reason of each image that cannot be decoded.
+        unsupported: name and reason of each image in a format that is not supported.
         notes: name and note of each unusual image.
         passed_over: names of files that are not images.
     """
@@ -74,8 +77,14 @@ class DataReport:
     original_sizes: dict[str, int] = field(default_factory=dict)
     modes: dict[str, int] = field(default_factory=dict)
     rejects: list[dict[str, str]] = field(default_factory=list)
+    unsupported: list[dict[str, str]] = field(default_factory=list)
     notes: list[dict[str, str]] = field(default_factory=list)
     passed_over: list[str] = field(default_factory=list)
+
+    @property
+    def skipped(self) -> list[dict[str, str]]:
+        """Name and reason of each image that is not read."""
+        return [*self.rejects, *self.unsupported]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the contents of `data.json`."""
@@ -85,18 +94,29 @@ class DataReport:
 def read(
     source: str, cache: Path, size: int = 64, on_reject: Literal["skip", "fail"] = "skip"
 ) -> tuple[ImageStore, DataReport]:
-    """Return the decoded images of `source`, from the cache if the source has not changed.
-
-    A file that yields no image is skipped; the report has its name and the reason.
+    """Return the decoded images of `source`, as `inspect` does, if there are enough of them.
 
     Args:
         source: as in `sources.entries`.
         cache: the folder of image sets.
         size: height and width of the decoded images, in pixels.
-        on_reject: 'fail' raises an error if any file yields no image.
+        on_reject: 'fail' raises an error if any image is not read.
 
     Raises:
-        UserError: the source does not exist or has no images, or more than half of its images cannot be decoded.
+        UserError: as `inspect` and `check`.
+    """
+    images, report = inspect(source, cache, size)
+    check(report, on_reject)
+    return images, report
+
+
+def inspect(source: str, cache: Path, size: int = 64) -> tuple[ImageStore, DataReport]:
+    """Return the decoded images of `source`, even if there are none, from the cache if the source has not changed.
+
+    An image that cannot be read is skipped; the report has its name and the reason.
+
+    Raises:
+        UserError: the source does not exist or cannot be read.
     """
     fingerprint = sources.fingerprint(source)
     path = cache / _key(fingerprint, size)
@@ -112,7 +132,6 @@ def read(
             _publish(folder, path)
     os.utime(path / INDEX)  # records the last use
     report = DataReport(**files.read_json(path / REPORT))
-    _check(report, on_reject)
     return ImageStore(path), replace(report, source=source)
 
 
@@ -127,7 +146,7 @@ def cached_report(source: str, cache: Path, size: int) -> DataReport | None:
 
 
 def _key(fingerprint: str, size: int) -> str:
-    decoder = f"{FORMAT}:{PIL.__version__}"
+    decoder = f"{FORMAT}:{PIL.__version__}:{formats.PLUGINS}"
     return hashlib.sha256(f"{fingerprint}:{size}:{decoder}".encode()).hexdigest()[:16]
 
 
@@ -192,8 +211,6 @@ def _build(folder: Path, source: str, size: int) -> None:
             original_sizes[result.original] += 1
             if result.note:
                 report.notes.append({"name": name, "note": result.note})
-    if not names:
-        raise UserError(_no_images(source, report))
     with (folder / NAMES).open("w", encoding="utf-8") as lines:
         lines.writelines(json.dumps(name) + "\n" for name in names)
     hashed = hashlib.sha256((folder / DIGESTS).read_bytes()).hexdigest()
@@ -214,7 +231,7 @@ def _find_duplicates(
         members.setdefault(int(found.groups[position]), []).append(images.names[position])
     complete = replace(
         report,
-        files=len(images) + len(report.rejects) + len(report.passed_over),
+        files=len(images) + len(report.skipped) + len(report.passed_over),
         pictures=len(images),
         distinct=len(images) - found.identical,
         mirrored=found.flipped,
@@ -231,34 +248,53 @@ def _find_duplicates(
 def _images(listing: Listing, report: DataReport) -> Iterator[Entry]:
     """Yield the files to decode, and add the others to the report."""
     for entry in listing:
-        if entry.refusal:
-            report.rejects.append({"name": entry.name, "reason": entry.refusal})
-        elif sources.is_image_name(entry.name):
-            yield entry
-        else:
+        if entry.kind == "other":
             report.passed_over.append(entry.name)
+        elif entry.refusal:
+            skipped = report.unsupported if entry.kind == "unsupported" else report.rejects
+            skipped.append({"name": entry.name, "reason": entry.refusal})
+        else:
+            yield entry
+
+
+def _chunks(entries: Iterator[Entry]) -> Iterator[list[Entry]]:
+    """Yield the entries in lists of `CHUNK`, or of fewer that hold `CHUNK_BYTES`."""
+    chunk: list[Entry] = []
+    for entry in entries:
+        chunk.append(entry)
+        if len(chunk) == CHUNK or _held(chunk) >= CHUNK_BYTES:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _held(chunk: list[Entry]) -> int:
+    return sum(entry.held for entry in chunk)
 
 
 def _decode(entries: Iterator[Entry], size: int) -> Iterator[Decoded | Rejected]:
     """Decode on all CPUs and yield in the order of the entries: plain JPEGs in threads, other files in processes.
 
-    At most a few chunks are pending, so that memory does not grow with the source.
+    A limited number of files and bytes is pending, so that memory does not grow with the source.
     """
-    chunks = iter(lambda: list(islice(entries, CHUNK)), [])
+    held = 0  # bytes, of all pending chunks
     with ExitStack() as stack:
         threads = stack.enter_context(ThreadPoolExecutor(hardware.usable_cpus()))
         processes = _Processes(stack)
         submitted: deque[tuple[list[Entry], Future[list[Decoded | None]]]] = deque()
-        decoded: deque[tuple[list[Decoded | None], Future[list[Decoded | Rejected]]]] = deque()
-        for chunk in chain(chunks, [None]):
+        decoded: deque[tuple[list[Decoded | None], Future[list[Decoded | Rejected]], int]] = deque()
+        for chunk in chain(_chunks(entries), [None]):
             if chunk:
+                held += _held(chunk)
                 submitted.append((chunk, threads.submit(_decode_plain, chunk, size)))
-            while submitted and (chunk is None or len(submitted) > MAX_PENDING):
+            while submitted and (chunk is None or len(submitted) > MAX_PENDING or held > MAX_HELD):
                 chunk_entries, future = submitted.popleft()
                 rest = [entry for entry, image in zip(chunk_entries, future.result(), strict=True) if image is None]
-                decoded.append((future.result(), processes.submit(rest, size)))
-            while decoded and (chunk is None or len(decoded) > MAX_PENDING):
-                images, future_rest = decoded.popleft()
+                decoded.append((future.result(), processes.submit(rest, size), _held(chunk_entries)))
+            while decoded and (chunk is None or len(decoded) > MAX_PENDING or held > MAX_HELD):
+                images, future_rest, chunk_held = decoded.popleft()
+                held -= chunk_held
                 rest_images = iter(_result(future_rest))
                 yield from (image or next(rest_images) for image in images)
 
@@ -300,22 +336,32 @@ def _result(future: Future[list[Decoded | Rejected]]) -> list[Decoded | Rejected
         ) from error
 
 
-def _check(report: DataReport, on_reject: Literal["skip", "fail"]) -> None:
-    if not report.rejects:
+def check(report: DataReport, on_reject: Literal["skip", "fail"]) -> None:
+    """Check that enough images of a source are read.
+
+    Raises:
+        UserError: none is, more than half are not, or `on_reject` is 'fail' and any is not.
+    """
+    if not report.pictures:
+        raise UserError(_no_images(report.source, report))
+    if not report.skipped:
         return
-    message = (
-        f"{report.source}: {len(report.rejects):,} of {report.pictures + len(report.rejects):,} images cannot be "
-        f"decoded, first {_first_reject(report)}"
-    )
+    message = f"{report.source}: {skipped_sentence(report)}"
     if on_reject == "fail":
         raise UserError(f"{message}; remove them, or set CATAE_ON_REJECT to skip")
-    if len(report.rejects) > report.pictures:
+    if len(report.skipped) > report.pictures:
         raise UserError(f"{message}; check --source (CATAE_SOURCE): more than half is too many")
 
 
+def skipped_sentence(report: DataReport) -> str:
+    """Return how many images are not read, and the first with the reason."""
+    total = report.pictures + len(report.skipped)
+    return f"{len(report.skipped):,} of {total:,} images cannot be read, first {_first_skipped(report)}"
+
+
 def _no_images(source: str, report: DataReport) -> str:
-    if report.rejects:
-        reason = f"none of its {count(len(report.rejects), 'image')} can be decoded, first {_first_reject(report)}"
+    if report.skipped:
+        reason = f"none of its {count(len(report.skipped), 'image')} can be read, first {_first_skipped(report)}"
     elif report.passed_over:
         reason = f"it has {count(len(report.passed_over), 'file')}, such as {report.passed_over[0]}, but no images"
     else:
@@ -323,8 +369,8 @@ def _no_images(source: str, report: DataReport) -> str:
     return f"{source}: {reason}; correct --source (CATAE_SOURCE)"
 
 
-def _first_reject(report: DataReport) -> str:
-    return f"{report.rejects[0]['name']}: {report.rejects[0]['reason']}"
+def _first_skipped(report: DataReport) -> str:
+    return f"{report.skipped[0]['name']}: {report.skipped[0]['reason']}"
 
 
 def _unique(name: str, names: dict[str, int]) -> str:

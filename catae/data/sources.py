@@ -15,13 +15,13 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
+from typing import IO
 
-from PIL import Image
-
-from catae.data import downloads, synthetic
+from catae.data import downloads, formats, synthetic
+from catae.data.formats import Kind
 from catae.errors import DecodeError, UserError
 
 # Enough to train a model that reconstructs and samples, few enough to do so in minutes.
@@ -31,11 +31,9 @@ MAX_FILE = 256 * 2**20  # bytes; the largest images of cameras have 100 MB
 MAX_RATIO = 100  # of unpacked to packed bytes of a whole archive; images are already compressed and reach 1 to 10
 RATIO_FLOOR = 2**30  # unpacked bytes below which the ratio does not matter
 
-EXTENSIONS = Image.registered_extensions()
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a zip member: signature, and lengths of name and extra field
 HEADER_ROOM = 512  # bytes for a local header and its name, so that one read is usually enough
 NAMED = ("drawn", "kaggle", "pets")  # sources that are not paths
-ARCHIVES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 
 
 @dataclass(frozen=True)
@@ -45,12 +43,16 @@ class Entry:
     Attributes:
         name: printable name.
         read: returns the bytes, in any process, or raises `DecodeError`.
-        refusal: why the file must not be read, or an empty string.
+        refusal: why the file must not or cannot be read, or an empty string.
+        kind: what it is, by its name or its first bytes.
+        held: bytes that `read` holds in memory.
     """
 
     name: str
     read: Callable[[], bytes] = bytes
     refusal: str = ""
+    kind: Kind = "image"
+    held: int = 0
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,9 @@ def fingerprint(source: str) -> str:
             found = [path]
         hashed = hashlib.sha256(bytes(path))
         for file in found:
-            hashed.update(os.fsencode(file) + _stat_key(file.lstat() if file != path else file.stat()).encode())
+            # Of a link, its target: the link stays the same when the target changes.
+            info = file.stat() if file.exists() else file.lstat()
+            hashed.update(os.fsencode(file) + _stat_key(info).encode())
     except FileNotFoundError as error:
         raise UserError(f"cannot read {source}: {error.strerror}; correct --source (CATAE_SOURCE)") from error
     return f"{path}:{hashed.hexdigest()}"
@@ -152,15 +156,6 @@ def parse_synthetic(source: str) -> tuple[int, int]:
     if count == 0:
         raise UserError(f"--source is {source!r}: the count must be at least 1, like drawn:500")
     return count, int(parts[1]) if len(parts) == 2 else 0
-
-
-def is_image_name(name: str) -> bool:
-    """Return whether the file extension is one of Pillow's. Hidden files do not count as images."""
-    parts = name.split("/")
-    if "__MACOSX" in parts or any(part.startswith(".") and part not in (".", "..") for part in parts):
-        return False
-    stem, dot, extension = parts[-1].rpartition(".")
-    return bool(stem) and (dot + extension).lower() in EXTENSIONS
 
 
 def _synthetic(count: int, seed: int, size: int) -> Iterator[Entry]:
@@ -195,16 +190,20 @@ def _single_archive(path: Path) -> Path:
         for item in items:
             if item.name.startswith("."):
                 continue
-            if item.is_dir() or is_image_name(item.name):
-                return path
-            if item.name.lower().endswith(ARCHIVES):
+            if item.name.lower().endswith(formats.ARCHIVES) and not item.is_dir():
                 archives.append(path / item.name)
+            elif item.is_dir() or formats.classify(item.name, partial(_head, path / item.name))[0] != "other":
+                return path
     return archives[0] if len(archives) == 1 else path
 
 
 def _folder(root: Path) -> Iterator[Entry]:
     for refusal, path in _walk(root):
-        yield _entry(path.relative_to(root).as_posix(), partial(_read_file, path), refusal)
+        name = path.relative_to(root).as_posix()
+        if refusal:  # of a folder, which may hold images
+            yield Entry(_printable(name), refusal=refusal)
+        else:
+            yield _entry(name, partial(_read_file, path), "", partial(_head, path))
 
 
 def _walk(root: Path) -> Iterator[tuple[str, Path]]:
@@ -229,7 +228,15 @@ def _walk(root: Path) -> Iterator[tuple[str, Path]]:
         pending += (folder / name for name, is_folder in reversed(items) if is_folder)
 
 
-def _read_file(path: Path) -> bytes:
+def _head(path: Path) -> bytes:
+    """Return the first bytes of a file, or none if it cannot be read."""
+    try:
+        return _read_file(path, formats.HEAD)
+    except DecodeError:
+        return b""
+
+
+def _read_file(path: Path, limit: int = MAX_FILE) -> bytes:
     """Read a regular file without blocking: opening a pipe without a writer would wait forever."""
     try:
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
@@ -238,7 +245,7 @@ def _read_file(path: Path) -> bytes:
                 raise DecodeError("not a regular file")
             if info.st_size > MAX_FILE:
                 raise DecodeError(_too_large(info.st_size))
-            return file.read(MAX_FILE)
+            return file.read(limit)
     except OSError as error:
         raise DecodeError(f"cannot be read: {error.strerror}") from error
 
@@ -262,18 +269,36 @@ def _zip_members(path: Path, archive: zipfile.ZipFile, infos: list[zipfile.ZipIn
                 refusal = refusal or "its declared size exceeds the archive's"
             location = (member.header_offset, member.compress_size, member.file_size, member.compress_type, member.CRC)
             plain = member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-            read = partial(members.read, *location) if plain else _read_with_zipfile(archive, member, refusal)
-            yield _member(member.filename, member.file_size, read, refusal)
+            read = partial(members.read, *location) if plain else partial(_read_with_zipfile, archive, member)
+            entry = _member(member.filename, member.file_size, read, refusal, partial(_first, read))
+            yield entry if plain else _held(entry)
 
 
-def _read_with_zipfile(archive: zipfile.ZipFile, member: zipfile.ZipInfo, refusal: str) -> Callable[[], bytes]:
-    """Read a member with a rare compression method at once, unless it is refused or not an image."""
-    if refusal or member.file_size > MAX_FILE or not is_image_name(member.filename):
-        return bytes
+def _read_with_zipfile(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    """Read a member with a rare compression method."""
     try:
-        return partial(bytes, archive.read(member))
-    except Exception as error:  # noqa: BLE001 - on damaged data the libraries raise any exception
-        return partial(_refuse, f"cannot be unpacked: {str(error) or type(error).__name__}")
+        return archive.read(member)
+    except Exception as error:
+        raise DecodeError(f"cannot be unpacked: {str(error) or type(error).__name__}") from error
+
+
+def _first(read: Callable[[], bytes]) -> bytes:
+    """Return the first bytes of a member, or none if it cannot be read."""
+    try:
+        return read()[: formats.HEAD]
+    except DecodeError:
+        return b""
+
+
+def _held(entry: Entry) -> Entry:
+    """Read an image at once, because its archive is read only once, and by one process."""
+    if entry.refusal or entry.kind != "image":
+        return entry
+    try:
+        content = entry.read()
+    except DecodeError as error:
+        return replace(entry, read=partial(_refuse, str(error)))
+    return replace(entry, read=partial(bytes, content), held=len(content))
 
 
 def _refuse(reason: str) -> bytes:
@@ -330,36 +355,53 @@ def _tar(path: Path) -> Iterator[Entry]:
                 continue
             unpacked += member.size
             _check_ratio(path, unpacked, packed)
-            is_link = member.issym() or member.islnk()
-            refusal = "a link" if is_link else "" if member.isreg() else "not a regular file"
-            readable = not refusal and is_image_name(member.name)
-            yield _member(member.name, member.size, _extract(archive, member) if readable else bytes, refusal)
+            refusal = "" if member.isreg() else "not a regular file"
+            if member.issym() or member.islnk():
+                # The bytes of an earlier member are gone: a tar is read as a stream.
+                refusal = "a link; pack the files themselves: tar --dereference --hard-dereference"
+            content = _Content(archive, member)
+            yield _held(_member(member.name, member.size, content.read, refusal, content.head))
 
 
-def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Callable[[], bytes]:
-    """Read a member at once, because a compressed tar is read only once."""
-    if member.size > MAX_FILE:
-        return bytes  # `_member` refuses it for its size
-    content = archive.extractfile(member)
-    assert content is not None  # it is a regular file
-    return partial(bytes, content.read())
+class _Content:
+    """The content of a regular member of a tar that is read as a stream, up to `MAX_FILE`."""
+
+    def __init__(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+        self.archive, self.member = archive, member
+        self.start = b""
+
+    @cached_property
+    def file(self) -> IO[bytes]:
+        file = self.archive.extractfile(self.member)
+        assert file is not None  # it is a regular file
+        return file
+
+    def head(self) -> bytes:
+        """Return the first bytes."""
+        if self.member.isreg():
+            self.start = self.file.read(formats.HEAD)
+        return self.start
+
+    def read(self) -> bytes:
+        """Return all bytes."""
+        return self.start + self.file.read()
 
 
-def _member(name: str, size: int, read: Callable[[], bytes], refusal: str) -> Entry:
+def _member(name: str, size: int, read: Callable[[], bytes], refusal: str, head: Callable[[], bytes]) -> Entry:
     parts = name.replace("\\", "/").split("/")
     if ".." in parts or (not parts[0] and len(parts) > 1) or parts[0].endswith(":"):
         refusal = refusal or "its path leads out of the archive"
     if size > MAX_FILE:
         refusal = refusal or _too_large(size)
-    return _entry(name, read, refusal)
+    return _entry(name, read, refusal, head)
 
 
-def _entry(name: str, read: Callable[[], bytes], refusal: str) -> Entry:
+def _entry(name: str, read: Callable[[], bytes], refusal: str, head: Callable[[], bytes]) -> Entry:
     if not name:
         return Entry("(no name)", refusal="without a name")
-    if name.lower().endswith(ARCHIVES):
-        refusal = refusal or "an archive inside the source; use it as a source of its own"
-    return Entry(_printable(name), refusal=refusal) if refusal else Entry(_printable(name), read)
+    kind, reason = formats.classify(name, bytes if refusal else head)
+    reason = refusal or reason
+    return Entry(_printable(name), refusal=reason, kind=kind) if reason else Entry(_printable(name), read, kind=kind)
 
 
 def _too_large(size: int) -> str:

@@ -97,6 +97,8 @@ def random_split_leak(groups: npt.NDArray[np.int64], test_fraction: float = 0.1)
         test_fraction: fraction of test images, at least one.
     """
     count = len(groups)
+    if count == 0:
+        return 0.0
     test = max(1, round(test_fraction * count))
     sizes, how_many = np.unique(np.unique(groups, return_counts=True)[1], return_counts=True)
     others = np.arange(1, sizes[-1])

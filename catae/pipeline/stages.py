@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 
-from catae.data import cache, ingest, loader, sources
+from catae.data import image_store, ingest, loader, sources
 from catae.data import split as splits
 from catae.data.image_store import ImageStore
 from catae.errors import UserError
@@ -52,6 +52,8 @@ def read(run: Run, settings: Settings) -> None:
             raise UserError(f"{changed}; start a new run with --resume never (CATAE_RESUME)")
         logger.warning("%s: it starts again from the first epoch", changed)  # a scheduled job must not get stuck
     files.write_json(run.data, report.to_dict())
+    if report.skipped:
+        logger.warning("%s; the list is in %s", ingest.skipped_sentence(report), run.data)
     data_report.draw_duplicates(image_set, report, run.duplicates)
     run.record(
         data={
@@ -255,5 +257,5 @@ def run_stages(
         for stage in stages:
             call(stage, run, settings)
             if stage is read:
-                stack.enter_context(cache.in_use(image_folder(run)))
-        cache.evict(settings.output_dir / "cache", settings.cache_gb * 1e9)
+                stack.enter_context(image_store.in_use(image_folder(run)))
+        image_store.evict(settings.output_dir / "cache", settings.cache_gb * 1e9)

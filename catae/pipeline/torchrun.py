@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from catae import settings
-from catae.data import cache, ingest
+from catae.data import image_store, ingest
 from catae.data.split import Split
 from catae.errors import UserError
 from catae.pipeline import stages, tracking
@@ -70,7 +70,7 @@ def _fit_worker(world: World, resolved: Settings) -> None:
     images, _ = ingest.read(resolved.source, resolved.output_dir / "cache", resolved.image_size, resolved.on_reject)
     if world.local_rank == 0:
         world.barrier()
-    with cache.in_use(images.path):
+    with image_store.in_use(images.path):
         received = world.broadcast(None)
         _check_same(_facts(resolved, images.digest), received["facts"], world)
         loop.fit_worker(images, Split(**received["split"]), resolved, world)

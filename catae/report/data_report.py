@@ -38,7 +38,7 @@ def data_report_text(report: DataReport) -> RenderableType:
     ]
     if report.groups:
         blocks += [Text(), Text(f"{leak_sentence(report)}; {LEAK}.")]
-    for table in (reject_table(report, JSON), note_table(report, JSON), group_table(report, JSON)):
+    for table in (*skipped_tables(report, JSON), note_table(report, JSON), group_table(report, JSON)):
         if table.rows:
             blocks += [Text(), Text(table.title, style="bold"), tables.to_text(table)]
             blocks += [Text(table.note, style="dim")] if table.note else []
@@ -78,7 +78,7 @@ def page_facts(report: DataReport, rest: str) -> dict[str, Any]:
         "originals": source_facts(report),
         "groups": group_table(report, rest),
         "notes": note_table(report, rest),
-        "rejects": reject_table(report, rest),
+        "rejects": skipped_tables(report, rest),
         "group_size": GROUP_SIZE,
     }
 
@@ -118,12 +118,15 @@ def _downscale(pixels: Pixels) -> Pixels:
 
 
 def headline(report: DataReport) -> str:
-    """Return the share of images that are duplicates, and the number of files that cannot be decoded."""
+    """Return the share of images that are duplicates, and the number of images that are not read."""
+    if not report.pictures:
+        return "No image can be read."
     duplicates = report.pictures - report.distinct + report.mirrored + report.near
     sentence = "There are no duplicates."
     if duplicates:
         sentence = f"{percent(duplicates / report.pictures)} of the images are duplicates of others."
-    return f"{sentence} {count(len(report.rejects), 'file')} cannot be decoded." if report.rejects else sentence
+    skipped = {"cannot be decoded": report.rejects, "are in an unsupported format": report.unsupported}
+    return " ".join([sentence, *(f"{count(len(found), 'image')} {what}." for what, found in skipped.items() if found)])
 
 
 def found_sentence(report: DataReport) -> str:
@@ -146,6 +149,7 @@ def count_facts(report: DataReport) -> dict[str, str]:
         "Images": f"{report.pictures:,} of {report.image_size}x{report.image_size}, {report.distinct:,} distinct",
         **duplicate_facts(report),
         "Rejects": f"{len(report.rejects):,}",
+        "Unsupported": f"{len(report.unsupported):,}",
     }
 
 
@@ -169,9 +173,12 @@ def source_facts(report: DataReport) -> dict[str, str]:
     return facts | ({"Among them": _listed(report.passed_over, LISTED)} if report.passed_over else {})
 
 
-def reject_table(report: DataReport, rest: str) -> Table:
-    """Return the files that cannot be decoded, with the reasons."""
-    return _file_table("Rejects", report.rejects, "reason", rest)
+def skipped_tables(report: DataReport, rest: str) -> tuple[Table, Table]:
+    """Return the images that cannot be decoded and those in an unsupported format, with the reasons."""
+    return (
+        _file_table("Rejects", report.rejects, "reason", rest),
+        _file_table("Unsupported formats", report.unsupported, "reason", rest),
+    )
 
 
 def note_table(report: DataReport, rest: str) -> Table:

@@ -49,7 +49,7 @@ def edited(data: bytes, edits: list[Edit]) -> bytes:
 
 
 def check_reading(entries: list[sources.Entry]) -> None:
-    readable = [entry for entry in entries if not entry.refusal and sources.is_image_name(entry.name)]
+    readable = [entry for entry in entries if not entry.refusal and entry.kind == "image"]
     for entry in readable:
         plain = decode.decode_plain_jpeg(entry, 16)
         assert plain is None or len(plain.pixels) == 16 * 16 * 3

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -160,18 +161,29 @@ def test_source_that_changes_while_read_is_not_cached(
     assert len(ingest.read(str(path), tmp_path / "cache", 16)[0]) == 6
 
 
-def test_failed_read_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_source_without_images_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for source, message in [
         (str(tmp_path / "empty"), "it is empty"),
         (archive(tmp_path / "t.zip", {"a.txt": b"x"}), "it has 1 file, such as a.txt, but no images"),
         (
             archive(tmp_path / "b.zip", {"a.png": b"x", "b.png": b""}),
-            "none of its 2 images can be decoded, first a.png: not an image",
+            "none of its 2 images can be read, first a.png: not an image",
         ),
     ]:
         with pytest.raises(UserError, match=message):
             ingest.read(source, tmp_path / "cache", 16)
+
+
+def test_failed_read_leaves_nothing_behind(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "cats.tar", "w") as opened:
+        for name, data in cats(20).items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            opened.addfile(member, io.BytesIO(data))
+    (tmp_path / "torn.tar").write_bytes((tmp_path / "cats.tar").read_bytes()[:20_000])
+    with pytest.raises(UserError, match=r"torn\.tar is damaged"):
+        ingest.read(str(tmp_path / "torn.tar"), tmp_path / "cache", 16)
     assert list((tmp_path / "cache").iterdir()) == []
 
 
@@ -199,11 +211,59 @@ def test_rejects_fail_if_configured_or_more_than_half(tmp_path: Path) -> None:
     assert ingest.read(some, tmp_path / "cache", 16)[1].pictures == 3
     with pytest.raises(
         UserError,
-        match=r"1 of 4 images cannot be decoded, first bad\.jpg: not an image.*; remove them, or set CATAE_ON_REJECT",
+        match=r"1 of 4 images cannot be read, first bad\.jpg: not an image.*; remove them, or set CATAE_ON_REJECT",
     ):
         ingest.read(some, tmp_path / "cache", 16, "fail")
-    with pytest.raises(UserError, match=r"2 of 3 images cannot be decoded, first bad\.jpg: .*more than half"):
+    with pytest.raises(UserError, match=r"2 of 3 images cannot be read, first bad\.jpg: .*more than half"):
         ingest.read(most, tmp_path / "cache", 16)
+
+
+def test_unsupported_formats_count_as_images_that_are_not_read(tmp_path: Path) -> None:
+    files = cats(2) | {"raw.cr2": b"raw", "cat.svg": b"<svg>", "README.pdf": b"%PDF", "labels.h5": b"", "clip.mpg": b""}
+    report = ingest.read(archive(tmp_path / "half.zip", files), tmp_path / "cache", 16)[1]
+    assert [found["name"] for found in report.unsupported] == ["cat.svg", "raw.cr2"]
+    assert (report.rejects, report.passed_over) == ([], ["README.pdf", "clip.mpg", "labels.h5"])
+    assert (report.files, report.pictures) == (7, 2)
+    with pytest.raises(
+        UserError, match=r"2 of 4 images cannot be read, first cat\.svg: a vector image; .*; remove them"
+    ):
+        ingest.read(str(tmp_path / "half.zip"), tmp_path / "cache", 16, "fail")
+    most = archive(tmp_path / "most.zip", files | {"more.dng": b"raw"})
+    with pytest.raises(UserError, match=r"3 of 5 images cannot be read, .*more than half is too many"):
+        ingest.read(most, tmp_path / "cache", 16)
+
+
+@pytest.mark.parametrize("images", [1, 0])
+def test_inspect_returns_what_read_refuses(tmp_path: Path, images: int) -> None:
+    source = archive(tmp_path / "bad.zip", cats(images) | {"bad.jpg": b"oops", "worse.jpg": b"", "notes.txt": b""})
+    for _ in range(2):  # the second time from the cache
+        image_set, report = ingest.inspect(source, tmp_path / "cache", 16)
+        assert (len(image_set), report.pictures, report.files) == (images, images, images + 3)
+        assert [found["name"] for found in report.rejects] == ["bad.jpg", "worse.jpg"]
+        with pytest.raises(UserError, match="first bad"):
+            ingest.read(source, tmp_path / "cache", 16)
+
+
+def test_a_tar_of_large_files_takes_little_memory(tmp_path: Path) -> None:
+    """200 images of 4 MB: all at once would take 800 MB, and 16 chunks of 64 as much."""
+    noise = np.random.default_rng(0).integers(0, 256, (1156, 1156, 3), np.uint8)
+    data = encoded(Image.fromarray(noise), compress_level=0)
+    assert 4e6 < len(data) < 4.1e6
+    with tarfile.open(tmp_path / "cats.tar", "w") as opened:
+        for number in range(200):
+            member = tarfile.TarInfo(f"{number}.png")
+            member.size = len(data)
+            opened.addfile(member, io.BytesIO(data))
+    code = (
+        "import resource, sys; from pathlib import Path; from catae.data import ingest\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "report = ingest.read(sys.argv[1], Path(sys.argv[2]), 16)[1]\n"
+        "print(report.pictures, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "cats.tar"), str(tmp_path / "cache")]
+    pictures, kilobytes = map(int, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+    assert pictures == 200
+    assert kilobytes < 400_000
 
 
 def test_members_with_one_name_get_unique_names(tmp_path: Path) -> None:

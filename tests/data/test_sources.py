@@ -1,3 +1,4 @@
+import gzip
 import io
 import json
 import os
@@ -13,6 +14,7 @@ import pytest
 from catae.data import sources
 from catae.errors import DecodeError, UserError
 
+LINK = "a link; pack the files themselves: tar --dereference --hard-dereference"
 UNSAFE = ("/etc/abs.png", "../up.png", "a/../../b.png", "..\\dos.png", "C:/drive.png")
 FILES = {"b.png": b"two", "a/c.png": b"three", "a/a.jpg": b"one"}
 
@@ -161,10 +163,47 @@ def test_damaged_archive_is_an_error(tmp_path: Path) -> None:
         content(tmp_path / "torn.tar.gz")
 
 
-def test_image_names_exclude_hidden_and_other_files() -> None:
-    images = ["1.jpg", "a/2.JPEG", "x.webp", "../up.png"]
-    others = ["notes.txt", ".hidden.jpg", "a/.cache/1.jpg", "__MACOSX/1.jpg", "Thumbs.db", "noextension"]
-    assert [name for name in images + others if sources.is_image_name(name)] == images
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar", "tar.gz"])
+def test_names_that_say_nothing_are_classified_by_their_first_bytes(tmp_path: Path, kind: str) -> None:
+    jpeg = b"\xff\xd8\xff\xe0 and more than 64 bytes of an image " + bytes(100)
+    found = {
+        "cat1": jpeg,
+        "cat1.jpg?w=200": jpeg,
+        "cat1.jpg.1": jpeg,
+        "a/Thumbs.db": b"text",
+        "LICENSE": b"BM free",
+        "0": b"",
+    }
+    path = tmp_path / f"cats.{kind}"
+    if kind == "folder":
+        for name, data in found.items():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            (path / name).write_bytes(data)
+    elif kind == "zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in found.items():
+                archive.writestr(name, data)
+    else:
+        with tarfile.open(path, f"w:{kind[4:]}") as tar:  # type: ignore[call-overload]
+            for name, data in found.items():
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    images = {entry.name: entry.read() for entry in sources.entries(str(path)) if entry.kind == "image"}
+    assert images == dict.fromkeys(("cat1", "cat1.jpg?w=200", "cat1.jpg.1"), jpeg)
+
+
+def test_a_compressed_file_alone_in_a_folder_is_no_archive(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv.gz").write_bytes(gzip.compress(b"name,label"))
+    assert [(entry.name, entry.kind) for entry in sources.entries(str(tmp_path))] == [("labels.csv.gz", "other")]
+    tarred(tmp_path / "cats.tar.gz", "w:gz")
+    assert content(tmp_path) == content(tmp_path / "cats.tar.gz")
+
+
+def test_members_of_a_tar_say_how_many_bytes_they_hold(tmp_path: Path) -> None:
+    held = [entry.held for entry in sources.entries(str(tarred(tmp_path / "cats.tar", "w")))]
+    assert held == [len(data) for data in FILES.values()]
+    assert [entry.held for entry in sources.entries(str(folder(tmp_path / "cats")))] == [0, 0, 0]
 
 
 def test_links_and_pipes_in_a_folder_are_handled(tmp_path: Path) -> None:
@@ -308,8 +347,8 @@ def test_links_and_devices_in_a_tar_are_refused(tmp_path: Path) -> None:
         member = tarfile.TarInfo("../up.png")
         archive.addfile(member, io.BytesIO(b""))
     assert refused(tmp_path / "bad.tar.gz") == {
-        "soft.png": "a link",
-        "hard.png": "a link",
+        "soft.png": LINK,
+        "hard.png": LINK,
         "device.png": "not a regular file",
         "../up.png": "its path leads out of the archive",
     }
@@ -379,6 +418,12 @@ def test_fingerprint_changes_with_the_source(tmp_path: Path) -> None:
     (cats / "new.png").rename(cats / "newer.png")
     seen.add(sources.fingerprint(str(cats)))
     seen |= {sources.fingerprint(source) for source in ("drawn:5", "drawn:6", "drawn:5:1")}
-    assert len(seen) == 7
+    (cats / "linked.png").symlink_to(tmp_path / "target.png")
+    seen.add(sources.fingerprint(str(cats)))  # the target is missing
+    (tmp_path / "target.png").write_bytes(b"one")
+    seen.add(sources.fingerprint(str(cats)))
+    (tmp_path / "target.png").write_bytes(b"other")
+    seen.add(sources.fingerprint(str(cats)))
+    assert len(seen) == 10
     with pytest.raises(UserError, match=r"cannot read .*nowhere"):
         sources.fingerprint(str(tmp_path / "nowhere"))

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from catae import run, settings
-from catae.data import cache, loader, split, synthetic
+from catae.data import image_store, loader, split, synthetic
 from catae.data.image_store import ImageStore
 from catae.errors import UserError
 from catae.latent import space
@@ -143,9 +143,9 @@ def test_stages_are_called_in_order_with_the_images_locked_in_the_cache(small: S
     def call(stage: stages.Stage, run: Run, settings: Settings) -> None:
         stages.call_stage(stage, run, settings)
         calls.append(stage)
-        (cached,) = cache.sets(settings.output_dir / "cache")
+        (cached,) = image_store.cached_sets(settings.output_dir / "cache")
         if stage is stages.split:
-            assert not cache.remove(cached)
+            assert not image_store.remove(cached)
 
     new = lifecycle.create_run(small, settings.origins())
     stages.run_stages(new, small, stages.TRAINING, call)

@@ -79,7 +79,7 @@ def test_text_has_counts_and_tables_in_80_columns() -> None:
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert max(map(len, text.splitlines())) <= 80
     for line in (
-        "cats.zip: 30% of the images are duplicates of others. 3 files cannot be decoded.",
+        "cats.zip: 30% of the images are duplicates of others. 3 images cannot be decoded.",
         "Files 210",
         "Images 200 of 16x16, 150 distinct",
         "Duplicates 50 identical",
@@ -184,7 +184,7 @@ def test_page_has_counts_duplicates_notes_and_rejects(tmp_path: Path) -> None:
         notes=[{"name": "odd.jpg", "note": "it is a PNG"}],
     )
     page = written(tmp_path, report, noise(200))
-    assert "29% of the images are duplicates of others. 23 files cannot be decoded." in page.text
+    assert "29% of the images are duplicates of others. 23 images cannot be decoded." in page.text
     assert "would leave 72% of test images with a duplicate in train" in page.text
     assert "Duplicates50 identical" in page.text
     assert "2 000.jpg, 001.jpg" in page.rows()

@@ -4,45 +4,45 @@ from pathlib import Path
 
 import pytest
 
-from catae.data import cache, ingest
+from catae.data import image_store, ingest
 
 
 def test_sets_are_listed_by_last_use(tmp_path: Path) -> None:
     ingest.read("drawn:5", tmp_path, 16)
     ingest.read("drawn:6", tmp_path, 16)
     ingest.read("drawn:5", tmp_path, 16)  # used again
-    cached_sets = cache.sets(tmp_path)
+    cached_sets = image_store.cached_sets(tmp_path)
     assert [(cached.source, cached.pictures) for cached in cached_sets] == [("drawn:6", 6), ("drawn:5", 5)]
     assert cached_sets[1].size_bytes > 5 * 16 * 16 * 3
-    assert cache.sets(tmp_path / "nowhere") == []
+    assert image_store.cached_sets(tmp_path / "nowhere") == []
 
 
 def test_least_recently_used_sets_are_evicted_first(tmp_path: Path) -> None:
     for count in (5, 6, 7):
         ingest.read(f"drawn:{count}", tmp_path, 16)
-    cached_sets = cache.sets(tmp_path)
-    assert cache.evict(tmp_path, sum(cached.size_bytes for cached in cached_sets)) == []
-    evicted = cache.evict(tmp_path, cached_sets[1].size_bytes + cached_sets[2].size_bytes)
+    cached_sets = image_store.cached_sets(tmp_path)
+    assert image_store.evict(tmp_path, sum(cached.size_bytes for cached in cached_sets)) == []
+    evicted = image_store.evict(tmp_path, cached_sets[1].size_bytes + cached_sets[2].size_bytes)
     assert [cached.source for cached in evicted] == ["drawn:5"]
-    assert [cached.source for cached in cache.evict(tmp_path, 0)] == ["drawn:6"]
+    assert [cached.source for cached in image_store.evict(tmp_path, 0)] == ["drawn:6"]
     assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_set_in_use_is_kept_until_its_process_ends(tmp_path: Path) -> None:
     path = ingest.read("drawn:5", tmp_path, 16)[0].path
-    (cached,) = cache.sets(tmp_path)
-    with cache.in_use(path), cache.in_use(path):
-        assert not cache.remove(cached)
+    (cached,) = image_store.cached_sets(tmp_path)
+    with image_store.in_use(path), image_store.in_use(path):
+        assert not image_store.remove(cached)
     code = (
-        "import sys, time; from pathlib import Path; from catae.data import cache\n"
-        f"with cache.in_use(Path({str(path)!r})):\n    print('in use', flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from catae.data import image_store\n"
+        f"with image_store.in_use(Path({str(path)!r})):\n    print('in use', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "in use\n"
-        assert not cache.remove(cached)
+        assert not image_store.remove(cached)
         process.kill()
-    assert cache.remove(cached)
+    assert image_store.remove(cached)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -50,8 +50,8 @@ def test_other_folders_are_kept(tmp_path: Path) -> None:
     ingest.read("drawn:5", tmp_path, 16)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep")
-    for cached in cache.sets(tmp_path):
-        cache.remove(cached)
+    for cached in image_store.cached_sets(tmp_path):
+        image_store.remove(cached)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
