@@ -15,22 +15,20 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps
+from PIL import ExifTags, GifImagePlugin, Image, ImageCms, ImageOps
 
 from catae.errors import DecodeError
 
 STRIP = 2**20  # pixels that are converted at once; of a large image they take 1/60 of its memory
 PNG = b"\x89PNG\r\n\x1a\n"  # the first bytes of every PNG
+BAD_EXIF = "its EXIF is damaged and ignored"
+EXIF_DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
 BLACK_POINT = ImageCms.Flags.BLACKPOINTCOMPENSATION
-EXACT = (
-    ImageCms.Flags.NOOPTIMIZE
-)  # else grey is interpolated between 33 values, up to 10 levels off; only 256 are needed
+EXACT = ImageCms.Flags.NOOPTIMIZE  # grey would be interpolated between 33 values, up to 10 levels off
 MAX_PROFILE = 8 * 2**20  # bytes; profiles of printers have 1 to 3 MB
-PROFILE_CACHE = (
-    16  # transforms; a data set has few profiles, and each takes up to 8 MB here and about 1 MB in littlecms
-)
+PROFILE_CACHE = 16  # transforms; a data set has few profiles, and each takes up to 9 MB
 PROFILE_MODES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}  # colour space of a profile, and Pillow's mode
 GREY = ("1", "L", "LA", "La")
 UNPREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
@@ -46,7 +44,7 @@ CICP_PRIMARIES: dict[int, Primaries] = {
     12: (*D65, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06),
 }
 SRGB_GAMMA = 0.0  # stands for the curve of sRGB, which is no power
-# Browsers show the curves of television (1, 6, 14, 15) like that of sRGB.
+# Browsers show the curves of television, 1, 6, 14 and 15, like that of sRGB.
 CICP_GAMMAS = dict.fromkeys((1, 2, 6, 13, 14, 15), SRGB_GAMMA) | {4: 2.2, 5: 2.8, 8: 1.0}
 GAMMA_TOLERANCE = 0.05  # as in libpng: encoders write 1/2.2 when they mean sRGB
 GAMMAS = (0.1, 10.0)  # of sensible files
@@ -56,13 +54,13 @@ D50 = (0.9642, 1.0, 0.8249)  # white of the profile connection space
 BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 SRGB_CURVE = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
 
-DEPTHS = (8, 10, 12)  # bits that grey of 16 bits may have if the file does not state it
+DEPTHS = (8, 10, 12, 14)  # bits that grey of 16 bits may have if the file does not state it
 WHITE = 65535  # of 16 bits
 SCALED_BY_PILLOW = ("PPM", "JPEG2000")  # whatever their depth
 BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_MIN, SAMPLE_MAX = 258, 262, 340, 341  # TIFF tags
 
 # Entries of `Image.info` that Pillow does not set: the bytes of the chunks of a PNG, or what they would be.
-CICP, SIGNIFICANT_BITS = "cICP", "sBIT"
+CICP, SIGNIFICANT_BITS, HEADER = "cICP", "sBIT", "IHDR"
 
 
 def to_square(image: Image.Image, size: int) -> tuple[Image.Image, list[str]]:
@@ -70,11 +68,12 @@ def to_square(image: Image.Image, size: int) -> tuple[Image.Image, list[str]]:
 
     Raises:
         DecodeError: the pixels have no known range.
-        Exception: Pillow raises any exception on damaged data.
+        Exception: of any kind, from Pillow, if the data is damaged.
     """
-    tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
-    frame = tiles[0].extents if tiles and image.format == "GIF" else None
-    _load(image)
+    frame = None
+    if isinstance(image, GifImagePlugin.GifImageFile) and image.tile and image.tell() == 0:
+        frame = image.tile[0].extents
+    damaged = _load(image)
     if frame and frame != (0, 0, *image.size):
         image = _clear_outside(image, frame)
     orientation, note = _orientation(image.info)
@@ -82,19 +81,32 @@ def to_square(image: Image.Image, size: int) -> tuple[Image.Image, list[str]]:
     rgb = _square(image, size, found.to_rgb)
     if orientation != 1:
         rgb = rgb.copy()  # it may be the image itself
+        rgb.info = {}  # Pillow would write the rest of EXIF anew, and fail on odd values
         rgb.getexif()[ExifTags.Base.Orientation] = orientation
         ImageOps.exif_transpose(rgb, in_place=True)
-    return rgb, [*([note] if note else []), *found.notes]
+    return rgb, [*filter(None, (damaged or note,)), *found.notes]
 
 
-def _load(image: Image.Image) -> None:
-    """Decode the pixels. Pillow turns a TIFF by the orientation in its XMP, which browsers ignore: hide that."""
-    xmp = image.info.pop("xmp", None)
+def _load(image: Image.Image) -> str:
+    """Decode the pixels, and return a note if a TIFF has damaged EXIF, at which Pillow would fail.
+
+    Pillow turns a TIFF by the orientation in its XMP, which browsers ignore: hide that.
+    """
+    xmp, note = image.info.pop("xmp", None), ""
+    if image.format == "TIFF":
+        exif = image.getexif()
+        for directory in EXIF_DIRECTORIES:
+            try:
+                exif.get_ifd(directory)
+            except Exception:  # noqa: BLE001 - on damaged data Pillow raises any exception
+                exif.pop(directory, None)
+                note = BAD_EXIF
     try:
         image.load()
     finally:
         if xmp is not None:
             image.info["xmp"] = xmp
+    return note
 
 
 def _clear_outside(image: Image.Image, frame: tuple[int, int, int, int]) -> Image.Image:
@@ -114,7 +126,7 @@ def _orientation(info: Mapping[Any, Any]) -> tuple[int, str]:
         exif.load(raw)
         return int(exif.get(ExifTags.Base.Orientation, 1)), ""
     except Exception:  # noqa: BLE001 - on damaged data Pillow raises any exception
-        return 1, "its EXIF is damaged and ignored"
+        return 1, BAD_EXIF
 
 
 def _square(image: Image.Image, size: int, to_rgb: Callable[[Image.Image], Image.Image]) -> Image.Image:
@@ -208,7 +220,8 @@ def conversion(image: Image.Image) -> Conversion:
         transform, source, profile_note = _transform(profile, mode)
         if transform is not None and mode == "L":
             levels = levels or (0, 255)
-    return Conversion(tuple(note for note in (levels_note, profile_note) if note), transform, source, levels)
+    notes = (levels_note, profile_note, _depth_note(image))
+    return Conversion(tuple(filter(None, notes)), transform, source, levels)
 
 
 def is_srgb(profile: bytes) -> bool:
@@ -222,8 +235,11 @@ def add_metadata(image: Image.Image, data: bytes) -> None:
         for kind, start, end in png_chunks(data):
             if kind == b"IDAT":
                 break
-            if kind.decode("latin-1") in (CICP, SIGNIFICANT_BITS):
+            if kind.decode("latin-1") in (CICP, SIGNIFICANT_BITS, HEADER):
                 image.info[kind.decode()] = data[start:end]
+        key = image.info.get("transparency")
+        if isinstance(key, tuple) and _colour_depth(image) == 16:  # Pillow reads the upper 8 bits, but not of this
+            image.info["transparency"] = tuple(value >> 8 for value in key)
     elif image.format == "AVIF" and "icc_profile" not in image.info and (at := data.find(b"colrnclx")) > 0:
         primaries, curve = struct.unpack(">HH", data[at + 8 : at + 12])
         image.info[CICP] = bytes((min(primaries, 255), min(curve, 255), 0, 1))
@@ -238,6 +254,22 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         length, kind = struct.unpack_from(">I4s", data, offset)
         yield kind, offset + 8, offset + 8 + length
         offset += 12 + length
+
+
+def _colour_depth(image: Image.Image) -> int:
+    """Return the bits per channel of colours in a PNG or TIFF; 8 in other formats."""
+    if HEADER in image.info:
+        return int(image.info[HEADER][8])
+    return int(np.max(getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, 8)))
+
+
+def _depth_note(image: Image.Image) -> str:
+    """Return a note if channels of 16 bits seem to use fewer: Pillow reads the upper 8 bits only."""
+    channels = {"LA": 1, "RGB": 3, "RGBA": 3}.get(image.mode, 0)
+    if not channels or _colour_depth(image) != 16:
+        return ""
+    brightest = np.reshape(image.getextrema(), (-1, 2))[:channels].max()
+    return f"pixels of 16 bits, of which the upper 8 are read: up to {brightest} of 255" if brightest < 64 else ""
 
 
 def _alpha(image: Image.Image) -> Image.Image | None:
@@ -369,8 +401,11 @@ def _stated_levels(image: Image.Image, tags: Mapping[int, Any], values: npt.NDAr
     if image.format in SCALED_BY_PILLOW:
         return 0, WHITE
     if SAMPLE_MAX in tags:
-        low, high = (float(np.min(tags.get(SAMPLE_MIN, 0))), float(np.max(tags[SAMPLE_MAX])))
-        return (low, high) if low < high else None
+        try:
+            low, high = float(np.min(tags.get(SAMPLE_MIN, 0))), float(np.max(tags[SAMPLE_MAX]))
+        except (TypeError, ValueError):  # text
+            return None
+        return (low, high) if -math.inf < low < high < math.inf else None
     depth = np.max(tags.get(BITS_PER_SAMPLE, 16))
     if depth < 16:
         return 0, 2.0**depth - 1

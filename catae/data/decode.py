@@ -150,7 +150,9 @@ def decode(data: bytes, size: int) -> Pixels:
 
 
 def to_pixels(image: Image.Image, size: int) -> Pixels:
-    """Convert a Pillow image like `decode`, without changing it. A large JPEG is decoded at full size, which is slower.
+    """Convert a Pillow image like `decode`, without changing it.
+
+    A large JPEG is decoded at full size, which is slower. What Pillow does not read, such as PNG's cICP, is unknown.
 
     Raises:
         DecodeError: the image cannot be converted.
@@ -249,7 +251,7 @@ def _fit_note(width: int, height: int, size: int) -> str:
     short, long = sorted((width, height))
     notes = []
     if short / long < MIN_AREA:
-        notes.append(f"only its central square is used, {short / long:.2%} of its area")
+        notes.append(f"only its central square is used, {100 * short / long:.2g} % of its area")
     if size > MAX_ENLARGED * short:
         notes.append(f"enlarged {size / short:.3g} times")
     return "; ".join(notes)

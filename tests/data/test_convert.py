@@ -364,7 +364,8 @@ def tiff_tags(**tags: int) -> TiffImagePlugin.ImageFileDirectory_v2:
         (255, 255, True),
         (1000, 1023, True),
         (4095, 4095, True),
-        (9000, 65535, True),
+        (9000, 16383, True),
+        (20_000, 65535, True),
         (40_000, 65535, False),
         (65_535, 65535, False),
     ],
@@ -435,6 +436,25 @@ def test_transparent_grey_of_16_bits_becomes_white() -> None:
     values[8:] = 65_535
     pixels, _ = read(with_chunks(encoded(Image.fromarray(values)), tRNS=struct.pack(">H", 30_000)))
     assert pixels.min() == 255
+
+
+def deep_colours(values: npt.NDArray[np.uint16], **chunks: bytes) -> bytes:
+    """Return a PNG of uint16 (height, width, 3), which Pillow cannot write."""
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, 2, 0, 0, 0)
+    return with_chunks(convert.PNG + bytes(25), IHDR=header, **chunks, IDAT=zlib.compress(rows), IEND=b"").replace(
+        bytes(25), b"", 1
+    )
+
+
+def test_colours_of_16_bits_keep_their_transparency_and_are_noted_if_dark() -> None:
+    values = np.full((16, 16, 3), 0x5678, np.uint16)
+    values[8:] = 0x1234
+    pixels, note = read(deep_colours(values, tRNS=struct.pack(">3H", 0x1234, 0x1234, 0x1234)))
+    assert pixels[0, 0].tolist() == [0x56] * 3
+    assert pixels[15, 0].tolist() == [255] * 3
+    assert note == ""
+    assert read(deep_colours(values >> 4))[1] == "pixels of 16 bits, of which the upper 8 are read: up to 5 of 255"
 
 
 def test_grey_of_32_bits_is_scaled_by_its_brightest_value() -> None:

@@ -237,6 +237,17 @@ def test_damaged_exif_of_an_avif_is_noted() -> None:
     assert note_of("cat.avif", damaged) == DAMAGED
 
 
+def test_damaged_exif_of_a_tiff_is_noted() -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "cats"
+    data = encoded(PHOTO, "TIFF", exif=exif)
+    at = data.index(struct.pack("<HHI", 0x010F, 2, 5))
+    damaged = data[:at] + struct.pack("<HHIi", 0x8825, 9, 1, -1) + data[at + 12 :]  # GPS, at -1
+    assert np.array_equal(decode.decode(damaged, 16), np.asarray(PHOTO))
+    assert note_of("cat.tif", damaged) == BAD_EXIF
+    assert note_of("cat.tif", data) == ""
+
+
 def test_repaired_file_keeps_what_is_whole() -> None:
     image = Image.new("RGB", (16, 16), "white")
     image.paste("black", (0, 0, 16, 8))  # the upper half
@@ -309,6 +320,20 @@ def test_orientation_in_xmp_alone_is_ignored(kind: str) -> None:
     assert np.array_equal(decode.to_pixels(Image.open(io.BytesIO(data)), 16), pixels)
 
 
+def test_orientation_is_applied_next_to_odd_values() -> None:
+    """Pillow fails to write this EXIF anew, which turning with `ImageOps.exif_transpose` would do."""
+    entries = [(0x0112, 3, 1, 6), (0x011A, 11, 1, 2**32 - 1)]  # orientation, and a density that is no number
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + directory + bytes(4)
+    image = Image.new("RGB", (16, 16), "white")
+    image.paste("black", (0, 0, 16, 8))
+    data = encoded(image, "JPEG", exif=exif)
+    with pytest.raises(ValueError, match="NaN"):
+        ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    assert decode.decode(data, 16)[:, 12].mean() < 20
+    assert note_of("cat.jpg", data) == ""
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "AVIF", "JPEG"])
 def test_every_orientation_is_applied_in_every_format(kind: str, orientation: int) -> None:
@@ -337,6 +362,14 @@ def test_gif_is_white_outside_its_first_frame() -> None:
     assert pixels[5, 5].tolist() == [255, 0, 0]
 
 
+def test_later_frame_of_a_pillow_gif_is_whole() -> None:
+    frames = [Image.new("RGB", (16, 16), RED), Image.new("RGB", (16, 16), RED)]
+    frames[1].paste("blue", (4, 4, 8, 8))
+    image = Image.open(io.BytesIO(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])))
+    image.seek(1)
+    assert np.array_equal(decode.to_pixels(image, 16), np.asarray(frames[1]))
+
+
 def test_layers_are_called_layers() -> None:
     record = struct.pack(">4iH", 0, 0, 1, 1, 1) + struct.pack(">hI", 0, 2) + b"8BIMnorm" + bytes(4) + bytes(4)
     layers = struct.pack(">h", 2) + record * 2 + bytes(6)
@@ -357,12 +390,12 @@ def test_layers_are_called_layers() -> None:
 @pytest.mark.parametrize(
     ("size", "note"),
     [
-        ((65_500, 1), "only its central square is used, 0.00% of its area; enlarged 16 times"),
+        ((65_500, 1), "only its central square is used, 0.0015 % of its area; enlarged 16 times"),
         ((1, 1), "enlarged 16 times"),
         ((3, 4), "enlarged 5.33 times"),
         ((4, 4), ""),
         ((80, 320), ""),
-        ((20, 81), "only its central square is used, 24.69% of its area"),
+        ((20, 81), "only its central square is used, 25 % of its area"),
     ],
 )
 def test_little_pixels_are_noted(size: tuple[int, int], note: str) -> None:
