@@ -260,7 +260,7 @@ def _colour_depth(image: Image.Image) -> int:
     """Return the bits per channel of colours in a PNG or TIFF; 8 in other formats."""
     if HEADER in image.info:
         return int(image.info[HEADER][8])
-    return int(np.max(getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, 8)))
+    return int(max(getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (8,))))
 
 
 def _depth_note(image: Image.Image) -> str:
