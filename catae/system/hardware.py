@@ -14,6 +14,8 @@ CGROUP = Path("/sys/fs/cgroup")
 CPUINFO = Path("/proc/cpuinfo")
 # Linux's names of the bfloat16 instructions: AMX and AVX-512 on x86, and those of ARM.
 BF16_FLAGS = ("amx_bf16", "avx512_bf16", "bf16")
+# Of PyTorch, and of oneDNN, which gives no cause: training has created each primitive before.
+MEMORY_ERRORS = ("allocate memory", "could not create a primitive")
 PACKAGES = ("catae", "torch", "torchvision", "prefect", "numpy", "pillow", "matplotlib", "tensorboard")
 
 
@@ -119,7 +121,7 @@ def explain_oom(what: str, needed: float, advice: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+        if isinstance(error, RuntimeError) and not any(message in str(error) for message in MEMORY_ERRORS):
             raise
         raise UserError(f"{what} ran out of memory; {advice}") from error
 

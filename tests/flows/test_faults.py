@@ -155,7 +155,7 @@ def test_a_timeout_is_one_line_and_the_same_command_resumes(server: Server, user
         assert "Traceback" not in ended.stderr
     assert json.loads(Path("out/latest/run.json").read_text())["error"] == f"UserError: {message}"
     assert len(list(Path("out/runs").iterdir())) == 1
-    assert "resuming after epoch" in second.stderr
+    assert f"resuming run {Path('out/latest').resolve().name} (failed)" in second.stderr
     newest = server.ask("flow_runs/filter", AUTH, limit=1, sort="START_TIME_DESC")[0]
     assert (newest["state_name"], newest["state_type"]) == ("Failed", "FAILED")
     states = until(lambda: "train" in (found := server.tasks_of(newest["id"], AUTH)) and found)

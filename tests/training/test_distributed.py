@@ -18,7 +18,8 @@ def test_shares_of_a_batch_add_up_to_the_batch_of_one_process(synthetic_images: 
     """The loader skips one batch, and the last batch has 1 image, so two of three processes have none of it."""
 
     def batches_of(world: World) -> list[torch.Tensor]:
-        return list(loader.train_loader(synthetic_images, range(97), 32, 5, 2, 1, 0.5, 2, world.rank, world.world_size))
+        ranks = {"rank": world.rank, "world_size": world.world_size}
+        return list(loader.train_loader(synthetic_images, range(97), 32, 5, 2, 1, 0.5, 2, 0.5, **ranks))
 
     whole = batches_of(SINGLE)
     shares = [batches_of(World(rank, 3)) for rank in range(3)]
