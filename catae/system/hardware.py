@@ -14,7 +14,7 @@ CGROUP = Path("/sys/fs/cgroup")
 CPUINFO = Path("/proc/cpuinfo")
 # Linux's names of the bfloat16 instructions: AMX and AVX-512 on x86, and those of ARM.
 BF16_FLAGS = ("amx_bf16", "avx512_bf16", "bf16")
-# Of PyTorch, and of oneDNN, which gives no cause: training has created each primitive before.
+# In errors of PyTorch. The second is what oneDNN says of any cause; for shapes that it supports, that is memory.
 MEMORY_ERRORS = ("allocate memory", "could not create a primitive")
 PACKAGES = ("catae", "torch", "torchvision", "prefect", "numpy", "pillow", "matplotlib", "tensorboard")
 
