@@ -246,7 +246,7 @@ def test_permission_errors_are_reported(tmp_path: Path) -> None:
         os.close(read)
         if os.getuid() == 0:
             for folder in (tmp_path, *list(tmp_path.parents)[:-1]):
-                folder.chmod(0o755)
+                folder.chmod(folder.stat().st_mode | 0o055)
             os.setuid(65534)
         with os.fdopen(write, "w") as out:
             json.dump(refused(tmp_path / "cats"), out)
