@@ -167,7 +167,9 @@ class TrainingSettings(BaseModel):
         description="Arithmetic of training: `fp32`; `bf16` (bfloat16 with float32 weights); or `auto`, which selects "
         "bf16 where the CPU has instructions for it. Use `fp32` to compare results of different machines.",
     )
-    threads: int = Field(0, ge=0, le=1024, description="Threads to compute with; 0 uses what the machine allows.")
+    threads: int = Field(
+        0, ge=0, le=1024, description="Threads to compute with; 0 uses what the machine and `OMP_NUM_THREADS` allow."
+    )
     processes: int = Field(
         1,
         ge=1,

@@ -56,12 +56,17 @@ def use_threads(threads: int, processes: int = 1) -> int:
     """Set PyTorch's number of threads and return it.
 
     Args:
-        threads: number of threads; 0 means every CPU this process may use.
+        threads: number of threads; 0 means every CPU this process may use, or as many as OMP_NUM_THREADS says.
         processes: training processes on this machine, which share the threads; each has at least one.
     """
     import torch  # not at the top: `limit_openblas` must run before it is imported
 
-    torch.set_num_threads(max(1, (threads or usable_cpus()) // processes))
+    share = (threads or usable_cpus()) // processes
+    limit = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # a list has a number per nested level
+    # For several processes, torchrun sets the variable to 1 if the user has not set it.
+    if not threads and processes == 1 and limit.isdecimal():
+        share = min(share, int(limit))
+    torch.set_num_threads(max(1, share))
     return torch.get_num_threads()
 
 

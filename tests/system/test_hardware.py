@@ -31,11 +31,21 @@ def test_cgroup_v1_quota_limits_cpus(tmp_path: Path) -> None:
     assert hardware.usable_cpus(tmp_path / "nothing") == len(os.sched_getaffinity(0))
 
 
-def test_pytorch_uses_the_requested_threads() -> None:
+def test_pytorch_uses_the_requested_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     before = torch.get_num_threads()
     try:
+        monkeypatch.delenv("OMP_NUM_THREADS")
         assert hardware.use_threads(1) == torch.get_num_threads() == 1
         assert hardware.use_threads(0) == hardware.usable_cpus()
+        for limit, threads in (
+            ("1", 1),
+            ("1,2", 1),
+            ("1000", hardware.usable_cpus()),
+            ("many", hardware.usable_cpus()),
+        ):
+            monkeypatch.setenv("OMP_NUM_THREADS", limit)
+            assert hardware.use_threads(0) == threads
+            assert hardware.use_threads(2) == 2
     finally:
         torch.set_num_threads(before)
 
@@ -47,7 +57,8 @@ def test_process_bound_to_one_cpu_uses_one_thread() -> None:
         "from catae.system import hardware; hardware.limit_openblas()\n"
         "import torch; print(hardware.use_threads(0), os.environ['OPENBLAS_NUM_THREADS'])"
     )
-    unset = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    limits = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    unset = {name: value for name, value in os.environ.items() if name not in limits}
     ran = subprocess.run(
         [sys.executable, "-c", code], env=unset, capture_output=True, text=True, check=True, timeout=300
     )
