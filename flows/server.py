@@ -20,7 +20,7 @@ from prefect.settings import (
 from catae.errors import UserError
 from catae.run import LATEST, find_run
 
-TIMEOUT = 5.0  # seconds for the first answer; the connection is tried four times
+TIMEOUT = 10.0  # seconds for the first answer, with room for a busy machine; the connection is tried four times
 
 
 class Unreported(UserError):
