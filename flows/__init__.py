@@ -35,3 +35,5 @@ logging.getLogger("catae").setLevel(logging.INFO)
 # Prefect repeats this warning each time it reads its settings; `flows.server` creates the folder, or reports the error
 # once.
 warnings.filterwarnings("ignore", "Failed to create the Prefect home directory")
+# Prefect silences pydantic's warning with `catch_warnings`, which fails while another thread does the same.
+warnings.filterwarnings("ignore", "The 'alias' attribute with value .* was provided to the `Field")
