@@ -293,11 +293,11 @@ def _play(options: argparse.Namespace) -> None:
 def _inspect(options: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from catae.data import ingest
+    from catae.data import ingest, split
     from catae.report import data_report
 
     resolved = settings.load({"source": options.source})
-    image_set, report = ingest.inspect(resolved.source, resolved.output_dir / "cache", resolved.image_size)
+    image_set, report = ingest.examine(resolved.source, resolved.output_dir / "cache", resolved.image_size)
     if options.html:
         data_report.write_data_page(image_set, report, options.html)
         print(options.html)
@@ -305,7 +305,10 @@ def _inspect(options: argparse.Namespace) -> None:
         _print_json(report.to_dict())
     else:
         Console().print(data_report.data_report_text(report))
-    ingest.check(report, resolved.on_reject)  # whether `train` would accept the source
+    # The exit code tells whether `catae train` would accept the source.
+    ingest.check(report, resolved.on_reject)
+    if image_set:
+        split.split(image_set.keys, resolved.seed, resolved.test_fraction, resolved.validation_fraction)
 
 
 def _cache(options: argparse.Namespace) -> None:

@@ -67,8 +67,8 @@ class DataSettings(BaseModel):
     )
     on_reject: Literal["skip", "fail"] = Field(
         "skip",
-        description="Images that cannot be decoded, or have an unsupported format: `skip` reports them and continues; "
-        "`fail` stops with an error. More than half is always an error.",
+        description="Images that cannot be decoded, or whose format is not supported: `skip` reports them and "
+        "continues; `fail` stops with an error. More than half is always an error.",
     )
     cache_gb: float = Field(
         20.0,

@@ -69,7 +69,8 @@ def test_reconstruct_draws_images_above_their_reconstructions(artifacts: Path) -
 
 def test_inspect_reports_as_text_json_and_html(capsys: pytest.CaptureFixture[str]) -> None:
     Path("cats").mkdir()
-    Image.new("RGB", (20, 20)).save("cats/a.png")
+    for name, colour in (("a", "black"), ("c", "white")):
+        Image.new("RGB", (20, 20), colour).save(f"cats/{name}.png")
     Path("cats/b.jpg").write_text("no picture")
     assert main(["inspect", "cats", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rejects"][0]["name"] == "b.jpg"
@@ -79,22 +80,46 @@ def test_inspect_reports_as_text_json_and_html(capsys: pytest.CaptureFixture[str
     assert "b.jpg" in Path("cats.html").read_text()
 
 
-@pytest.mark.parametrize("good", [0, 1])
-def test_inspect_reports_what_train_would_refuse_and_exits_with_2(
-    capsys: pytest.CaptureFixture[str], good: int
+@pytest.mark.parametrize(
+    ("pictures", "others", "message"),
+    [
+        (1, {"b.jpg": "broken", "c.svg": "<svg/>"}, "2 of 3 images cannot be decoded"),
+        (0, {"c.svg": "<svg/>"}, "none of its 1 image can be decoded"),
+        (0, {"c.txt": "words"}, "it has 1 file, such as c.txt, but no images"),
+        (1, {}, "cannot split 1 images"),
+    ],
+)
+def test_inspect_reports_and_fails_if_train_would_refuse_the_source(
+    pictures: int, others: dict[str, str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("cats").mkdir()
-    Path("cats/b.jpg").write_text("no picture")
-    Path("cats/c.cr2").write_text("raw")
-    for number in range(good):
+    for number in range(pictures):
         Image.new("RGB", (20, 20)).save(f"cats/{number}.png")
-    for options in ([], ["--json"], ["--html", "cats.html"]):
-        assert main(["inspect", "cats", *options]) == 2
-        out, err = capsys.readouterr()
-        report = Path(out.strip()).read_text() if "--html" in options else out
-        assert all(name in report for name in ("b.jpg", "c.cr2"))
-        assert err.splitlines()[-1].startswith("catae: cats: ")
-        assert "first b.jpg: not an image" in err.splitlines()[-1]
+    for name, text in others.items():
+        Path("cats", name).write_text(text)
+    assert main(["inspect", "cats", "--json"]) == 2
+    printed = capsys.readouterr()
+    report = json.loads(printed.out)
+    assert (report["pictures"], report["files"]) == (pictures, pictures + len(others))
+    assert [file["name"] for file in report["unsupported"]] == [name for name in others if name == "c.svg"]
+    assert message in printed.err.splitlines()[-1]
+    assert main(["inspect", "cats"]) == 2
+    assert capsys.readouterr().out.startswith("cats: ")
+    assert main(["inspect", "cats", "--html", "cats.html"]) == 2
+    assert all(name in Path("cats.html").read_text() for name in others)
+
+
+def test_inspect_exits_with_2_if_rejects_fail(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("cats").mkdir()
+    for name, colour in (("a", "black"), ("c", "white")):
+        Image.new("RGB", (20, 20), colour).save(f"cats/{name}.png")
+    Path("cats/d.svg").write_text("<svg/>")
+    assert main(["inspect", "cats"]) == 0
+    os.environ["CATAE_ON_REJECT"] = "fail"  # the fixture puts it back
+    assert main(["inspect", "cats"]) == 2
+    printed = capsys.readouterr()
+    assert "d.svg" in printed.out
+    assert "1 of 3 images cannot be decoded" in printed.err
 
 
 def test_cache_lists_and_clears_image_sets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

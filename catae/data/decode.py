@@ -23,15 +23,13 @@ import numpy.typing as npt
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
-from catae.data import convert, formats
-from catae.data.formats import EXTENSIONS
-from catae.data.sources import Entry
+from catae.data import convert
+from catae.data.sources import EXTENSIONS, MAX_PIXELS, Entry
 from catae.errors import DecodeError
 
 Pixels = npt.NDArray[np.uint8]
 
 JPEG = b"\xff\xd8\xff"  # the first bytes of every JPEG
-MAX_PIXELS = 64_000_000  # more than nearly all cameras, and 256 MB decoded; decompression bombs declare far more
 JPEG_EXTENSIONS = (".jpg", ".jpeg")
 JPEG_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive: marker, length, precision, height, width, channels
 JPEG_SCAN, JPEG_APP1, JPEG_ICC, JPEG_ADOBE, JPEG_LAST_APP, JPEG_COMMENT = 0xDA, 0xE1, 0xE2, 0xEE, 0xEF, 0xFE
@@ -41,6 +39,7 @@ WHOLE_PROFILE = b"ICC_PROFILE\0\1\1"  # starts a segment with the first of one p
 EXIF_HEADER = b"Exif\0\0"
 PNG_COLOURS = (b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP", b"sBIT", b"tRNS", b"eXIf")  # and the orientation
 WEBP_PIXELS = (b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF")
+HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 MAX_PRINTED = 200  # characters
 MAX_ENLARGED, MIN_AREA = 4, 0.25  # beyond these, a file is hardly the image that the user means
 FLOATING_POINT = 3  # in a TIFF's SampleFormat
@@ -335,8 +334,10 @@ def _webp_with(data: bytes, kept: tuple[bytes, ...]) -> bytes:
 
 def _why_unidentified(data: bytes) -> str:
     """Return why Pillow finds no image, by asking those of its formats whose signature the file has."""
-    if reason := formats.plugin_reason(data[: formats.HEAD]):
-        return reason
+    if data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS and b"avif" not in data[8:64]:
+        return "an HEIC file, which Pillow cannot read; convert it to JPEG or PNG"
+    if data.startswith(b"\xff\x0a") or data[4:8] == b"JXL ":
+        return "a JPEG XL file, which Pillow cannot read; convert it to JPEG or PNG"
     if data.lstrip()[:1] == b"<":
         return "text such as HTML or SVG, not pixels"
     for kind in Image.ID:

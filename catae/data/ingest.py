@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import tempfile
@@ -19,7 +20,7 @@ import numpy as np
 import PIL
 from loky import BrokenProcessPool, ProcessPoolExecutor
 
-from catae.data import duplicates, formats, sources, split
+from catae.data import duplicates, sources, split
 from catae.data.decode import Decoded, Rejected, decode_all, decode_in_worker, decode_plain_jpeg
 from catae.data.image_store import DIGESTS, GROUPS, INDEX, NAMES, PIXELS, REPORT, ImageStore
 from catae.data.sources import Entry, Listing
@@ -30,15 +31,16 @@ from catae.system.text import count
 logger = logging.getLogger(__name__)
 
 FORMAT = 2  # of an image set and of how it is read; increase it to invalidate every cached set
-CHUNK = 64  # files in one task of a thread or process
-CHUNK_BYTES = 16 * 2**20  # that the files of a chunk hold in memory, at most, unless it is one file
-MAX_PENDING = 8  # chunks of each kind
-MAX_HELD = 128 * 2**20  # bytes that all pending files hold: those of a tar, and of zip members of a rare compression
+CHUNK = 64  # files in one task of a thread or process, at most
+CHUNK_BYTES = 2**23  # of a chunk, from which on it is complete
+MAX_PENDING = 8  # chunks
+MAX_PENDING_BYTES = 2**27  # of all chunks; processes and their queues hold them a second time
 INLINE = 4  # chunks to decode before starting processes, which takes as long as decoding 2,000 small images
 PRINTED = (".tif", ".tiff")  # decoded in processes only, where what libtiff prints about damage can be captured
 METADATA_BYTES = 100  # of an image in the other files of a set: digest, name, group
 PARTIAL = ".reading-"  # prefix of folders that are being filled
 MAX_GROUPS = 100  # in the report; a set may have a million
+MAX_REASONS = 3  # in the log
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class DataReport:
         original_sizes: sizes such as '640x480', and the number of images of each.
         modes: Pillow's image modes, and the number of images of each.
         rejects: name and reason of each image that cannot be decoded.
-        unsupported: name and reason of each image in a format that is not supported.
+        unsupported: name of each image in a format that is not read, and what to do.
         notes: name and note of each unusual image.
         passed_over: names of files that are not images.
     """
@@ -81,11 +83,6 @@ class DataReport:
     notes: list[dict[str, str]] = field(default_factory=list)
     passed_over: list[str] = field(default_factory=list)
 
-    @property
-    def skipped(self) -> list[dict[str, str]]:
-        """Name and reason of each image that is not read."""
-        return [*self.rejects, *self.unsupported]
-
     def to_dict(self) -> dict[str, Any]:
         """Return the contents of `data.json`."""
         return asdict(self)
@@ -94,29 +91,30 @@ class DataReport:
 def read(
     source: str, cache: Path, size: int = 64, on_reject: Literal["skip", "fail"] = "skip"
 ) -> tuple[ImageStore, DataReport]:
-    """Return the decoded images of `source`, as `inspect` does, if there are enough of them.
+    """Return the decoded images of `source`, from the cache if the source has not changed.
+
+    A file that yields no image is skipped; the report has its name and the reason.
 
     Args:
         source: as in `sources.entries`.
         cache: the folder of image sets.
         size: height and width of the decoded images, in pixels.
-        on_reject: 'fail' raises an error if any image is not read.
+        on_reject: 'fail' raises an error if any image cannot be read.
 
     Raises:
-        UserError: as `inspect` and `check`.
+        UserError: the source does not exist or has no images, or more than half of its images cannot be read.
     """
-    images, report = inspect(source, cache, size)
+    images, report = examine(source, cache, size)
     check(report, on_reject)
+    assert images is not None  # or `check` raises
     return images, report
 
 
-def inspect(source: str, cache: Path, size: int = 64) -> tuple[ImageStore, DataReport]:
-    """Return the decoded images of `source`, even if there are none, from the cache if the source has not changed.
-
-    An image that cannot be read is skipped; the report has its name and the reason.
+def examine(source: str, cache: Path, size: int = 64) -> tuple[ImageStore | None, DataReport]:
+    """Return what `read` returns, whatever share of the images cannot be read; without any image, there is no store.
 
     Raises:
-        UserError: the source does not exist or cannot be read.
+        UserError: the source does not exist, or is a damaged archive.
     """
     fingerprint = sources.fingerprint(source)
     path = cache / _key(fingerprint, size)
@@ -126,6 +124,9 @@ def inspect(source: str, cache: Path, size: int = 64) -> tuple[ImageStore, DataR
         shutil.rmtree(path, ignore_errors=True)
         with files.explain_os_errors(cache), _partial_folder(cache) as folder:
             _build(folder, source, size)
+            report = DataReport(**files.read_json(folder / REPORT))
+            if not report.pictures:
+                return None, report
             if sources.fingerprint(source) != fingerprint:
                 logger.warning("%s changed while it was read: using the images read, but not for later runs", source)
                 path = cache / f"{path.name}-{os.getpid()}"
@@ -146,7 +147,7 @@ def cached_report(source: str, cache: Path, size: int) -> DataReport | None:
 
 
 def _key(fingerprint: str, size: int) -> str:
-    decoder = f"{FORMAT}:{PIL.__version__}:{formats.PLUGINS}"
+    decoder = f"{FORMAT}:{PIL.__version__}:{sources.PLUGINS}"
     return hashlib.sha256(f"{fingerprint}:{size}:{decoder}".encode()).hexdigest()[:16]
 
 
@@ -192,7 +193,7 @@ def _publish(folder: Path, path: Path) -> None:
 
 
 def _build(folder: Path, source: str, size: int) -> None:
-    """Write the image set of `source` to `folder`."""
+    """Write the image set of `source` to `folder`; without images, only its report."""
     report = DataReport(source, size)
     modes: Counter[str] = Counter()
     original_sizes: Counter[str] = Counter()
@@ -211,6 +212,9 @@ def _build(folder: Path, source: str, size: int) -> None:
             original_sizes[result.original] += 1
             if result.note:
                 report.notes.append({"name": name, "note": result.note})
+    if not names:
+        files.write_json(folder / REPORT, replace(report, files=_other_files(report)).to_dict())
+        return
     with (folder / NAMES).open("w", encoding="utf-8") as lines:
         lines.writelines(json.dumps(name) + "\n" for name in names)
     hashed = hashlib.sha256((folder / DIGESTS).read_bytes()).hexdigest()
@@ -218,6 +222,11 @@ def _build(folder: Path, source: str, size: int) -> None:
     _find_duplicates(ImageStore(folder), report, modes, original_sizes)
     for file in (PIXELS, DIGESTS, NAMES, GROUPS):
         files.sync(folder / file)
+
+
+def _other_files(report: DataReport) -> int:
+    """Return the number of files that are not decoded images."""
+    return len(report.rejects) + len(report.unsupported) + len(report.passed_over)
 
 
 def _find_duplicates(
@@ -231,7 +240,7 @@ def _find_duplicates(
         members.setdefault(int(found.groups[position]), []).append(images.names[position])
     complete = replace(
         report,
-        files=len(images) + len(report.skipped) + len(report.passed_over),
+        files=len(images) + _other_files(report),
         pictures=len(images),
         distinct=len(images) - found.identical,
         mirrored=found.flipped,
@@ -250,53 +259,51 @@ def _images(listing: Listing, report: DataReport) -> Iterator[Entry]:
     for entry in listing:
         if entry.kind == "other":
             report.passed_over.append(entry.name)
+        elif entry.kind == "unsupported":
+            report.unsupported.append({"name": entry.name, "reason": entry.refusal})
         elif entry.refusal:
-            skipped = report.unsupported if entry.kind == "unsupported" else report.rejects
-            skipped.append({"name": entry.name, "reason": entry.refusal})
+            report.rejects.append({"name": entry.name, "reason": entry.refusal})
         else:
             yield entry
-
-
-def _chunks(entries: Iterator[Entry]) -> Iterator[list[Entry]]:
-    """Yield the entries in lists of `CHUNK`, or of fewer that hold `CHUNK_BYTES`."""
-    chunk: list[Entry] = []
-    for entry in entries:
-        chunk.append(entry)
-        if len(chunk) == CHUNK or _held(chunk) >= CHUNK_BYTES:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
-
-
-def _held(chunk: list[Entry]) -> int:
-    return sum(entry.held for entry in chunk)
 
 
 def _decode(entries: Iterator[Entry], size: int) -> Iterator[Decoded | Rejected]:
     """Decode on all CPUs and yield in the order of the entries: plain JPEGs in threads, other files in processes.
 
-    A limited number of files and bytes is pending, so that memory does not grow with the source.
+    At most a few chunks and a few bytes are pending, so that memory grows neither with the source nor with its files.
     """
-    held = 0  # bytes, of all pending chunks
     with ExitStack() as stack:
         threads = stack.enter_context(ThreadPoolExecutor(hardware.usable_cpus()))
         processes = _Processes(stack)
-        submitted: deque[tuple[list[Entry], Future[list[Decoded | None]]]] = deque()
-        decoded: deque[tuple[list[Decoded | None], Future[list[Decoded | Rejected]], int]] = deque()
-        for chunk in chain(_chunks(entries), [None]):
+        submitted: deque[tuple[list[Entry], float, Future[list[Decoded | None]]]] = deque()
+        decoded: deque[tuple[list[Decoded | None], float, Future[list[Decoded | Rejected]]]] = deque()
+        pending = 0.0  # bytes
+        for chunk, held in chain(_chunks(entries, size), [([], math.inf)]):  # in the end, nothing may be pending
+            pending += held
             if chunk:
-                held += _held(chunk)
-                submitted.append((chunk, threads.submit(_decode_plain, chunk, size)))
-            while submitted and (chunk is None or len(submitted) > MAX_PENDING or held > MAX_HELD):
-                chunk_entries, future = submitted.popleft()
-                rest = [entry for entry, image in zip(chunk_entries, future.result(), strict=True) if image is None]
-                decoded.append((future.result(), processes.submit(rest, size), _held(chunk_entries)))
-            while decoded and (chunk is None or len(decoded) > MAX_PENDING or held > MAX_HELD):
-                images, future_rest, chunk_held = decoded.popleft()
-                held -= chunk_held
+                submitted.append((chunk, held, threads.submit(_decode_plain, chunk, size)))
+            while submitted and (len(submitted) > MAX_PENDING or pending > MAX_PENDING_BYTES):
+                chunk, chunk_bytes, future = submitted.popleft()
+                rest = [entry for entry, image in zip(chunk, future.result(), strict=True) if image is None]
+                decoded.append((future.result(), chunk_bytes, processes.submit(rest, size)))
+            while decoded and (len(decoded) > MAX_PENDING or pending > MAX_PENDING_BYTES):
+                images, chunk_bytes, future_rest = decoded.popleft()
+                pending -= chunk_bytes
                 rest_images = iter(_result(future_rest))
                 yield from (image or next(rest_images) for image in images)
+
+
+def _chunks(entries: Iterator[Entry], size: int) -> Iterator[tuple[list[Entry], float]]:
+    """Yield the entries in chunks, each with the bytes that its files and images take in memory."""
+    chunk: list[Entry] = []
+    held = 0
+    for entry in entries:
+        chunk.append(entry)
+        held += entry.held + 3 * size**2
+        if len(chunk) == CHUNK or held >= CHUNK_BYTES:
+            yield chunk, held
+            chunk, held = [], 0
+    yield chunk, held
 
 
 def _decode_plain(entries: list[Entry], size: int) -> list[Decoded | None]:
@@ -337,40 +344,50 @@ def _result(future: Future[list[Decoded | Rejected]]) -> list[Decoded | Rejected
 
 
 def check(report: DataReport, on_reject: Literal["skip", "fail"]) -> None:
-    """Check that enough images of a source are read.
+    """Check that a source can be trained on.
 
     Raises:
-        UserError: none is, more than half are not, or `on_reject` is 'fail' and any is not.
+        UserError: it has no images, more than half of them cannot be read, or one cannot and `on_reject` is 'fail'.
     """
     if not report.pictures:
-        raise UserError(_no_images(report.source, report))
-    if not report.skipped:
-        return
-    message = f"{report.source}: {skipped_sentence(report)}"
-    if on_reject == "fail":
+        raise UserError(f"{report.source}: {_no_images(report)}; correct --source (CATAE_SOURCE)")
+    skipped = len(report.rejects) + len(report.unsupported)
+    message = (
+        f"{report.source}: {skipped:,} of {report.pictures + skipped:,} images cannot be decoded, first "
+        f"{_first_skipped(report)}"
+    )
+    if skipped and on_reject == "fail":
         raise UserError(f"{message}; remove them, or set CATAE_ON_REJECT to skip")
-    if len(report.skipped) > report.pictures:
+    if skipped > report.pictures:
         raise UserError(f"{message}; check --source (CATAE_SOURCE): more than half is too many")
 
 
-def skipped_sentence(report: DataReport) -> str:
-    """Return how many images are not read, and the first with the reason."""
-    total = report.pictures + len(report.skipped)
-    return f"{len(report.skipped):,} of {total:,} images cannot be read, first {_first_skipped(report)}"
+def describe_skipped(report: DataReport) -> str:
+    """Return how many images were skipped and why, in one line; an empty string if none were."""
+    reasons = Counter(file["reason"] for file in (*report.rejects, *report.unsupported))
+    if not reasons:
+        return ""
+    shown = [f"{number:,} ({reason})" for reason, number in reasons.most_common(MAX_REASONS)]
+    others = len(reasons) - len(shown)
+    more = f" and {count(others, 'more reason')}" if others else ""
+    return (
+        f"{report.source}: skipped {reasons.total():,} of {count(report.pictures + reasons.total(), 'image')}: "
+        f"{', '.join(shown)}{more}"
+    )
 
 
-def _no_images(source: str, report: DataReport) -> str:
-    if report.skipped:
-        reason = f"none of its {count(len(report.skipped), 'image')} can be read, first {_first_skipped(report)}"
-    elif report.passed_over:
-        reason = f"it has {count(len(report.passed_over), 'file')}, such as {report.passed_over[0]}, but no images"
-    else:
-        reason = "it is empty"
-    return f"{source}: {reason}; correct --source (CATAE_SOURCE)"
+def _no_images(report: DataReport) -> str:
+    if skipped := len(report.rejects) + len(report.unsupported):
+        return f"none of its {count(skipped, 'image')} can be decoded, first {_first_skipped(report)}"
+    if report.passed_over:
+        return f"it has {count(len(report.passed_over), 'file')}, such as {report.passed_over[0]}, but no images"
+    return "it is empty"
 
 
 def _first_skipped(report: DataReport) -> str:
-    return f"{report.skipped[0]['name']}: {report.skipped[0]['reason']}"
+    """Return the name and the reason of the first image that cannot be read, of the more frequent group."""
+    group = max(report.rejects, report.unsupported, key=len)
+    return f"{group[0]['name']}: {group[0]['reason']}" if group else ""
 
 
 def _unique(name: str, names: dict[str, int]) -> str:

@@ -1,39 +1,85 @@
 """List the files of a source: a folder, a zip or tar archive, synthetic cats, Kaggle, or the Oxford pets.
 
 Sources are untrusted. Reading never blocks, never unpacks to disk, and never follows a path out of an archive. A file
-that is not regular, or too large, becomes an entry with the reason for its refusal.
+that is not regular, or too large, becomes an entry with the reason for its refusal. The ending of a name tells whether
+a file is an image; if it says nothing, as in `cat.jpg?w=200`, the first bytes do.
 """
 
 import hashlib
 import io
+import mimetypes
 import os
+import re
 import stat
-import struct
 import tarfile
-import weakref
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import Literal
 
-from catae.data import downloads, formats, synthetic
-from catae.data.formats import Kind
+from PIL import Image
+
+from catae.data import archives, downloads, synthetic
+from catae.data.archives import HEAD, Member
 from catae.errors import DecodeError, UserError
+from catae.system import pillow_plugins
+
+Kind = Literal["image", "unsupported", "other"]
 
 # Enough to train a model that reconstructs and samples, few enough to do so in minutes.
 SYNTHETIC_COUNT = 2000
 
 MAX_FILE = 256 * 2**20  # bytes; the largest images of cameras have 100 MB
-MAX_RATIO = 100  # of unpacked to packed bytes of a whole archive; images are already compressed and reach 1 to 10
-RATIO_FLOOR = 2**30  # unpacked bytes below which the ratio does not matter
+MAX_PIXELS = 64_000_000  # more than nearly all cameras, and 256 MB decoded; decompression bombs declare far more
 
-LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a zip member: signature, and lengths of name and extra field
-HEADER_ROOM = 512  # bytes for a local header and its name, so that one read is usually enough
 NAMED = ("drawn", "kaggle", "pets")  # sources that are not paths
+ARCHIVES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
+COMPRESSED = (".gz", ".bz2", ".xz")  # a single file, or a tar whose name does not say so
+PLUGINS = pillow_plugins.register(MAX_PIXELS)  # with their versions; in every process that imports this module
+# Pillow also registers documents, videos, arrays and vector graphics, which it cannot read, or only with Ghostscript.
+EXTENSIONS = {
+    extension: kind
+    for extension, kind in Image.registered_extensions().items()
+    if kind in Image.OPEN and kind not in ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
+}
+CONVERT = "convert it to JPEG or PNG"
+FORMATS = (  # that are not read, unless they are in EXTENSIONS, and what to do
+    (".heic .heif .heics .heifs .hif", "HEIC: pip install 'catae[formats]' to read it with pillow-heif"),
+    (".jxl", "JPEG XL: pip install 'catae[formats]' to read it with pillow-jxl-plugin"),
+    (".avif .avifs", "AVIF: update Pillow to read it"),
+    (".svg .svgz .eps .ai .cdr .wmf .emf", f"a vector graphic: {CONVERT}"),
+    (
+        ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 .rwl .sr2 "
+        ".srf .srw .x3f",
+        f"a camera's raw file: {CONVERT}",
+    ),
+    (".psb .xcf .kra", f"an image editor's own format: {CONVERT}"),
+    (".exr .jxr .wdp .hdp .dcm .dicom .bpg .flif .jls", f"not read by Pillow: {CONVERT}"),
+)
+UNSUPPORTED = {extension: reason for extensions, reason in FORMATS for extension in extensions.split()}
+# Python's own list, without the machine's.
+MIME_TYPES = mimetypes.MimeTypes(filenames=()).types_map[True]
+SIGNATURES = {  # the first bytes of formats that are common without an ending, and an ending of each
+    extension: re.compile(pattern, re.DOTALL)
+    for extension, pattern in (
+        (".jpg", rb"\xff\xd8\xff"),
+        (".png", rb"\x89PNG\r\n\x1a\n"),
+        (".gif", rb"GIF8[79]a"),
+        (".webp", rb"RIFF....WEBP"),
+        (".tif", rb"II\*\0|MM\0\*"),
+        (".bmp", rb"BM....\0{4}....[\x0c(48@l|]\0{3}"),
+        (".ppm", rb"P[1-6]\s+\d+\s+\d+\s"),
+        (".psd", rb"8BPS\0\x01"),
+        (".qoi", rb"qoif"),
+        (".jp2", rb"\0\0\0\x0cjP  \r\n\x87\n"),
+        (".j2k", rb"\xff\x4f\xff\x51"),
+        (".jxl", rb"\0\0\0\x0cJXL \r\n\x87\n|\xff\x0a"),
+        (".avif", rb"....ftyp.*avi[fs]"),
+        (".heic", rb"....ftyp.*(hei[cxms]|hev[cxms]|mif1|msf1)"),
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -44,8 +90,8 @@ class Entry:
         name: printable name.
         read: returns the bytes, in any process, or raises `DecodeError`.
         refusal: why the file must not or cannot be read, or an empty string.
-        kind: what it is, by its name or its first bytes.
-        held: bytes that `read` holds in memory.
+        kind: 'image', 'unsupported' for an image in a format that is not read, or 'other' for a file that is no image.
+        held: number of bytes that `read` keeps in memory.
     """
 
     name: str
@@ -94,11 +140,12 @@ def entries(source: str, size: int = 64) -> Listing:
         if path.is_dir():
             return Listing(sum(1 for _ in _walk(path)), _folder(path))
         path.open("rb").close()
-        with _explain_damage(path):
+        with archives.explain_damage(path):
             if zipfile.is_zipfile(path):
-                return _zip(path)
+                total, members = archives.open_zip(path)
+                return Listing(total, map(_member, members))
             if tarfile.is_tarfile(path):
-                return Listing(None, _tar(path))
+                return Listing(None, map(_member, archives.open_tar(path)))
     except OSError as error:
         raise UserError(f"cannot read {source}: {error.strerror}; correct --source (CATAE_SOURCE)") from error
     raise UserError(f"{path} is not a folder or a complete zip or tar archive; correct --source (CATAE_SOURCE)")
@@ -125,9 +172,7 @@ def fingerprint(source: str) -> str:
             found = [path]
         hashed = hashlib.sha256(bytes(path))
         for file in found:
-            # Of a link, its target: the link stays the same when the target changes.
-            info = file.stat() if file.exists() else file.lstat()
-            hashed.update(os.fsencode(file) + _stat_key(info).encode())
+            hashed.update(os.fsencode(file) + _stat_key(file).encode())
     except FileNotFoundError as error:
         raise UserError(f"cannot read {source}: {error.strerror}; correct --source (CATAE_SOURCE)") from error
     return f"{path}:{hashed.hexdigest()}"
@@ -158,6 +203,63 @@ def parse_synthetic(source: str) -> tuple[int, int]:
     return count, int(parts[1]) if len(parts) == 2 else 0
 
 
+def is_image_name(name: str) -> bool:
+    """Return whether the ending of a name is that of an image that is read. Hidden files do not count as images."""
+    return _kind(name) == ("image", "")
+
+
+def _kind(name: str) -> tuple[Kind | None, str]:
+    """Return what the ending of a name says a file is, None if it says nothing, and why it cannot be read if so."""
+    parts = name.replace("\\", "/").split("/")
+    if "__MACOSX" in parts or any(part.startswith(".") and part not in (".", "..") for part in parts):
+        return "other", ""
+    if name.lower().endswith(ARCHIVES):
+        return "image", "an archive inside the source; use it as a source of its own"
+    stem, dot, ending = parts[-1].rpartition(".")
+    extension = (dot + ending).lower() if stem else ""
+    if extension in EXTENSIONS:
+        return "image", ""
+    if extension in UNSUPPORTED:
+        return "unsupported", UNSUPPORTED[extension]
+    if extension in COMPRESSED:
+        return ("unsupported", "compressed: unpack it") if _kind(stem)[0] in ("image", "unsupported") else ("other", "")
+    mime = MIME_TYPES.get(extension, "application/octet-stream")
+    return (None, "") if mime.startswith("image/") or mime == "application/octet-stream" else ("other", "")
+
+
+def _entry(
+    name: str,
+    head: Callable[[], bytes],
+    read: Callable[[], bytes],
+    refusal: str = "",
+    size: int = 0,
+    streamed: bool = False,
+) -> Entry:
+    """Return the entry of a file; the arguments are as in `Member`."""
+    if not name:
+        return Entry("(no name)", refusal="without a name")
+    printable = _printable(name)
+    kind, reason = _kind(name)
+    try:
+        if kind is None and not refusal:
+            first = head()
+            found = next((extension for extension, pattern in SIGNATURES.items() if pattern.match(first)), None)
+            kind, reason = _kind(f"sniffed{found}") if found else ("other", "")
+        refusal = refusal or reason or (_too_large(size) if size > MAX_FILE else "")
+        if kind in ("unsupported", "other"):
+            return Entry(printable, refusal=reason, kind=kind)
+        if refusal or not streamed:
+            return Entry(printable, bytes if refusal else read, refusal)
+        data = read()
+    except DecodeError as error:
+        return Entry(printable, refusal=str(error))
+    return Entry(printable, partial(bytes, data), held=len(data))
+
+
+def _member(member: Member) -> Entry:
+    return _entry(member.name, member.head, member.read, member.refusal, member.size, member.streamed)
+
+
 def _synthetic(count: int, seed: int, size: int) -> Iterator[Entry]:
     for index in range(count):
         yield Entry(f"drawn/{index + 1:06}.png", partial(_draw, index, seed, size))
@@ -185,25 +287,29 @@ def _single_archive(path: Path) -> Path:
     """
     if not path.is_dir():
         return path
-    archives = []
+    found = []
     with os.scandir(path) as items:
         for item in items:
             if item.name.startswith("."):
                 continue
-            if item.name.lower().endswith(formats.ARCHIVES) and not item.is_dir():
-                archives.append(path / item.name)
-            elif item.is_dir() or formats.classify(item.name, partial(_head, path / item.name))[0] != "other":
+            if item.is_dir():
                 return path
-    return archives[0] if len(archives) == 1 else path
+            file, name = path / item.name, item.name.lower()
+            # A damaged archive is an error that names it, but the name of a compressed file says little.
+            if name.endswith(ARCHIVES) or (name.endswith(COMPRESSED) and item.is_file() and tarfile.is_tarfile(file)):
+                found.append(file)
+            elif _file_entry(item.name, file).kind != "other":
+                return path
+    return found[0] if len(found) == 1 else path
 
 
 def _folder(root: Path) -> Iterator[Entry]:
     for refusal, path in _walk(root):
-        name = path.relative_to(root).as_posix()
-        if refusal:  # of a folder, which may hold images
-            yield Entry(_printable(name), refusal=refusal)
-        else:
-            yield _entry(name, partial(_read_file, path), "", partial(_head, path))
+        yield _file_entry(path.relative_to(root).as_posix(), path, refusal)
+
+
+def _file_entry(name: str, path: Path, refusal: str = "") -> Entry:
+    return _entry(name, partial(_read_file, path, HEAD), partial(_read_file, path), refusal)
 
 
 def _walk(root: Path) -> Iterator[tuple[str, Path]]:
@@ -228,211 +334,33 @@ def _walk(root: Path) -> Iterator[tuple[str, Path]]:
         pending += (folder / name for name, is_folder in reversed(items) if is_folder)
 
 
-def _head(path: Path) -> bytes:
-    """Return the first bytes of a file, or none if it cannot be read."""
-    try:
-        return _read_file(path, formats.HEAD)
-    except DecodeError:
-        return b""
-
-
-def _read_file(path: Path, limit: int = MAX_FILE) -> bytes:
-    """Read a regular file without blocking: opening a pipe without a writer would wait forever."""
+def _read_file(path: Path, first: int | None = None) -> bytes:
+    """Read a regular file or its first bytes, without blocking: opening a pipe without a writer would wait forever."""
     try:
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             info = os.fstat(file.fileno())
             if not stat.S_ISREG(info.st_mode):
                 raise DecodeError("not a regular file")
-            if info.st_size > MAX_FILE:
+            if first is None and info.st_size > MAX_FILE:
                 raise DecodeError(_too_large(info.st_size))
-            return file.read(limit)
+            return file.read(MAX_FILE if first is None else first)
     except OSError as error:
         raise DecodeError(f"cannot be read: {error.strerror}") from error
-
-
-def _zip(path: Path) -> Listing:
-    archive = zipfile.ZipFile(path)
-    # zipfile's own is_dir() fails if a member has an empty name.
-    members = [member for member in archive.infolist() if not member.filename.endswith("/")]
-    return Listing(len(members), _zip_members(path, archive, sorted(members, key=lambda member: member.filename)))
-
-
-def _zip_members(path: Path, archive: zipfile.ZipFile, infos: list[zipfile.ZipInfo]) -> Iterator[Entry]:
-    with _explain_damage(path), archive:
-        unpacked, packed, members = 0, path.stat().st_size, _Members(path)
-        for member in infos:
-            unpacked += member.file_size
-            _check_ratio(path, unpacked, packed)
-            is_link = stat.S_ISLNK(member.external_attr >> 16)
-            refusal = "a link" if is_link else "encrypted" if member.flag_bits & 1 else ""
-            if member.compress_size > packed:
-                refusal = refusal or "its declared size exceeds the archive's"
-            location = (member.header_offset, member.compress_size, member.file_size, member.compress_type, member.CRC)
-            plain = member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-            read = partial(members.read, *location) if plain else partial(_read_with_zipfile, archive, member)
-            entry = _member(member.filename, member.file_size, read, refusal, partial(_first, read))
-            yield entry if plain else _held(entry)
-
-
-def _read_with_zipfile(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    """Read a member with a rare compression method."""
-    try:
-        return archive.read(member)
-    except Exception as error:
-        raise DecodeError(f"cannot be unpacked: {str(error) or type(error).__name__}") from error
-
-
-def _first(read: Callable[[], bytes]) -> bytes:
-    """Return the first bytes of a member, or none if it cannot be read."""
-    try:
-        return read()[: formats.HEAD]
-    except DecodeError:
-        return b""
-
-
-def _held(entry: Entry) -> Entry:
-    """Read an image at once, because its archive is read only once, and by one process."""
-    if entry.refusal or entry.kind != "image":
-        return entry
-    try:
-        content = entry.read()
-    except DecodeError as error:
-        return replace(entry, read=partial(_refuse, str(error)))
-    return replace(entry, read=partial(bytes, content), held=len(content))
-
-
-def _refuse(reason: str) -> bytes:
-    raise DecodeError(reason)
-
-
-class _Members:
-    """Read stored and deflated members of a zip. Safe to use in threads and to send to other processes.
-
-    zipfile takes five times as long for a small image and mostly holds the GIL, so that threads would wait for each
-    other.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[type["_Members"], tuple[Path]]:
-        return _Members, (self.path,)
-
-    @cached_property
-    def descriptor(self) -> int:
-        descriptor = os.open(self.path, os.O_RDONLY)
-        weakref.finalize(self, os.close, descriptor)
-        return descriptor
-
-    def read(self, offset: int, packed: int, size: int, method: int, crc: int) -> bytes:
-        """Return the bytes of a member, given its header's offset and the other fields of the central directory."""
-        try:
-            data = os.pread(self.descriptor, packed + HEADER_ROOM, offset)
-            signature, names, extra = LOCAL_HEADER.unpack_from(data)
-            start = LOCAL_HEADER.size + names + extra
-            if len(data) < start + packed:  # a longer name or extra field than most
-                data, start = os.pread(self.descriptor, packed, offset + start), 0
-            data = data[start : start + packed]
-            if method == zipfile.ZIP_DEFLATED:
-                data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size + 1)
-        except OSError as error:
-            raise DecodeError(f"cannot be read: {error.strerror}") from error
-        except (struct.error, zlib.error, OverflowError) as error:
-            raise DecodeError(f"cannot be unpacked: {error}") from error
-        if signature != b"PK\x03\x04" or len(data) != size or zlib.crc32(data) != crc:
-            raise DecodeError("cannot be unpacked: its checksum does not match")
-        return data
-
-
-def _tar(path: Path) -> Iterator[Entry]:
-    # Read as a stream: a compressed tar can only be read forwards. Drop tarfile's list of members, which takes 1.5 GB
-    # for a million members.
-    with _explain_damage(path), tarfile.open(path, "r|*") as archive:
-        unpacked, packed = 0, path.stat().st_size
-        while (member := archive.next()) is not None:
-            archive.members.clear()  # type: ignore[attr-defined]
-            if member.isdir():
-                continue
-            unpacked += member.size
-            _check_ratio(path, unpacked, packed)
-            refusal = "" if member.isreg() else "not a regular file"
-            if member.issym() or member.islnk():
-                # The bytes of an earlier member are gone: a tar is read as a stream.
-                refusal = "a link; pack the files themselves: tar --dereference --hard-dereference"
-            content = _Content(archive, member)
-            yield _held(_member(member.name, member.size, content.read, refusal, content.head))
-
-
-class _Content:
-    """The content of a regular member of a tar that is read as a stream, up to `MAX_FILE`."""
-
-    def __init__(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
-        self.archive, self.member = archive, member
-        self.start = b""
-
-    @cached_property
-    def file(self) -> IO[bytes]:
-        file = self.archive.extractfile(self.member)
-        assert file is not None  # it is a regular file
-        return file
-
-    def head(self) -> bytes:
-        """Return the first bytes."""
-        if self.member.isreg():
-            self.start = self.file.read(formats.HEAD)
-        return self.start
-
-    def read(self) -> bytes:
-        """Return all bytes."""
-        return self.start + self.file.read()
-
-
-def _member(name: str, size: int, read: Callable[[], bytes], refusal: str, head: Callable[[], bytes]) -> Entry:
-    parts = name.replace("\\", "/").split("/")
-    if ".." in parts or (not parts[0] and len(parts) > 1) or parts[0].endswith(":"):
-        refusal = refusal or "its path leads out of the archive"
-    if size > MAX_FILE:
-        refusal = refusal or _too_large(size)
-    return _entry(name, read, refusal, head)
-
-
-def _entry(name: str, read: Callable[[], bytes], refusal: str, head: Callable[[], bytes]) -> Entry:
-    if not name:
-        return Entry("(no name)", refusal="without a name")
-    kind, reason = formats.classify(name, bytes if refusal else head)
-    reason = refusal or reason
-    return Entry(_printable(name), refusal=reason, kind=kind) if reason else Entry(_printable(name), read, kind=kind)
 
 
 def _too_large(size: int) -> str:
     return f"{size / 2**20:,.0f} MB exceed the limit of {MAX_FILE / 2**20:.0f} MB"
 
 
-def _check_ratio(path: Path, unpacked: int, packed: int) -> None:
-    if unpacked > max(RATIO_FLOOR, MAX_RATIO * packed):
-        raise UserError(
-            f"{path} unpacks to more than {MAX_RATIO} times its size, which images do not; if you trust it, unpack it "
-            "and use the folder as --source (CATAE_SOURCE)"
-        )
-
-
-def _stat_key(info: os.stat_result) -> str:
+def _stat_key(path: Path) -> str:
+    """Return what changes with the contents of a file. Behind a link it is the target's, unless that is missing."""
+    try:
+        info = path.stat()
+    except OSError:
+        info = path.lstat()
     return f"{info.st_ino}:{info.st_size}:{info.st_mtime_ns}"
 
 
 def _printable(name: str) -> str:
     r"""Return a name as valid UTF-8: other bytes become escapes such as `\xff`."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-@contextmanager
-def _explain_damage(path: Path) -> Iterator[None]:
-    """Turn the exceptions of the archive libraries into one line for the user."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(
-            f"{path} is damaged ({str(error) or type(error).__name__}); download or copy it again"
-        ) from error

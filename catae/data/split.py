@@ -87,24 +87,21 @@ def overlap(parts: Split, keys: Sequence[str]) -> int:
 
 
 def random_split_leak(groups: npt.NDArray[np.int64], test_fraction: float = 0.1) -> float:
-    """Return the expected fraction of test images with a duplicate in train, over all splits by file.
+    """Return the expected fraction of test images with a duplicate in train if the test images were drawn at random.
 
-    Of n images, t are in test. If an image of a group of s is in test, the s - 1 others are all in test as well with
-    probability (t - 1)/(n - 1) * ... * (t - s + 1)/(n - s + 1).
+    Of n images t are in test. The s - 1 duplicates of a test image are all among the other t - 1 test images with
+    probability (t - 1)/(n - 1) · (t - 2)/(n - 2) ⋯ (t - s + 1)/(n - s + 1), by the hypergeometric distribution.
+    Otherwise one is in train. The order of the images does not matter.
 
     Args:
         groups: (images,), the same number for duplicates.
-        test_fraction: fraction of test images, at least one.
+        test_fraction: fraction of test images.
     """
-    count = len(groups)
-    if count == 0:
-        return 0.0
-    test = max(1, round(test_fraction * count))
-    sizes, how_many = np.unique(np.unique(groups, return_counts=True)[1], return_counts=True)
-    others = np.arange(1, sizes[-1])
-    # Beyond t - 1 others, the product has a factor of 0.
-    all_in_test = np.cumprod(np.concatenate([[1.0], (test - others).clip(min=0) / (count - others)]))[sizes - 1]
-    return float(sizes * how_many @ (1 - all_in_test) / count)
+    sizes, counts = np.unique(np.unique(groups, return_counts=True)[1], return_counts=True)
+    total, test = len(groups), max(1, round(test_fraction * len(groups)))
+    drawn = np.arange(1, sizes[-1])
+    none_in_train = np.concatenate([[1.0], np.cumprod((test - drawn).clip(0) / (total - drawn))])
+    return float(sizes * counts @ (1 - none_in_train[sizes - 1]) / total)
 
 
 def save_split(parts: Split, names: Sequence[str], path: Path) -> None:

@@ -1,6 +1,7 @@
 """Draw what a trained model makes: reconstructions and random samples; load the images that a user names."""
 
 import difflib
+import posixpath
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -116,6 +117,9 @@ def find_test_image(name: str, names: Sequence[str], test: Sequence[int]) -> int
         UserError: no test image has that name; the message suggests the most similar one.
     """
     positions = {names[position]: position for position in test}
+    if name not in positions:  # as a shell completes it, or as tar stores it
+        plain = {posixpath.normpath(known): known for known in names}
+        name = plain.get(posixpath.normpath(name), name)
     if name not in positions:
         near = difflib.get_close_matches(name, positions, n=1, cutoff=0.0)
         why = "is a train image" if name in names else "is not an image of this run"

@@ -73,7 +73,8 @@ def _count(settings: Settings) -> tuple[int | None, int | None, int | None]:
     if settings.source.partition(":")[0] in DOWNLOADED:
         return None, None, None
     if report := ingest.cached_report(settings.source, settings.output_dir / "cache", settings.image_size):
-        return report.pictures + len(report.skipped), report.pictures, report.distinct
+        images = report.pictures + len(report.rejects) + len(report.unsupported)
+        return images, report.pictures, report.distinct
     listing = sources.entries(settings.source, settings.image_size)
     # A tar has no list of its files: it is read once.
     return listing.total if listing.total is not None else sum(1 for _ in listing), None, None

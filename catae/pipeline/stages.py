@@ -52,8 +52,8 @@ def read(run: Run, settings: Settings) -> None:
             raise UserError(f"{changed}; start a new run with --resume never (CATAE_RESUME)")
         logger.warning("%s: it starts again from the first epoch", changed)  # a scheduled job must not get stuck
     files.write_json(run.data, report.to_dict())
-    if report.skipped:
-        logger.warning("%s; the list is in %s", ingest.skipped_sentence(report), run.data)
+    if skipped := ingest.describe_skipped(report):
+        logger.warning("%s; %s lists them", skipped, run.data)
     data_report.draw_duplicates(image_set, report, run.duplicates)
     run.record(
         data={
@@ -63,6 +63,7 @@ def read(run: Run, settings: Settings) -> None:
             "mirrored": report.mirrored,
             "near": report.near,
             "rejects": len(report.rejects),
+            "unsupported": len(report.unsupported),
             "store": str(image_set.path.resolve()),
         },
         digests={"data": image_set.digest},

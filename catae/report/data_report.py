@@ -38,27 +38,25 @@ def data_report_text(report: DataReport) -> RenderableType:
     ]
     if report.groups:
         blocks += [Text(), Text(f"{leak_sentence(report)}; {LEAK}.")]
-    for table in (*skipped_tables(report, JSON), note_table(report, JSON), group_table(report, JSON)):
+    for list_files in (reject_table, unsupported_table, note_table, group_table):
+        table = list_files(report, JSON)
         if table.rows:
             blocks += [Text(), Text(table.title, style="bold"), tables.to_text(table)]
             blocks += [Text(table.note, style="dim")] if table.note else []
     return Group(*blocks)
 
 
-def write_data_page(images: ImageStore, report: DataReport, path: Path) -> None:
+def write_data_page(images: ImageStore | None, report: DataReport, path: Path) -> None:
     """Write the report as one self-contained page, with a sample of images and the largest groups of duplicates."""
-    positions = np.linspace(0, len(images) - 1, min(SHEET, len(images))).astype(np.int64)
-    thumbnails = _downscale(images.take(positions))
-    names = [images.names[position] for position in positions]
     html.write_page(
         path,
         "inspect.html",
         data=report,
         label=sources.label(report.source),
         headline=headline(report),
-        sheet=[(name, html.embed_pixels(pixels)) for name, pixels in zip(names, thumbnails, strict=True)],
-        downscaled=images.size > THUMBNAIL,
-        images=_embed_duplicates(images, report),
+        sheet=_embed_sample(images) if images else [],
+        downscaled=images is not None and images.size > THUMBNAIL,
+        images=_embed_duplicates(images, report) if images else {},
         leak=f"{leak_sentence(report)}; {LEAK}.",
         version=version("catae"),
         **page_facts(report, JSON),
@@ -78,7 +76,8 @@ def page_facts(report: DataReport, rest: str) -> dict[str, Any]:
         "originals": source_facts(report),
         "groups": group_table(report, rest),
         "notes": note_table(report, rest),
-        "rejects": skipped_tables(report, rest),
+        "rejects": reject_table(report, rest),
+        "unsupported": unsupported_table(report, rest),
         "group_size": GROUP_SIZE,
     }
 
@@ -97,6 +96,14 @@ def draw_duplicates(images: ImageStore, report: DataReport, path: Path) -> bool:
     rows = [_downscale(images.take([positions[name] for name in group])) for group in groups]
     figures.rows(rows, path, "duplicates, one group per row", scale=THUMBNAIL // rows[0].shape[1])
     return True
+
+
+def _embed_sample(images: ImageStore) -> list[tuple[str, html.EmbeddedImage]]:
+    """Return the names and thumbnails of images for the page, evenly spaced."""
+    positions = np.linspace(0, len(images) - 1, min(SHEET, len(images))).astype(np.int64)
+    thumbnails = _downscale(images.take(positions))
+    names = [images.names[position] for position in positions]
+    return [(name, html.embed_pixels(pixels)) for name, pixels in zip(names, thumbnails, strict=True)]
 
 
 def _embed_duplicates(images: ImageStore, report: DataReport) -> dict[str, html.EmbeddedImage]:
@@ -118,15 +125,16 @@ def _downscale(pixels: Pixels) -> Pixels:
 
 
 def headline(report: DataReport) -> str:
-    """Return the share of images that are duplicates, and the number of images that are not read."""
-    if not report.pictures:
-        return "No image can be read."
+    """Return the share of images that are duplicates, and the numbers of images that cannot be read."""
     duplicates = report.pictures - report.distinct + report.mirrored + report.near
-    sentence = "There are no duplicates."
+    sentences = ["There are no duplicates." if report.pictures else "There are no images to train on."]
     if duplicates:
-        sentence = f"{percent(duplicates / report.pictures)} of the images are duplicates of others."
-    skipped = {"cannot be decoded": report.rejects, "are in an unsupported format": report.unsupported}
-    return " ".join([sentence, *(f"{count(len(found), 'image')} {what}." for what, found in skipped.items() if found)])
+        sentences = [f"{percent(duplicates / report.pictures)} of the images are duplicates of others."]
+    if report.rejects:
+        sentences.append(f"{count(len(report.rejects), 'file')} cannot be decoded.")
+    if report.unsupported:
+        sentences.append(f"{count(len(report.unsupported), 'image')} in unsupported formats.")
+    return " ".join(sentences)
 
 
 def found_sentence(report: DataReport) -> str:
@@ -149,7 +157,7 @@ def count_facts(report: DataReport) -> dict[str, str]:
         "Images": f"{report.pictures:,} of {report.image_size}x{report.image_size}, {report.distinct:,} distinct",
         **duplicate_facts(report),
         "Rejects": f"{len(report.rejects):,}",
-        "Unsupported": f"{len(report.unsupported):,}",
+        "Unsupported": f"{count(len(report.unsupported), 'image')} in other formats",
     }
 
 
@@ -173,12 +181,14 @@ def source_facts(report: DataReport) -> dict[str, str]:
     return facts | ({"Among them": _listed(report.passed_over, LISTED)} if report.passed_over else {})
 
 
-def skipped_tables(report: DataReport, rest: str) -> tuple[Table, Table]:
-    """Return the images that cannot be decoded and those in an unsupported format, with the reasons."""
-    return (
-        _file_table("Rejects", report.rejects, "reason", rest),
-        _file_table("Unsupported formats", report.unsupported, "reason", rest),
-    )
+def reject_table(report: DataReport, rest: str) -> Table:
+    """Return the files that cannot be decoded, with the reasons."""
+    return _file_table("Rejects", report.rejects, "reason", rest)
+
+
+def unsupported_table(report: DataReport, rest: str) -> Table:
+    """Return the images in formats that are not read, with what to do."""
+    return _file_table("Unsupported formats", report.unsupported, "reason", rest)
 
 
 def note_table(report: DataReport, rest: str) -> Table:

@@ -30,11 +30,11 @@ def archive(kind: str) -> bytes:
     data = io.BytesIO()
     if kind == "zip":
         with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as opened:
-            for name in ("a.png", "b/c.png", "notes.txt"):
+            for name in ("a.png", "b/c.png", "notes.txt", "cat"):
                 opened.writestr(name, image("PNG"))
     else:
         with tarfile.open(fileobj=data, mode=f"w:{kind.removeprefix('tar.')}") as tar:  # type: ignore[call-overload]
-            for name in ("a.png", "b/c.png", "notes.txt"):
+            for name in ("a.png", "b/c.png", "notes.txt", "cat"):
                 member = tarfile.TarInfo(name)
                 member.size = len(image("PNG"))
                 tar.addfile(member, io.BytesIO(image("PNG")))

@@ -10,11 +10,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from catae.data import sources
+from catae.data import archives, sources
 from catae.errors import DecodeError, UserError
 
-LINK = "a link; pack the files themselves: tar --dereference --hard-dereference"
 UNSAFE = ("/etc/abs.png", "../up.png", "a/../../b.png", "..\\dos.png", "C:/drive.png")
 FILES = {"b.png": b"two", "a/c.png": b"three", "a/a.jpg": b"one"}
 
@@ -163,47 +163,10 @@ def test_damaged_archive_is_an_error(tmp_path: Path) -> None:
         content(tmp_path / "torn.tar.gz")
 
 
-@pytest.mark.parametrize("kind", ["folder", "zip", "tar", "tar.gz"])
-def test_names_that_say_nothing_are_classified_by_their_first_bytes(tmp_path: Path, kind: str) -> None:
-    jpeg = b"\xff\xd8\xff\xe0 and more than 64 bytes of an image " + bytes(100)
-    found = {
-        "cat1": jpeg,
-        "cat1.jpg?w=200": jpeg,
-        "cat1.jpg.1": jpeg,
-        "a/Thumbs.db": b"text",
-        "LICENSE": b"BM free",
-        "0": b"",
-    }
-    path = tmp_path / f"cats.{kind}"
-    if kind == "folder":
-        for name, data in found.items():
-            (path / name).parent.mkdir(parents=True, exist_ok=True)
-            (path / name).write_bytes(data)
-    elif kind == "zip":
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name, data in found.items():
-                archive.writestr(name, data)
-    else:
-        with tarfile.open(path, f"w:{kind[4:]}") as tar:  # type: ignore[call-overload]
-            for name, data in found.items():
-                member = tarfile.TarInfo(name)
-                member.size = len(data)
-                tar.addfile(member, io.BytesIO(data))
-    images = {entry.name: entry.read() for entry in sources.entries(str(path)) if entry.kind == "image"}
-    assert images == dict.fromkeys(("cat1", "cat1.jpg?w=200", "cat1.jpg.1"), jpeg)
-
-
-def test_a_compressed_file_alone_in_a_folder_is_no_archive(tmp_path: Path) -> None:
-    (tmp_path / "labels.csv.gz").write_bytes(gzip.compress(b"name,label"))
-    assert [(entry.name, entry.kind) for entry in sources.entries(str(tmp_path))] == [("labels.csv.gz", "other")]
-    tarred(tmp_path / "cats.tar.gz", "w:gz")
-    assert content(tmp_path) == content(tmp_path / "cats.tar.gz")
-
-
-def test_members_of_a_tar_say_how_many_bytes_they_hold(tmp_path: Path) -> None:
-    held = [entry.held for entry in sources.entries(str(tarred(tmp_path / "cats.tar", "w")))]
-    assert held == [len(data) for data in FILES.values()]
-    assert [entry.held for entry in sources.entries(str(folder(tmp_path / "cats")))] == [0, 0, 0]
+def test_image_names_exclude_hidden_and_other_files() -> None:
+    images = ["1.jpg", "a/2.JPEG", "x.webp", "../up.png"]
+    others = ["notes.txt", ".hidden.jpg", "a/.cache/1.jpg", "__MACOSX/1.jpg", "Thumbs.db", "noextension"]
+    assert [name for name in images + others if sources.is_image_name(name)] == images
 
 
 def test_links_and_pipes_in_a_folder_are_handled(tmp_path: Path) -> None:
@@ -347,8 +310,8 @@ def test_links_and_devices_in_a_tar_are_refused(tmp_path: Path) -> None:
         member = tarfile.TarInfo("../up.png")
         archive.addfile(member, io.BytesIO(b""))
     assert refused(tmp_path / "bad.tar.gz") == {
-        "soft.png": LINK,
-        "hard.png": LINK,
+        "soft.png": "a link",
+        "hard.png": "a hard link, which cannot be followed in a compressed archive; unpack it and use the folder",
         "device.png": "not a regular file",
         "../up.png": "its path leads out of the archive",
     }
@@ -356,7 +319,7 @@ def test_links_and_devices_in_a_tar_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["zip", "tar.gz"])
 def test_decompression_bomb_is_an_error(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "RATIO_FLOOR", 2**24)  # the real limit of 1 GB takes 10 s to write
+    monkeypatch.setattr(archives, "RATIO_FLOOR", 2**24)  # the real limit of 1 GB takes 10 s to write
     path = tmp_path / f"bomb.{kind}"
     zeros = bytes(2 * 2**20)
     if kind == "zip":
@@ -418,12 +381,160 @@ def test_fingerprint_changes_with_the_source(tmp_path: Path) -> None:
     (cats / "new.png").rename(cats / "newer.png")
     seen.add(sources.fingerprint(str(cats)))
     seen |= {sources.fingerprint(source) for source in ("drawn:5", "drawn:6", "drawn:5:1")}
-    (cats / "linked.png").symlink_to(tmp_path / "target.png")
-    seen.add(sources.fingerprint(str(cats)))  # the target is missing
-    (tmp_path / "target.png").write_bytes(b"one")
-    seen.add(sources.fingerprint(str(cats)))
-    (tmp_path / "target.png").write_bytes(b"other")
-    seen.add(sources.fingerprint(str(cats)))
-    assert len(seen) == 10
+    assert len(seen) == 7
     with pytest.raises(UserError, match=r"cannot read .*nowhere"):
         sources.fingerprint(str(tmp_path / "nowhere"))
+
+
+def test_fingerprint_follows_links_to_their_targets(tmp_path: Path) -> None:
+    cats, target = tmp_path / "cats", tmp_path / "elsewhere.png"
+    cats.mkdir()
+    target.write_bytes(b"cat")
+    (cats / "cat.png").symlink_to(target)
+    before = sources.fingerprint(str(cats))
+    target.write_bytes(b"another cat")
+    changed = sources.fingerprint(str(cats))
+    target.unlink()
+    gone = sources.fingerprint(str(cats))
+    assert len({before, changed, gone}) == 3
+
+
+# What is an image
+
+
+def test_endings_tell_images_unsupported_formats_and_other_files_apart(tmp_path: Path) -> None:
+    (tmp_path / "cats").mkdir()
+    convert = "convert it to JPEG or PNG"
+    expected = {
+        "cat.jpg": ("image", ""),
+        "cat.PSD": ("image", ""),
+        "backup.tar.gz": ("image", "an archive inside the source; use it as a source of its own"),
+        "cat.svg": ("unsupported", f"a vector graphic: {convert}"),
+        "cat.eps": ("unsupported", f"a vector graphic: {convert}"),
+        "cat.CR2": ("unsupported", f"a camera's raw file: {convert}"),
+        "cat.nef": ("unsupported", f"a camera's raw file: {convert}"),
+        "cat.exr": ("unsupported", f"not read by Pillow: {convert}"),
+        "cat.jpg.gz": ("unsupported", "compressed: unpack it"),
+        **dict.fromkeys(
+            ("README.pdf", "labels.h5", "clip.mpg", "labels.csv.gz", "paper.ps", "notes.txt", ".cat.heic"),
+            ("other", ""),
+        ),
+    }
+    for name in expected:
+        (tmp_path / "cats" / name).write_bytes(b"bytes")
+    entries = sources.entries(str(tmp_path / "cats"))
+    assert {entry.name: (entry.kind, entry.refusal) for entry in entries} == expected
+
+
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000", "QOI")
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "bz2.zip", "tar", "tar.gz"])
+def test_files_without_a_known_ending_are_recognized_by_their_first_bytes(tmp_path: Path, kind: str) -> None:
+    image = Image.new("RGB", (20, 20), "red")
+    files = {}
+    for number, saved in enumerate(FORMATS):
+        image.save(data := io.BytesIO(), saved)
+        files[("cat{}", "cat{}.jpg?w=200", "cat.{}")[number % 3].format(number)] = data.getvalue()
+    heic = b"\0\0\0\x1cftypheic\0\0\0\0mif1heic"
+    others = {"empty": b"", "words": b"BM is not a bitmap here", "short": b"\xff", "notes.txt": files["cat0"]}
+    source = packed(tmp_path, kind, files | others | {"phone": heic})
+    found = {entry.name: entry for entry in sources.entries(str(source))}
+    assert {name: found[name].kind for name in (*files, *others)} == {
+        **dict.fromkeys(files, "image"),
+        **dict.fromkeys(others, "other"),
+    }
+    assert found["phone"].kind == ("image" if ".heic" in sources.EXTENSIONS else "unsupported")
+    assert {name: found[name].read() for name in files} == files
+
+
+def packed(folder: Path, kind: str, files: dict[str, bytes]) -> Path:
+    """Write files to a folder or an archive, and return it."""
+    path = folder / f"cats.{kind}"
+    if kind == "folder":
+        path.mkdir()
+        for name, data in files.items():
+            (path / name).write_bytes(data)
+    elif kind.endswith("zip"):
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_BZIP2 if kind == "bz2.zip" else zipfile.ZIP_DEFLATED) as archive:
+            for name, data in files.items():
+                archive.writestr(name, data)
+    else:
+        with tarfile.open(path, "w:gz" if kind == "tar.gz" else "w") as tar:
+            for name, data in files.items():
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    return path
+
+
+def test_lone_compressed_table_is_no_archive(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv.gz").write_bytes(gzip.compress(b"cat,1\n"))
+    assert [entry.kind for entry in sources.entries(str(tmp_path))] == ["other"]
+
+
+def test_folder_of_files_without_endings_and_an_archive_is_a_folder(tmp_path: Path) -> None:
+    zipped(tmp_path / "labels.zip")
+    (tmp_path / "cat").write_bytes(b"\xff\xd8\xff\xe0")
+    assert sorted(entry.name for entry in sources.entries(str(tmp_path))) == ["cat", "labels.zip"]
+
+
+def test_unreadable_file_of_an_unknown_kind_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "cats").mkdir()
+    (tmp_path / "cats" / "cat").symlink_to("nowhere")
+    assert refused(tmp_path / "cats") == {"cat": "cannot be read: No such file or directory"}
+
+
+# Hard links, and memory
+
+
+def linked_tar(path: Path, mode: str) -> Path:
+    """Write a tar with hard links: to an earlier member, a replaced one, a link, a later one, and out of the tar."""
+    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+        for name, data in (
+            ("./a.png", b"first a"),
+            ("link.png", "a.png"),
+            ("a.png", b"second a"),
+            ("again.png", "./a.png"),
+            ("chain.png", "link.png"),
+            ("early.png", "z.png"),
+            ("passwd.png", "/etc/passwd"),
+            ("z.png", b"last"),
+        ):
+            member = tarfile.TarInfo(name)
+            if isinstance(data, str):
+                member.type, member.linkname = tarfile.LNKTYPE, data
+                archive.addfile(member)
+            else:
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
+    return path
+
+
+def test_hard_link_in_an_uncompressed_tar_has_the_bytes_of_the_earlier_member(tmp_path: Path) -> None:
+    path = linked_tar(tmp_path / "cats.tar", "w")
+    assert dict(content(path)) == {
+        "./a.png": b"first a",
+        "link.png": b"first a",
+        "a.png": b"second a",
+        "again.png": b"second a",
+        "chain.png": b"first a",
+        "z.png": b"last",
+    }
+    reasons = refused(path)
+    assert reasons["early.png"] == reasons["passwd.png"] == "a hard link to a file that does not come before it"
+
+
+def test_hard_link_in_a_compressed_tar_is_refused_in_plain_words(tmp_path: Path) -> None:
+    reasons = refused(linked_tar(tmp_path / "cats.tar.gz", "w:gz"))
+    assert "unpack it and use the folder" in reasons["link.png"]
+    assert reasons["z.png"] == ""
+
+
+def test_uncompressed_tar_is_read_in_place_and_in_other_processes(tmp_path: Path) -> None:
+    listed = list(sources.entries(str(tarred(tmp_path / "cats.tar", "w"))))
+    assert [entry.held for entry in listed] == [0, 0, 0]
+    assert {entry.name: entry.read() for entry in pickle.loads(pickle.dumps(listed))} == FILES
+    os.truncate(tmp_path / "cats.tar", 513)
+    with pytest.raises(DecodeError, match="the archive ends before it"):
+        listed[0].read()

@@ -1,4 +1,3 @@
-import itertools
 import random
 import re
 import shutil
@@ -116,17 +115,34 @@ def test_fractions_that_leave_no_train_images_are_an_error() -> None:
         split.split(DIGESTS, test_fraction=0.5, validation_fraction=0.5)
 
 
-def test_random_split_leak_is_the_mean_over_all_splits_by_file() -> None:
-    groups = np.array([0, 1, 1, 2, 2, 2, 3, 3, 3, 3])
-    splits = list(itertools.combinations(range(10), 3))  # of test images
-    leaks = [np.isin(groups[list(test)], np.delete(groups, test)).mean() for test in splits]
-    for order in (slice(None), slice(None, None, -1)):
-        assert split.random_split_leak(groups[order], 0.3) == pytest.approx(np.mean(leaks), rel=1e-12)
+def test_random_split_leak_has_a_closed_form() -> None:
     distinct = np.arange(5000)
     assert split.random_split_leak(distinct) == 0
-    assert split.random_split_leak(distinct // 2) == pytest.approx(4500 / 4999, rel=1e-12)
-    assert split.random_split_leak(distinct // 1000) == pytest.approx(1)
-    assert split.random_split_leak(distinct[:1]) == 0
+    assert split.random_split_leak(distinct // 2) == pytest.approx(1 - 499 / 4999, rel=1e-12)
+    assert split.random_split_leak(np.zeros(1, np.int64)) == 0  # the only image is in test
+    assert split.random_split_leak(np.zeros(2, np.int64)) == 1
+    assert split.random_split_leak(np.array([7, 7, 7, 3])) == 0.75  # 1 of 4 in test: three have duplicates in train
+    assert split.random_split_leak(np.zeros(4, np.int64), 0.75) == 1  # 3 of 4 in test, and the fourth in train
+
+
+def test_random_split_leak_does_not_depend_on_the_order() -> None:
+    groups = np.repeat(np.arange(40), np.arange(40) % 7 + 1)
+    expected = split.random_split_leak(groups)
+    for seed in range(5):
+        assert split.random_split_leak(np.random.default_rng(seed).permutation(groups)) == expected
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 0.9])
+def test_random_split_leak_equals_a_simulation(fraction: float) -> None:
+    groups = np.repeat(np.arange(12), [1, 1, 1, 1, 2, 2, 2, 3, 3, 5, 8, 14])
+    generator = np.random.default_rng(0)
+    leaks = []
+    for _ in range(20_000):
+        order = generator.permutation(groups)
+        test, train = np.split(order, [round(fraction * len(groups))])
+        leaks.append(np.isin(test, train).mean())
+    error = np.std(leaks) / len(leaks) ** 0.5
+    assert abs(np.mean(leaks) - split.random_split_leak(groups, fraction)) < 4 * error
 
 
 def test_split_is_cached_and_a_damaged_one_replaced(

@@ -50,6 +50,14 @@ def test_a_pair_is_chosen_by_seed_or_by_name(synthetic_images: ImageStore) -> No
         gallery.choose_pair(names, test, f"cat.png,{names[30]}", 0)
 
 
+def test_an_image_is_found_with_and_without_a_leading_dot() -> None:
+    names = ["a/cat.png", "./tar.png", "other.png"]
+    for name, position in (("./a/cat.png", 0), ("a//cat.png", 0), ("tar.png", 1), ("./tar.png", 1)):
+        assert gallery.find_test_image(name, names, [0, 1]) == position
+    with pytest.raises(UserError, match=r"'other\.png' is a train image"):
+        gallery.find_test_image("./other.png", names, [0, 1])
+
+
 def test_the_error_for_a_file_that_is_not_an_image_names_its_path(tmp_path: Path) -> None:
     (tmp_path / "words.jpg").write_text("words")
     with pytest.raises(UserError, match=r"words\.jpg: not an image in a known format"):

@@ -153,6 +153,27 @@ def test_stages_are_called_in_order_with_the_images_locked_in_the_cache(small: S
     assert stages.STAGES[:3] == stages.TRAINING
 
 
+def test_skipped_images_are_logged_in_one_line(
+    small: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cats = tmp_path / "cats"
+    cats.mkdir()
+    for number in range(5):
+        synthetic.draw(number, 0, 32).save(cats / f"{number}.png")
+    for name in ("a.svg", "b.svg"):
+        (cats / name).write_text("<svg/>")
+    (cats / "notes.txt").write_text("words")
+    resolved = small.model_copy(update={"source": str(cats)})
+    new = lifecycle.create_run(resolved, settings.origins())
+    stages.run_stages(new, resolved, (stages.read,))
+    lines = [record.getMessage() for record in caplog.records if "skipped" in record.getMessage()]
+    assert lines == [
+        f"{cats}: skipped 2 of 7 images: 2 (a vector graphic: convert it to JPEG or PNG); {new.data} lists them"
+    ]
+    assert [file["name"] for file in files.read_json(new.data)["unsupported"]] == ["a.svg", "b.svg"]
+    assert new.read()["data"]["unsupported"] == 2
+
+
 def test_training_calls_back_after_each_epoch(small: Settings) -> None:
     new = lifecycle.create_run(small, settings.origins())
     stages.run_stages(new, small, (stages.read, stages.split))

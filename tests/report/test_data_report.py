@@ -79,7 +79,7 @@ def test_text_has_counts_and_tables_in_80_columns() -> None:
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert max(map(len, text.splitlines())) <= 80
     for line in (
-        "cats.zip: 30% of the images are duplicates of others. 3 images cannot be decoded.",
+        "cats.zip: 30% of the images are duplicates of others. 3 files cannot be decoded.",
         "Files 210",
         "Images 200 of 16x16, 150 distinct",
         "Duplicates 50 identical",
@@ -96,6 +96,28 @@ def test_text_has_counts_and_tables_in_80_columns() -> None:
         assert line in lines
     leak = "A random split by file would leave 72% of test images with a duplicate in train; catae keeps"
     assert leak in " ".join(lines)
+
+
+def test_text_and_page_name_images_in_unsupported_formats(tmp_path: Path) -> None:
+    heic = [{"name": f"phone-{n:02}.heic", "reason": "HEIC: install it"} for n in range(23)]
+    report = make_report(files=223, unsupported=heic)
+    lines = [" ".join(line.split()) for line in printed(report).splitlines()]
+    assert "cats.zip: There are no duplicates. 23 images in unsupported formats." in lines
+    assert "Unsupported 23 images in other formats" in lines
+    assert "phone-19.heic HEIC: install it" in lines
+    assert "and 3 more, listed by catae inspect --json" in lines
+    page = written(tmp_path, report, noise(200))
+    assert "23 images in a format that is not read" in page.text
+    assert len([row for row in page.rows() if "phone-" in row]) == 20
+
+
+def test_report_without_images_has_a_page(tmp_path: Path) -> None:
+    report = make_report(files=1, pictures=0, distinct=0, rejects=[{"name": "a.png", "reason": "the file is empty"}])
+    data_report.write_data_page(None, report, tmp_path / "page.html")
+    page = Page((tmp_path / "page.html").read_text())
+    assert "There are no images to train on. 1 file cannot be decoded." in page.text
+    assert "a.png the file is empty" in page.rows()
+    assert page.all("img") == []
 
 
 def test_text_without_duplicates_rejects_and_notes_has_no_empty_tables() -> None:
@@ -184,7 +206,7 @@ def test_page_has_counts_duplicates_notes_and_rejects(tmp_path: Path) -> None:
         notes=[{"name": "odd.jpg", "note": "it is a PNG"}],
     )
     page = written(tmp_path, report, noise(200))
-    assert "29% of the images are duplicates of others. 23 images cannot be decoded." in page.text
+    assert "29% of the images are duplicates of others. 23 files cannot be decoded." in page.text
     assert "would leave 72% of test images with a duplicate in train" in page.text
     assert "Duplicates50 identical" in page.text
     assert "2 000.jpg, 001.jpg" in page.rows()
